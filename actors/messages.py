@@ -1,0 +1,188 @@
+"""Every value that crosses a process: frozen, plain, msgpack-friendly.
+
+Between gateway and leader travel `Submit`, `Cancel` and one `Frame` per engine step, which carries a
+`Delta` for each of that gateway's sequences that moved. Between leader and shards travel a `Plan` and
+a `Result`. Nothing here is ever pickled from outside.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from cluster.errors import InvalidRequest
+
+MAX_LOGPROBS = 20  # the OpenAI API's own limit for `top_logprobs`
+MAX_STOP_STRINGS = 16
+MAX_STOP_CHARACTERS = 512
+MAX_LOGIT_BIAS = 1024  # the OpenAI API documents 300 as usual; each costs one scatter per step
+MAX_CHOICES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to turn logits into tokens, in the names that vLLM and OpenAI users know.
+
+    Raises InvalidRequest naming the field for anything out of range. `logprobs` is None for none, 0 for
+    the chosen token's alone, k for the k likeliest as well. `max_tokens` None means up to the context.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    stop: str | Sequence[str] | None = ()
+    stop_token_ids: Sequence[int] | None = ()
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    max_tokens: int | None = 16
+    min_tokens: int = 0
+    logprobs: int | None = None
+    skip_special_tokens: bool = True
+
+    def __post_init__(self) -> None:
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        object.__setattr__(self, "stop", tuple(stop or ()))
+        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids or ()))
+        _whole("n", self.n, 1, MAX_CHOICES)
+        _number("temperature", self.temperature, 0.0, 100.0)
+        _number("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        _whole("top_k", self.top_k, -1, 2**31 - 1)
+        _number("min_p", self.min_p, 0.0, 1.0)
+        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _number("repetition_penalty", self.repetition_penalty, 0.0, 100.0, open_low=True)
+        _optional_whole("seed", self.seed, -(2**63), 2**63 - 1)
+        _optional_whole("max_tokens", self.max_tokens, 1, 2**31 - 1)
+        _whole("min_tokens", self.min_tokens, 0, 2**31 - 1)
+        _optional_whole("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise InvalidRequest("min_tokens", self.min_tokens, f"at most max_tokens ({self.max_tokens})")
+        self._check_stops()
+        self._check_bias()
+
+    def _check_stops(self) -> None:
+        if len(self.stops) > MAX_STOP_STRINGS:
+            raise InvalidRequest("stop", f"{len(self.stops)} strings", f"give at most {MAX_STOP_STRINGS}")
+        for text in self.stops:
+            if not isinstance(text, str) or not 0 < len(text) <= MAX_STOP_CHARACTERS:
+                raise InvalidRequest("stop", text, f"each is a text of 1 to {MAX_STOP_CHARACTERS} characters")
+        if len(self.stop_ids) > MAX_LOGIT_BIAS:
+            raise InvalidRequest("stop_token_ids", f"{len(self.stop_ids)} ids", f"at most {MAX_LOGIT_BIAS}")
+        for token in self.stop_ids:
+            _whole("stop_token_ids", token, 0, 2**31 - 1)
+
+    def _check_bias(self) -> None:
+        if len(self.logit_bias) > MAX_LOGIT_BIAS:
+            raise InvalidRequest("logit_bias", f"{len(self.logit_bias)} entries", f"give at most {MAX_LOGIT_BIAS}")
+        for token, bias in self.logit_bias.items():
+            _whole("logit_bias", token, 0, 2**31 - 1)
+            _number("logit_bias", bias, -100.0, 100.0)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """`stop` as it is kept: always a tuple."""
+        return cast("tuple[str, ...]", self.stop)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """`stop_token_ids` as they are kept: always a tuple."""
+        return cast("tuple[int, ...]", self.stop_token_ids)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature < 1e-5  # vLLM's threshold: below it a division would overflow
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log probability of the token taken and of the likeliest ones, before temperature and penalties."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """One sequence to generate. A request with n choices is n of these with the same prompt.
+
+    `id` is unique per link. `salt` separates prefix caches (one per tenant). `choice` enters the random
+    counter, so that the choices of one seed differ. `deadline` is seconds left, None for none.
+    `emitted` are tokens that an earlier replica already gave the client: they are replayed as prompt,
+    yet count as output (positions of the random counter, penalties, max_tokens).
+    """
+
+    id: int
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    seed: int
+    choice: int = 0
+    salt: str = ""
+    priority: int = 0
+    deadline: float | None = None
+    emitted: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The client of sequence `id` went away."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step added to one sequence. The last one of a sequence has `finish`.
+
+    `finish`: None, "stop" (end token or stop id), "length", "cancelled" or "error"; with "error", `error` says which.
+    `cached_tokens`: how much of the prompt came from the prefix cache (on the first delta of a sequence).
+    """
+
+    id: int
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: str | None = None
+    cached_tokens: int = 0
+    error: tuple[str, tuple[Any, ...]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a replica is, as of one step: what balancing needs."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_used: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """All that one engine step did for one gateway."""
+
+    deltas: tuple[Delta, ...]
+    load: Load
+
+
+def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidRequest(name, value, f"it is a number from {low:g} to {high:g}")
+    if not (low < value if open_low else low <= value) or value > high:
+        raise InvalidRequest(name, value, f"it is {'above' if open_low else 'at least'} {low:g} and at most {high:g}")
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidRequest(name, value, f"it is a whole number from {low} to {high}")
+
+
+def _optional_whole(name: str, value: Any, low: int, high: int) -> None:
+    if value is not None:
+        _whole(name, value, low, high)

@@ -1,0 +1,38 @@
+"""What the settings file may say of a model. Units stand in the names; defaults fit a laptop."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Limits(BaseModel):
+    """What one replica takes at a time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    context_tokens: int | None = Field(
+        None, ge=1, description="prompt plus answer; default: what the model was made for"
+    )
+    running_sequences: int = Field(64, ge=1, le=4096, description="sequences in one step")
+    queued_sequences: int = Field(256, ge=0, description="sequences waiting before 429")
+    step_tokens: int = Field(512, ge=16, description="tokens computed in one step; longer prompts are chunked")
+    block_tokens: int = Field(16, ge=1, le=256, description="tokens in one KV block")
+    kv_cache_tokens: int | None = Field(
+        None, ge=16, description="default: an eighth of free memory, at most 64 full contexts"
+    )
+
+
+class ModelSettings(BaseModel):
+    """One served model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-/]*$")
+    path: str = Field(min_length=1, description="a Hugging Face folder")
+    tensor_parallel_size: int = Field(1, ge=1, le=64, description="shards in a gang")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    quantization: str | None = Field(None, description="none is supported yet")
+    replicas: int = Field(1, ge=1, le=10_000)
+    shard_cpus: int = Field(1, ge=1, description="cores of a shard where it has no GPU")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    limits: Limits = Limits()

@@ -1,0 +1,224 @@
+"""Every error that Strata raises on purpose.
+
+Each class has an HTTP `status`, an OpenAI error `kind` and whether a client may retry. Arguments are
+positional and all are handed to `super().__init__`, so that an error pickles and crosses actors whole.
+
+    StrataError
+    ├── InvalidRequest            400  a field of a request
+    │   └── ContextTooLong        400  prompt and answer can never fit
+    ├── SettingsInvalid           400  a key of the settings file
+    ├── ModelInvalid              400  a model folder that cannot be served
+    │   └── ArchitectureUnsupported
+    ├── Unauthenticated           401
+    ├── Forbidden                 403
+    ├── NotFound                  404
+    ├── Overloaded                429  retryable, says when
+    ├── ExtraMissing              501
+    ├── Unavailable               503  retryable
+    │   ├── ReplicaLost           503  the gang died under the request
+    │   └── NotReady              503
+    ├── PlacementImpossible       503
+    └── DeadlineExceeded          504
+"""
+
+from typing import Any, ClassVar
+
+
+class StrataError(Exception):
+    """The root: something that Strata can name went wrong."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+    retryable: ClassVar[bool] = False
+
+    @property
+    def param(self) -> str | None:
+        """The request field or settings key at fault, if one is."""
+        return None
+
+
+class InvalidRequest(StrataError):
+    """A field of a request holds something that can never be served."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+    def __init__(self, field: str, value: Any, remedy: str) -> None:
+        self.field, self.value, self.remedy = field, shorten(value), remedy
+        super().__init__(field, self.value, remedy)
+
+    @property
+    def param(self) -> str | None:
+        return self.field
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.value} is not accepted; {self.remedy}"
+
+
+class ContextTooLong(InvalidRequest):
+    """Prompt plus answer exceed what the model or its KV cache can ever hold."""
+
+
+class SettingsInvalid(StrataError):
+    """A key of the settings file, the environment or a flag is unknown or out of range."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+    def __init__(self, key: str, value: Any, remedy: str) -> None:
+        self.key, self.value, self.remedy = key, shorten(value), remedy
+        super().__init__(key, self.value, remedy)
+
+    @property
+    def param(self) -> str | None:
+        return self.key
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.value} is not accepted; {self.remedy}"
+
+
+class ModelInvalid(StrataError):
+    """A model folder that cannot be loaded: which file, what is wrong, what to do."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        self.path, self.problem, self.remedy = path, problem, remedy
+        super().__init__(path, problem, remedy)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}; {self.remedy}"
+
+
+class ArchitectureUnsupported(ModelInvalid):
+    """An architecture that neither our families nor AutoTP can run."""
+
+
+class Unauthenticated(StrataError):
+    """No credential, or one that is not known."""
+
+    status = 401
+    kind = "authentication_error"
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+
+class Forbidden(StrataError):
+    """A known principal without the permission that the action names."""
+
+    status = 403
+    kind = "permission_error"
+
+    def __init__(self, principal: str, permission: str) -> None:
+        self.principal, self.permission = principal, permission
+        super().__init__(principal, permission)
+
+    def __str__(self) -> str:
+        return f"{self.principal} lacks the permission {self.permission}"
+
+
+class NotFound(StrataError):
+    """A named thing that does not exist, with what does."""
+
+    status = 404
+    kind = "not_found_error"
+
+    def __init__(self, thing: str, name: str, known: tuple[str, ...] = ()) -> None:
+        self.thing, self.name, self.known = thing, shorten(name), known
+        super().__init__(thing, self.name, known)
+
+    def __str__(self) -> str:
+        hint = f"; there is {', '.join(self.known)}" if self.known else ""
+        return f"no {self.thing} {self.name}{hint}"
+
+
+class Overloaded(StrataError):
+    """The queue is full; come back after `retry_after_seconds`."""
+
+    status = 429
+    kind = "rate_limit_error"
+    retryable = True
+
+    def __init__(self, model: str, queued: int, retry_after_seconds: int) -> None:
+        self.model, self.queued, self.retry_after_seconds = model, queued, retry_after_seconds
+        super().__init__(model, queued, retry_after_seconds)
+
+    def __str__(self) -> str:
+        return f"{self.model} has {self.queued} requests waiting; retry in {self.retry_after_seconds} s"
+
+
+class ExtraMissing(StrataError):
+    """An optional package is needed and not installed."""
+
+    status = 501
+
+    def __init__(self, feature: str, extra: str) -> None:
+        self.feature, self.extra = feature, extra
+        super().__init__(feature, extra)
+
+    def __str__(self) -> str:
+        return f"{self.feature} needs the extra {self.extra!r}: pip install 'strata[{self.extra}]'"
+
+
+class Unavailable(StrataError):
+    """Nothing can serve this now; a retry may find something that can."""
+
+    status = 503
+    retryable = True
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what, self.reason = what, reason
+        super().__init__(what, reason)
+
+    def __str__(self) -> str:
+        return f"{self.what} is unavailable: {self.reason}"
+
+
+class ReplicaLost(Unavailable):
+    """The gang that held the request died; a new one is being made."""
+
+
+class NotReady(Unavailable):
+    """It was started and has not yet made its first token."""
+
+
+class PlacementImpossible(StrataError):
+    """A gang that no free machine can hold: what it needs and what there is."""
+
+    status = 503
+
+    def __init__(self, model: str, needs: str, free: str) -> None:
+        self.model, self.needs, self.free = model, needs, free
+        super().__init__(model, needs, free)
+
+    def __str__(self) -> str:
+        return f"{self.model} needs {self.needs} and the cluster has free {self.free}"
+
+
+class DeadlineExceeded(StrataError):
+    """The deadline that came with the request is over."""
+
+    status = 504
+    kind = "timeout_error"
+    retryable = True
+
+    def __init__(self, what: str, seconds: float) -> None:
+        self.what, self.seconds = what, seconds
+        super().__init__(what, seconds)
+
+    def __str__(self) -> str:
+        return f"{self.what} did not finish within {self.seconds:g} s"
+
+
+def shorten(value: Any, limit: int = 120) -> str:
+    """`value` as text that is safe to show: one line, at most `limit` characters."""
+    text = value if isinstance(value, str) else repr(value)[: 4 * limit]
+    text = (
+        text[: 4 * limit].encode("unicode_escape", "backslashreplace").decode("ascii")
+        if not text.isprintable()
+        else text
+    )
+    return text if len(text) <= limit else text[: limit - 1] + "…"
