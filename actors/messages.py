@@ -143,7 +143,8 @@ class Delta:
     """What one step added to one sequence. The last one of a sequence has `finish`.
 
     `finish`: None, "stop" (end token or stop id), "length", "cancelled" or "error"; with "error", `error` says which.
-    `cached_tokens`: how much of the prompt came from the prefix cache (on the first delta of a sequence).
+    `cached_tokens`: how much of the prompt came from the prefix cache; `queued_seconds` from arrival to the first
+    step that computed any of it, `prefill_seconds` from there to the first token: all on the first delta only.
     """
 
     id: int
@@ -151,16 +152,23 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: str | None = None
     cached_tokens: int = 0
+    queued_seconds: float = 0.0
+    prefill_seconds: float = 0.0
     error: tuple[str, tuple[Any, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How busy a replica is, as of one step: what balancing needs."""
+    """How busy a replica is as of one step (gauges) and what it has done since it started (counters, in tokens)."""
 
     running: int = 0
     waiting: int = 0
     kv_used: float = 0.0
+    preemptions: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,55 @@
+"""What the gateway may ask of a served model, wherever its replicas are.
+
+Implemented by `engine.local.LocalClient` (the engine in this process) and by `link.Replicas` (over sockets).
+Knows nothing of HTTP, text or tokenizers.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from actors.messages import Delta, Load, SamplingParams
+
+
+class Stream(Protocol):
+    """The deltas of one sequence, in order; the last has `finish`.
+
+    Iterating raises a StrataError (ReplicaLost, DeadlineExceeded) where the sequence cannot go on.
+    """
+
+    def __aiter__(self) -> AsyncIterator[Delta]: ...
+
+    def cancel(self) -> None:
+        """Free what the sequence holds within one step. Harmless after the end and when called twice."""
+        ...
+
+
+class Client(Protocol):
+    """One model: its replicas behind one face."""
+
+    context_tokens: int
+
+    async def submit(  # one argument for each part of the contract
+        self,
+        prompt: tuple[int, ...],
+        params: SamplingParams,
+        *,
+        seed: int,
+        choice: int = 0,
+        salt: str = "",
+        deadline: float | None = None,
+    ) -> Stream:
+        """Queue one sequence on a replica.
+
+        `deadline` is in seconds from now. Raises InvalidRequest, ContextTooLong, Overloaded or Unavailable.
+        """
+        ...
+
+    @property
+    def loads(self) -> dict[str, Load]:
+        """The last load heard of each live replica, by its name."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether a replica is up that has made a real token through all its ranks."""
+        ...
