@@ -1,0 +1,73 @@
+"""Which tokens may be drawn at all: top_k, top_p and min_p as one threshold per row.
+
+Pure functions over rows of scaled logits whose maximum is 0. Tokens with equal logits stand or fall
+together, so the outcome does not hang on a sort's whims. The order is vLLM's: min_p on the whole
+distribution, then top_k, then top_p on what is left.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+HEAD = 256  # likeliest tokens looked at first: top_p rarely needs more, and finding them costs half a full sort
+
+Floats = npt.NDArray[np.float64]
+Logits = npt.NDArray[np.float32]
+
+
+def restrict(weights: Floats, scaled: Logits, top_k: npt.NDArray[np.int64], top_p: Floats, min_p: Floats) -> None:
+    """Set the weights [rows, >= vocab] of all tokens that `scaled` [rows, vocab] rules out to 0, in place.
+
+    `weights` is exp(scaled), perhaps padded with zeros. Off: top_k >= vocab, top_p >= 1, min_p 0.
+    """
+    vocab = scaled.shape[1]
+    floor = np.full(len(scaled), -np.inf)
+    np.log(min_p, out=floor, where=min_p > 0)
+    floor = np.minimum(floor, 0.0)  # the likeliest always stays
+    if (top_k < vocab).any() or (top_p < 1.0).any():
+        head = -np.sort(-_likeliest(scaled, min(HEAD, vocab)), axis=1)
+        floor = np.maximum(floor, _kth(scaled, head, top_k))
+        _drop(weights, scaled, floor)
+        floor = np.maximum(floor, _nucleus(scaled, head, floor, top_p, weights.sum(axis=1)))
+    _drop(weights, scaled, floor)
+
+
+def _drop(weights: Floats, scaled: Logits, floor: Floats) -> None:
+    if (floor > -np.inf).any():
+        weights[:, : scaled.shape[1]] *= scaled >= floor[:, None]
+
+
+def _likeliest(scaled: Logits, count: int) -> Logits:
+    vocab = scaled.shape[1]
+    return scaled if count == vocab else np.partition(scaled, vocab - count, axis=1)[:, vocab - count :]
+
+
+def _kth(scaled: Logits, head: Logits, top_k: npt.NDArray[np.int64]) -> Floats:
+    """Each row's k-th largest value; -inf where top_k is off."""
+    vocab = scaled.shape[1]
+    floor = np.full(len(scaled), -np.inf)
+    for row in np.flatnonzero(top_k < vocab):
+        k = int(top_k[row])
+        floor[row] = head[row, k - 1] if k <= head.shape[1] else np.partition(scaled[row], vocab - k)[vocab - k]
+    return floor
+
+
+def _nucleus(scaled: Logits, head: Logits, floor: Floats, top_p: Floats, mass: Floats) -> Floats:
+    """The value of the last token in the smallest set that holds `top_p` of `mass`; -inf where top_p is off."""
+    needed = top_p * mass
+    ends = _reaches(head, floor, needed)
+    found = np.full(len(scaled), -np.inf)
+    for row in np.flatnonzero(top_p < 1.0):
+        end, values = int(ends[row]), head[row]
+        if end == len(values) < scaled.shape[1]:
+            values = -np.sort(-scaled[row])
+            end = int(_reaches(values[None], floor[row : row + 1], needed[row : row + 1])[0])
+        found[row] = values[min(end, len(values) - 1)]
+    return found
+
+
+def _reaches(values: Logits, floor: Floats, needed: Floats) -> npt.NDArray[np.int64]:
+    """Where the running sum of the weights of sorted `values` first reaches `needed`; their number if never."""
+    weights = np.exp(values, dtype=np.float64)
+    weights *= values >= floor[:, None]
+    reached: npt.NDArray[np.int64] = (weights.cumsum(axis=1) < needed[:, None]).sum(axis=1)
+    return reached

@@ -1,0 +1,230 @@
+"""Turn a step's logits into one token per sequence.
+
+Owns what sampling must remember of each slot: its parameters, its random stream and position, the tokens
+it has seen. Knows nothing of text, blocks or why a sequence ends.
+
+A step in which nobody asks for more than the likeliest token is one argmax. Otherwise only the rows that
+ask are copied, changed in vLLM's order (logit_bias and min_tokens, penalties, temperature, min_p, top_k,
+top_p) and drawn from. Rows never meet in any sum, so a token depends on its own row alone.
+
+Logits that are no numbers: NaN counts as -inf, +inf as the largest float. A row without any usable
+logit yields the first end token (else 0) and is named in `Sampled.faulty`: the model is broken there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from actors.engine import chance, filters
+from actors.engine.logprobs import logprobs
+from actors.engine.penalties import Seen, penalise, wanted
+from actors.messages import SamplingParams, TokenLogprob
+from cluster.errors import InvalidRequest
+
+CHUNK = 2**17  # weights drawn from at a time: 1 MiB of float64 stays in a core's cache
+
+Logits = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One step's tokens, in the order of its rows."""
+
+    tokens: list[int]
+    logprobs: list[TokenLogprob | None]
+    faulty: tuple[int, ...] = ()  # rows whose logits were all NaN or -inf
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What one slot does to its logits before anything is drawn; most slots have none."""
+
+    bias_ids: npt.NDArray[np.int64]
+    bias: npt.NDArray[np.float32]
+    banned: npt.NDArray[np.int64]  # until `min_tokens` tokens are out
+    min_tokens: int
+    seen: Seen | None = field(repr=False)
+
+
+def accept(params: SamplingParams, vocab_size: int) -> None:
+    """Refuse what only the vocabulary can tell is wrong. Raises InvalidRequest."""
+    for token in params.logit_bias:
+        if token >= vocab_size:
+            raise InvalidRequest("logit_bias", token, f"the model's tokens are 0 to {vocab_size - 1}")
+
+
+class Sampler:
+    """The sampling state of `slots` sequences over one vocabulary."""
+
+    def __init__(self, vocab_size: int, slots: int, end_tokens: tuple[int, ...]) -> None:
+        self._vocab = vocab_size
+        self._ends = end_tokens
+        self._fallback = next((token for token in end_tokens if token < vocab_size), 0)
+        self._special = np.zeros(slots, np.bool_)  # wants more than the likeliest token
+        self._random = np.zeros(slots, np.bool_)
+        self._keys = np.zeros(slots, np.uint64)
+        self._positions = np.zeros(slots, np.int64)  # tokens in the output; kept for special slots
+        self._temperature = np.ones(slots, np.float32)
+        self._top_k = np.full(slots, vocab_size, np.int64)
+        self._top_p = np.ones(slots, np.float64)
+        self._min_p = np.zeros(slots, np.float64)
+        self._tops = np.full(slots, -1, np.int64)  # -1: no logprobs
+        self._edits: dict[int, Edits] = {}
+        columns = -(-vocab_size // chance.LANES)
+        self._chunk = max(1, CHUNK // vocab_size)
+        self._weights = np.zeros((self._chunk, chance.LANES * columns), np.float64)
+
+    def join(  # noqa: PLR0917 (the engine's contract; all six are needed, none has a default)
+        self,
+        slot: int,
+        params: SamplingParams,
+        seed: int,
+        choice: int,
+        prompt: Sequence[int],
+        emitted: Sequence[int],
+    ) -> None:
+        """Let a sequence have `slot`; `emitted` are output tokens of an earlier life. Raises InvalidRequest."""
+        accept(params, self._vocab)
+        self.leave(slot)
+        edits = self._edits_of(params, prompt, emitted)
+        if edits is not None:
+            self._edits[slot] = edits
+        self._random[slot] = not params.greedy and params.top_k != 1  # of equal maxima top_k 1 means one, too
+        self._keys[slot] = chance.key(seed, choice)
+        self._positions[slot] = len(emitted)
+        self._temperature[slot] = params.temperature
+        self._top_k[slot] = params.top_k if 0 < params.top_k < self._vocab else self._vocab
+        self._top_p[slot] = params.top_p
+        self._min_p[slot] = params.min_p
+        self._tops[slot] = -1 if params.logprobs is None else params.logprobs
+        self._special[slot] = self._random[slot] or edits is not None or params.logprobs is not None
+
+    def leave(self, slot: int) -> None:
+        """Forget the sequence in `slot`."""
+        self._special[slot] = False
+        self._edits.pop(slot, None)
+
+    def sample(self, logits: torch.Tensor, slots: Sequence[int]) -> Sampled:
+        """One token for each row of `logits` [rows, vocab], whose sequences have `slots`; remembers what it took."""
+        index = np.asarray(slots, dtype=np.int64)
+        special = np.flatnonzero(self._special[index])
+        tokens, faulty = self._likeliest(logits)
+        found: list[TokenLogprob | None] = [None] * len(tokens)
+        for start in range(0, len(special), self._chunk):
+            rows = special[start : start + self._chunk]
+            work = _host(logits[torch.from_numpy(rows)] if len(rows) < len(logits) else logits.clone())
+            for row, token, logprob in zip(rows, *self._special_rows(work, index[rows]), strict=True):
+                tokens[row], found[row] = token, logprob
+        return Sampled(tokens, found, faulty)
+
+    def _likeliest(self, logits: torch.Tensor) -> tuple[list[int], tuple[int, ...]]:
+        """Each row's largest logit's token, and the rows that have none."""
+        if logits.device.type == "cpu":
+            host = _host(logits)
+            best = host.argmax(axis=1)  # numpy's is twenty times faster than torch's on a CPU
+            top = host[np.arange(len(host)), best]
+        else:
+            values, indices = logits.detach().max(dim=1)
+            best, top = indices.cpu().numpy(), values.float().cpu().numpy()
+        faulty = []
+        for row in np.flatnonzero(~(top > -np.inf)):  # a NaN anywhere in a row makes its maximum NaN
+            cleaned = _host(logits[int(row)][None].clone())
+            if _clean(cleaned, self._fallback):
+                faulty.append(int(row))
+            best[row] = cleaned.argmax()
+        tokens: list[int] = best.tolist()
+        return tokens, tuple(faulty)
+
+    def _special_rows(self, work: Logits, slots: Rows) -> tuple[list[int], list[TokenLogprob | None]]:
+        """Tokens and logprobs of rows that ask for more; `work` is theirs to change."""
+        _clean(work, self._fallback)
+        telling = np.flatnonzero(self._tops[slots] >= 0)
+        raw = work[telling]
+        self._edit(work, slots)
+        taken = work.argmax(axis=1)
+        drawing = np.flatnonzero(self._random[slots])
+        if len(drawing):
+            taken[drawing] = self._draw(work if len(drawing) == len(work) else work[drawing], slots[drawing])
+        tokens: list[int] = taken.tolist()
+        found: list[TokenLogprob | None] = [None] * len(tokens)
+        if len(telling):
+            told = logprobs(raw, taken[telling].tolist(), self._tops[slots[telling]].tolist())
+            for row, logprob in zip(telling, told, strict=True):
+                found[row] = logprob
+        self._record(slots, tokens)
+        return tokens, found
+
+    def _edit(self, work: Logits, slots: Rows) -> None:
+        """Apply logit_bias, min_tokens and penalties to the rows that have them."""
+        if not self._edits:
+            return
+        edited = [(row, slot, self._edits[slot]) for row, slot in enumerate(slots.tolist()) if slot in self._edits]
+        for row, slot, edits in edited:
+            work[row, edits.bias_ids] += edits.bias
+            if self._positions[slot] < edits.min_tokens:
+                work[row, edits.banned] = -np.inf
+        with np.errstate(over="ignore"):
+            penalise(work, [(row, edits.seen) for row, _, edits in edited if edits.seen is not None])
+        if edited:
+            _clean(work, self._fallback)  # a ban may have taken the last token, a penalty may overflow
+
+    def _draw(self, work: Logits, slots: Rows) -> Rows:
+        """A random token for each row from its filtered distribution; `work` is ours to change."""
+        with np.errstate(over="ignore"):  # what overflows to -inf had no weight anyway
+            work -= work.max(axis=1, keepdims=True)
+            work /= self._temperature[slots, None]
+        weights = self._weights[: len(work)]
+        np.exp(work, out=weights[:, : self._vocab], dtype=np.float64)
+        top_k, top_p, min_p = self._top_k[slots], self._top_p[slots], self._min_p[slots]
+        asking = np.flatnonzero((top_k < self._vocab) | (top_p < 1.0) | (min_p > 0.0))
+        if len(asking) == len(work):
+            filters.restrict(weights, work, top_k, top_p, min_p)
+        elif len(asking):
+            part = weights[asking]
+            filters.restrict(part, work[asking], top_k[asking], top_p[asking], min_p[asking])
+            weights[asking] = part
+        return chance.draw(weights, chance.uniforms(self._keys[slots], self._positions[slots]))
+
+    def _record(self, slots: Rows, tokens: list[int]) -> None:
+        self._positions[slots] += 1
+        if self._edits:
+            for slot, token in zip(slots.tolist(), tokens, strict=True):
+                edits = self._edits.get(slot)
+                if edits is not None and edits.seen is not None:
+                    edits.seen.add(token)
+
+    def _edits_of(self, params: SamplingParams, prompt: Sequence[int], emitted: Sequence[int]) -> Edits | None:
+        penalised = wanted(params)
+        if not (params.logit_bias or penalised or len(emitted) < params.min_tokens):
+            return None
+        banned = sorted(token for token in {*self._ends, *params.stop_ids} if token < self._vocab)
+        return Edits(
+            np.fromiter(params.logit_bias.keys(), np.int64, len(params.logit_bias)),
+            np.fromiter(params.logit_bias.values(), np.float32, len(params.logit_bias)),
+            np.array(banned, np.int64),
+            params.min_tokens,
+            Seen(params, prompt, emitted) if penalised else None,
+        )
+
+
+def _host(logits: torch.Tensor) -> Logits:
+    """The same numbers as a numpy array, without a copy where they are float32 in host memory."""
+    array: Logits = logits.detach().float().cpu().numpy()
+    return array
+
+
+def _clean(work: Logits, fallback: int) -> list[int]:
+    """Make every row's maximum a finite number, in place. The rows that had to be given `fallback` for it."""
+    empty = []
+    for row in np.flatnonzero(~np.isfinite(work.max(axis=1))).tolist():
+        line = work[row]
+        line[np.isnan(line)] = -np.inf
+        np.minimum(line, np.finfo(np.float32).max, out=line)
+        if not (line > -np.inf).any():
+            line[fallback] = 0.0
+            empty.append(row)
+    return empty
