@@ -1,0 +1,66 @@
+"""Models that compute over a paged KV cache: `load` a folder, `allocate`, then `forward` batch after batch.
+
+Our own decoders run the Llama-like families with merged weights; every other decoder-only architecture runs by
+its transformers modules over the same `Batch` and the same paged store.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from actors.models.parallel import Alone, World
+from cluster.errors import ModelInvalid
+
+if TYPE_CHECKING:
+    import torch
+
+    from actors.models.batch import Batch
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+
+class Model(Protocol):
+    """This rank's part of a model. `kv_bytes_per_token` counts all layers of this rank."""
+
+    vocab_size: int
+    context_tokens: int
+    kv_bytes_per_token: int
+
+    def allocate(self, blocks: int, block_tokens: int) -> None:
+        """Make the paged KV cache; may be called again with another size, which forgets what was cached."""
+        ...
+
+    def forward(self, batch: "Batch") -> "torch.Tensor":
+        """One step: float32 logits [R, vocab_size] of `batch.rows`, complete on every rank."""
+        ...
+
+
+def load(
+    path: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "cpu",
+    world: World | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Model:
+    """Load this rank's part of the Hugging Face folder `path`; `progress` hears bytes done and bytes in all.
+
+    Raises ModelInvalid for a folder that cannot be served and ArchitectureUnsupported, which names the nearest
+    that can. Code in the folder is never run and nothing is unpickled.
+    """
+    # torch and transformers take seconds to import; whoever only names a Model should not wait for them
+    import torch  # noqa: PLC0415
+
+    from actors.models.config import read_config  # noqa: PLC0415
+    from actors.models.decoder import load_decoder  # noqa: PLC0415
+    from actors.models.family import describe  # noqa: PLC0415
+
+    if dtype not in DTYPES:
+        raise ModelInvalid(str(path), f"dtype {dtype!r} is not known", f"one of {', '.join(DTYPES)}")
+    folder = Path(path)
+    config = read_config(folder)
+    chosen = getattr(torch, dtype) if dtype != "auto" else config.dtype
+    family = describe(config)
+    if family is None:
+        raise NotImplementedError
+    return load_decoder(folder, config, family, chosen, device, world or Alone(), progress)

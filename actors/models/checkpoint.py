@@ -1,0 +1,203 @@
+"""The tensors of a folder's safetensors files, read slice by slice.
+
+Knows the file format and trusts nothing in it. Knows nothing of models. A tensor is mapped a window at a time
+and unmapped at once, so that reading adds one window, not the file, to the memory of the process.
+"""
+
+import json
+import math
+import mmap
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.errors import ModelInvalid
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+WINDOW_BYTES = 32 * 2**20  # far over the cost of a map call, far under any memory limit
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "C64": 8, "F64": 8, "I64": 8, "U64": 8,
+}  # fmt: skip
+RETAKE = "fetch the file again"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where one tensor lies: `offset` counts from the start of the file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+class Checkpoint:
+    """All tensors of a folder by name. Raises ModelInvalid for whatever is missing, broken or hostile."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tensors: dict[str, Stored] = {}
+        for file in _files(path):
+            for name, stored in _headers(file):
+                if name in self.tensors:
+                    raise ModelInvalid(str(file), f"{name} is in {self.tensors[name].file.name} too", RETAKE)
+                self.tensors[name] = stored
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def dtype(self, names: Iterable[str]) -> torch.dtype:
+        """The commonest floating dtype of these tensors; float32 if none is floating."""
+        sizes: dict[str, int] = {}
+        for name in names:
+            stored = self.tensors[name]
+            sizes[stored.dtype] = sizes.get(stored.dtype, 0) + stored.bytes
+        known = [dtype for dtype in sizes if dtype in FLOATS]
+        return FLOATS[max(known, key=sizes.__getitem__)] if known else torch.float32
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._stored(name).shape
+
+    def read(
+        self,
+        name: str,
+        into: torch.Tensor,
+        shape: tuple[int, ...],
+        first: slice | None = None,
+        last: slice | None = None,
+    ) -> int:
+        """Copy tensor `name` of `shape`, cut to `first` of its first and `last` of its last dimension, into `into`.
+
+        Converts the dtype on the way. Returns the bytes of the file that were used.
+        """
+        stored = self._stored(name)
+        if stored.shape != shape:
+            raise ModelInvalid(
+                str(stored.file), f"{name} has shape {list(stored.shape)}, config.json asks for {list(shape)}",
+                "take config.json and weights of the same model",
+            )  # fmt: skip
+        if stored.dtype not in FLOATS:
+            raise ModelInvalid(
+                str(stored.file), f"{name} is {stored.dtype}", "take float16, bfloat16 or float32 weights"
+            )
+        taken = 0
+        start, stop, _ = (first or slice(None)).indices(shape[0])
+        for row, window in _windows(stored, start, stop):
+            piece = window if last is None else window[..., last]
+            into[row - start : row - start + len(window)].copy_(piece)
+            taken += piece.numel() * ITEM_BYTES[stored.dtype]
+        return taken
+
+    def _stored(self, name: str) -> Stored:
+        if name not in self.tensors:
+            raise ModelInvalid(str(self.path), f"the weights lack {name}", "fetch all files of the model")
+        return self.tensors[name]
+
+
+def _windows(stored: Stored, start: int, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first row, rows) of the mapped tensor, at most WINDOW_BYTES at a time."""
+    row_bytes = stored.bytes // max(stored.shape[0], 1)
+    if not row_bytes:
+        return
+    step = max(WINDOW_BYTES // row_bytes, 1)
+    with stored.file.open("rb") as file:
+        for row in range(start, stop, step):
+            rows = min(step, stop - row)
+            begin = stored.offset + row * row_bytes
+            base = begin - begin % mmap.ALLOCATIONGRANULARITY
+            mapped = mmap.mmap(file.fileno(), begin - base + rows * row_bytes, access=mmap.ACCESS_READ, offset=base)
+            yield row, _view(mapped, begin - base, FLOATS[stored.dtype], (rows, *stored.shape[1:]))
+
+
+def _view(mapped: mmap.mmap, skip: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "not writable": it is only read
+        flat = torch.frombuffer(mapped, dtype=torch.uint8, count=len(mapped) - skip, offset=skip)
+    if skip % dtype.itemsize:  # the format does not promise alignment
+        flat = flat.clone()
+    return flat.view(dtype).view(shape)
+
+
+def _files(path: Path) -> list[Path]:
+    index = path / "model.safetensors.index.json"
+    found = _indexed(index) if index.is_file() else sorted(path.glob("*.safetensors"))
+    if not found:
+        unsafe = any(path.glob("*.bin")) or any(path.glob("*.pt*"))
+        problem = "holds pickled weights, which can run code" if unsafe else "holds no safetensors file"
+        raise ModelInvalid(str(path), problem, "save the model with save_pretrained(safe_serialization=True)")
+    return found
+
+
+def _indexed(index: Path) -> list[Path]:
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ModelInvalid(str(index), "is not an index of weights", RETAKE) from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelInvalid(str(index), f"names the file {name!r}", "an index names safetensors files beside it")
+    return [index.parent / name for name in sorted(names)]
+
+
+def _headers(file: Path) -> list[tuple[str, Stored]]:
+    """The tensors that a file declares, after checking that they tile its data exactly."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+                raise ModelInvalid(str(file), f"its header says {length} bytes of {size}", RETAKE)
+            header = json.loads(opened.read(length).decode("utf-8"), object_pairs_hook=_unique)
+    except OSError as error:
+        raise ModelInvalid(str(file), error.strerror or "cannot be read", RETAKE) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelInvalid(str(file), "its header is not JSON", RETAKE) from error
+    if not isinstance(header, dict):
+        raise ModelInvalid(str(file), "its header is not a JSON object", RETAKE)
+    header.pop("__metadata__", None)
+    found = [_declared(file, name, entry) for name, entry in header.items()]
+    _check_tiling(file, found, size - 8 - length)
+    return [
+        (name, Stored(file, dtype, shape, 8 + length + begin))
+        for name, dtype, shape, begin, _ in found
+    ]  # fmt: skip
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name twice")
+    return made
+
+
+def _declared(file: Path, name: str, entry: Any) -> tuple[str, str, tuple[int, ...], int, int]:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        whole = all(type(number) is int and 0 <= number < 2**63 for number in (*shape, begin, end))
+        fits = whole and len(shape) <= 8 and end - begin == math.prod(shape) * ITEM_BYTES[dtype]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelInvalid(str(file), f"its header describes {name!r} wrongly", RETAKE) from error
+    if not fits:
+        raise ModelInvalid(str(file), f"the size of {name!r} does not fit its shape", RETAKE)
+    return name, dtype, tuple(shape), begin, end
+
+
+def _check_tiling(file: Path, found: list[tuple[str, str, tuple[int, ...], int, int]], data_bytes: int) -> None:
+    """The format's own rule: tensors lie one after the other with neither gap nor overlap, up to the end."""
+    reached = 0
+    for name, _, _, begin, end in sorted(found, key=lambda item: item[3:]):
+        if begin != reached:
+            raise ModelInvalid(str(file), f"{name!r} overlaps another tensor or leaves a gap", RETAKE)
+        reached = end
+    if reached != data_bytes:
+        raise ModelInvalid(str(file), f"holds {data_bytes} bytes of tensors where its header says {reached}", RETAKE)

@@ -1,0 +1,76 @@
+"""Read and judge the config.json of a Hugging Face folder.
+
+Knows what transformers calls an architecture. Runs no code of the folder: `auto_map` is never followed.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from cluster.errors import ArchitectureUnsupported, ModelInvalid
+
+MAX_CONFIG_BYTES = 16 * 2**20  # the largest honest config.json known is under 1 MB
+
+
+def read_config(path: Path) -> Any:
+    """The folder's config as transformers reads it; raises ModelInvalid or ArchitectureUnsupported."""
+    raw = _read_json(path / "config.json")
+    kind = raw.get("model_type")
+    if not isinstance(kind, str):
+        raise ModelInvalid(str(path), "config.json has no model_type", "take the config.json of a transformers model")
+    if raw.get("quantization_config") is not None:
+        raise ModelInvalid(
+            str(path), "the weights are already quantized", "take the float16, bfloat16 or float32 weights"
+        )
+    _refuse_unknown(path, kind, raw)
+    return _build(path, kind, raw)
+
+
+def nearest(kind: str) -> str:
+    """The known causal architecture whose name is closest to `kind`, llama if none is."""
+    return next(iter(difflib.get_close_matches(kind, causal_names(), n=1, cutoff=0.5)), "llama")
+
+
+def causal_names() -> list[str]:
+    """The `model_type` of every architecture that transformers can generate text with."""
+    return list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise ModelInvalid(str(file), "is too large for a config", "take the original config.json")
+        raw = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ModelInvalid(str(file), error.strerror or "cannot be read", "give a Hugging Face model folder") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelInvalid(str(file), "is not JSON", "take the original config.json") from error
+    if not isinstance(raw, dict):
+        raise ModelInvalid(str(file), "is not a JSON object", "take the original config.json")
+    return raw
+
+
+def _refuse_unknown(path: Path, kind: str, raw: dict[str, Any]) -> None:
+    names = causal_names()
+    if kind not in names:
+        own = " with code of its own, which is never run" if raw.get("auto_map") else ""
+        raise ArchitectureUnsupported(
+            str(path), f"{kind!r} is no decoder-only architecture of transformers{own}", f"{nearest(kind)} works"
+        )
+    if raw.get("is_encoder_decoder"):
+        raise ArchitectureUnsupported(str(path), f"{kind!r} has an encoder", "llama works")
+
+
+def _build(path: Path, kind: str, raw: dict[str, Any]) -> Any:
+    kept = {key: value for key, value in raw.items() if key not in ("auto_map", "trust_remote_code")}
+    try:
+        config = CONFIG_MAPPING[kind].from_dict(kept)
+    except Exception as error:  # validators of 150 architectures raise what they like
+        raise ModelInvalid(str(path), f"config.json does not fit {kind}: {error}", "correct the field") from error
+    if config.is_encoder_decoder:
+        raise ArchitectureUnsupported(str(path), f"{kind!r} has an encoder", "llama works")
+    return config

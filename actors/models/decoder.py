@@ -1,0 +1,140 @@
+"""One generic decoder for the Llama-like families, with merged weights and a paged KV cache.
+
+A step reads as: embed, then per layer norm, attend, sum over ranks, norm, gate, sum over ranks; then logits of
+the rows that are wanted. What differs between families stands in `Family`, not here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers.activations import ACT2FN
+
+from actors.models import layers
+from actors.models.attention import PagedAttention, write_cache
+from actors.models.batch import Batch
+from actors.models.checkpoint import Checkpoint
+from actors.models.family import Family
+from actors.models.layers import Activation, Linear
+from actors.models.parallel import World
+from actors.models.rope import Rope, exact_context
+from actors.models.weights import LayerWeights, Loader, Progress
+from cluster.errors import ModelInvalid
+
+Angles = tuple[torch.Tensor, torch.Tensor]
+
+
+class Decoder:
+    """A model of one of our families: this rank's part of it."""
+
+    def __init__(self, family: Family, config: Any, loader: Loader, world: World) -> None:
+        self.family, self.world = family, world
+        self.vocab_size = family.vocab
+        self.context_tokens = min(family.context, exact_context(config) or family.context)
+        self.heads, self.kv_heads = loader.queries.count, loader.keys.count
+        self.dtype, self.device = loader.dtype, loader.device
+        self.kv_bytes_per_token = 2 * family.layers * self.kv_heads * family.head_dim * self.dtype.itemsize
+        self.activation = _activation(family.activation)
+        kinds = set(family.ropes)
+        self.ropes = {kind: Rope(config, kind, family.head_dim, loader.device) for kind in kinds}
+        self.vocab = loader.vocab
+        self.embedding = loader.embedding()
+        self.layers = [loader.layer(index) for index in range(family.layers)]
+        self.norm = loader.final_norm()
+        self.head = loader.head(self.embedding)
+        self.caches: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def allocate(self, blocks: int, block_tokens: int) -> None:
+        """Make the KV cache, zeroed; drops the one before."""
+        self.caches = []
+        shape = (blocks * block_tokens, self.kv_heads, self.family.head_dim)
+        self.caches = [(self._zeros(shape), self._zeros(shape)) for _ in range(self.family.layers)]
+
+    def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """One step: float32 logits [R, vocab] of `batch.rows`, complete on every rank."""
+        attention = PagedAttention(batch)
+        angles = {kind: rope.angles(batch.positions, self.dtype) for kind, rope in self.ropes.items()}
+        residual = self._embed(batch.tokens)
+        x = self.layers[0].input_norm(residual)
+        for index, layer in enumerate(self.layers):
+            x = self._attend(index, layer, x, angles[self.family.ropes[index]], attention)
+            x = x if layer.attention_out_norm is None else layer.attention_out_norm(x)
+            x, residual = layer.mlp_norm.add(x, residual)
+            x = self._sum(layer.down, layers.gated(layer.gate_up(x), self.activation))
+            x = x if layer.mlp_out_norm is None else layer.mlp_out_norm(x)
+            following = self.norm if index + 1 == len(self.layers) else self.layers[index + 1].input_norm
+            x, residual = following.add(x, residual)
+        return self._logits(x.index_select(0, batch.rows))
+
+    def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self.world.size == 1:
+            rows = functional.embedding(tokens, self.embedding)
+        else:
+            own = tokens - self.vocab.start
+            elsewhere = (own < 0) | (own >= self.vocab.count)
+            rows = functional.embedding(own.masked_fill(elsewhere, 0), self.embedding)
+            rows = self.world.all_reduce(rows.masked_fill_(elsewhere[:, None], 0))
+        scale = self.family.embedding_scale
+        # Gemma rounds the factor to the dtype of the weights before it multiplies
+        return rows if scale == 1.0 else rows * torch.tensor(scale, dtype=self.dtype, device=rows.device)
+
+    def _attend(
+        self, index: int, layer: LayerWeights, x: torch.Tensor, angles: Angles, attention: PagedAttention
+    ) -> torch.Tensor:
+        family = self.family
+        qkv = layer.qkv(x).view(x.shape[0], -1, family.head_dim)
+        q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=1)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            q, k = layer.query_norm(q), layer.key_norm(k)
+        keys, values = self.caches[index]
+        write_cache(layers.rotate(k, *angles), v, keys, values, attention.batch.slots)
+        seen = attention(
+            layers.rotate(q, *angles), keys, values, family.scale, family.windows[index], family.attention_softcap
+        )
+        return self._sum(layer.output, seen.reshape(x.shape[0], -1))
+
+    def _sum(self, linear: Linear, x: torch.Tensor) -> torch.Tensor:
+        """A projection whose input is spread over the ranks; its bias is added once."""
+        if self.world.size == 1:
+            return linear(x)
+        whole = self.world.all_reduce(functional.linear(x, linear.weight))
+        return whole if linear.bias is None else whole + linear.bias
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.world.all_gather(self.head(x))[:, : self.vocab_size].float()
+        cap = self.family.logit_softcap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def load_decoder(
+    path: Path,
+    config: Any,
+    family: Family,
+    dtype: torch.dtype | None,
+    device: str,
+    world: World,
+    progress: Progress | None,
+) -> Decoder:
+    """Read this rank's part of the folder `path`; raises ModelInvalid. `dtype` None: what the weights are stored in."""
+    if family.heads % family.kv_heads:
+        raise ModelInvalid(
+            str(path), f"{family.heads} heads share {family.kv_heads} key-value heads unevenly", "correct config.json"
+        )
+    checkpoint = Checkpoint(path)
+    loader = Loader(family, checkpoint, world, dtype or checkpoint.dtype(checkpoint.tensors), device, progress)
+    return Decoder(family, config, loader, world)
+
+
+def _activation(name: str) -> Activation:
+    try:
+        made: Activation = ACT2FN[name]
+    except KeyError as error:
+        raise ModelInvalid(
+            "config.json", f"the activation {name!r} is not known", f"one of {sorted(ACT2FN)}"
+        ) from error
+    return made

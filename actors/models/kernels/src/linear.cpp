@@ -1,0 +1,246 @@
+// y = x w^T + bias for a row-major weight [N, K], read where it lies: no second, packed copy of it is kept.
+//
+// Few rows (decoding alone): lanes run along K, eight rows of w stream side by side, the next eight are prefetched.
+// Many rows: x is packed so that lanes run along its rows, and each unit of w is broadcast to all of them; no sums
+// across lanes are left to do. `kWideRows` decides.
+#include <omp.h>
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "vectors.h"
+
+namespace strata {
+namespace {
+
+constexpr int64_t kWideRows = 40;
+constexpr int kSpan = 48;  // columns of y that the wide kernel finishes before it turns them: 3 blocks of 16
+
+// How many blocks of 16 rows the next tile takes, so that the last one is not left with a single block.
+inline int row_tiles(int64_t rows) { return rows <= 16 ? 1 : (rows <= 32 || rows == 64) ? 2 : rows <= 64 && rows > 48 ? 2 : 3; }
+
+template <class T>
+struct Product {
+  const Unit* x;
+  const Unit* w;
+  const float* bias;
+  typename T::Element* y;
+  int64_t rows, columns, units, x_stride, y_stride;  // strides: x in units, y in elements
+};
+
+// MR rows of x with NR rows of w. Keeps the smaller side in registers: at most 24 sums + 8 + 1 of the 32.
+template <class T, int MR, int NR, bool Ahead>
+inline void narrow_tile(const Product<T>& p, int64_t m, int64_t n) {
+  const Unit* x = p.x + m * p.x_stride;
+  const Unit* w = p.w + n * p.units;
+  __m512 sum[MR][NR];
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NR; j++) sum[i][j] = _mm512_setzero_ps();
+  auto step = [&](int64_t k, __mmask16 mask) __attribute__((always_inline)) {
+    __m512i held[MR < NR ? MR : NR];
+    if constexpr (MR < NR) {
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; i++) held[i] = _mm512_maskz_loadu_epi32(mask, x + i * p.x_stride + k);
+#pragma GCC unroll 8
+      for (int j = 0; j < NR; j++) {
+        const __m512i b = _mm512_maskz_loadu_epi32(mask, w + j * p.units + k);
+        if constexpr (Ahead) _mm_prefetch((const char*)(w + (j + NR) * p.units + k), _MM_HINT_T0);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; i++) sum[i][j] = T::dot(sum[i][j], held[i], b);
+      }
+    } else {
+#pragma GCC unroll 8
+      for (int j = 0; j < NR; j++) {
+        held[j] = _mm512_maskz_loadu_epi32(mask, w + j * p.units + k);
+        if constexpr (Ahead) _mm_prefetch((const char*)(w + (j + NR) * p.units + k), _MM_HINT_T0);
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; i++) {
+        const __m512i a = _mm512_maskz_loadu_epi32(mask, x + i * p.x_stride + k);
+#pragma GCC unroll 8
+        for (int j = 0; j < NR; j++) sum[i][j] = T::dot(sum[i][j], a, held[j]);
+      }
+    }
+  };
+  int64_t k = 0;
+  for (; k + kLanes <= p.units; k += kLanes) step(k, 0xffff);
+  if (k < p.units) step(k, first(p.units - k));
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++) {
+    __m512 out = _mm512_setzero_ps();
+    if constexpr (NR == 1) {
+      out = _mm512_castps128_ps512(_mm_set_ss(_mm512_reduce_add_ps(sum[i][0])));
+    } else {
+      out = _mm512_castps128_ps512(sum4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));
+      if constexpr (NR == 8)
+        out = _mm512_insertf32x4(out, sum4(sum[i][4], sum[i][5], sum[i][6], sum[i][7]), 1);
+    }
+    if (p.bias) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(first(NR), p.bias + n));
+    T::store(p.y + (m + i) * p.y_stride + n, out, first(NR));
+  }
+}
+
+// `m` is the first of `rows` rows of x to take together; the first tile also fetches the next rows of w.
+template <class T, int NR, bool Ahead>
+inline void narrow_rows(const Product<T>& p, int rows, int64_t m, int64_t n) {
+  if constexpr (NR != 4) {
+    if (rows == 1) return narrow_tile<T, 1, NR, Ahead>(p, m, n);
+    if (rows == 2) return narrow_tile<T, 2, NR, Ahead>(p, m, n);
+  }
+  if (rows == 3) return narrow_tile<T, 3, NR, Ahead>(p, m, n);
+  if constexpr (NR != 8) {
+    if (rows == 4) return narrow_tile<T, 4, NR, Ahead>(p, m, n);
+    if (rows == 5) return narrow_tile<T, 5, NR, Ahead>(p, m, n);
+    return narrow_tile<T, 6, NR, Ahead>(p, m, n);
+  }
+}
+
+template <class T, int NR>
+inline void narrow_group(const Product<T>& p, int64_t n) {
+  const int64_t tiles = (p.rows + 5) / 6;
+  for (int64_t i = 0; i < tiles; i++) {
+    const int64_t m = p.rows * i / tiles, after = p.rows * (i + 1) / tiles;
+    i ? narrow_rows<T, NR, false>(p, after - m, m, n) : narrow_rows<T, NR, true>(p, after - m, m, n);
+  }
+}
+
+template <class T>
+void narrow_columns(const Product<T>& p, int64_t n, int64_t end) {
+  if (p.rows <= 3)
+    for (; n + 8 <= end; n += 8) narrow_group<T, 8>(p, n);
+  else
+    for (; n + 4 <= end; n += 4) narrow_group<T, 4>(p, n);
+  for (; n < end; n++) narrow_group<T, 1>(p, n);
+}
+
+// x as [tile of MT*16 rows][unit][row]: one load gives a unit of every row.
+template <class T>
+void pack(const Product<T>& p, Unit* packed, int64_t lanes, int64_t m) {
+  const int64_t rows = std::min<int64_t>(lanes, p.rows - m);
+  for (int64_t block = 0; block < lanes; block += kLanes)
+    for (int64_t k = 0; k < p.units; k += kLanes) {
+      const __mmask16 mask = first(p.units - k);
+      __m512i r[kLanes];
+      for (int i = 0; i < kLanes; i++)
+        r[i] = block + i < rows ? _mm512_maskz_loadu_epi32(mask, p.x + (m + block + i) * p.x_stride + k)
+                                : _mm512_setzero_si512();
+      transpose(r);
+      const int64_t count = std::min<int64_t>(kLanes, p.units - k);
+      for (int64_t i = 0; i < count; i++) _mm512_store_si512(packed + (k + i) * lanes + block, r[i]);
+    }
+}
+
+// NR rows of w against MT*16 rows of x. `out` is y turned: [NR][MT*16].
+template <class T, int MT, int NR>
+inline void wide_tile(const Unit* w, int64_t units, const Unit* packed, float* out) {
+  __m512 sum[NR][MT];
+#pragma GCC unroll 16
+  for (int j = 0; j < NR; j++)
+#pragma GCC unroll 4
+    for (int t = 0; t < MT; t++) sum[j][t] = _mm512_setzero_ps();
+  auto step = [&](int64_t k) __attribute__((always_inline)) {
+    __m512i x[MT];
+#pragma GCC unroll 4
+    for (int t = 0; t < MT; t++) x[t] = _mm512_load_si512(packed + (k * MT + t) * kLanes);
+#pragma GCC unroll 16
+    for (int j = 0; j < NR; j++) {
+      const __m512i b = _mm512_set1_epi32(w[j * units + k]);
+#pragma GCC unroll 4
+      for (int t = 0; t < MT; t++) sum[j][t] = T::dot(sum[j][t], b, x[t]);
+    }
+  };
+  int64_t line = 0;
+  for (; line + kLanes <= units; line += kLanes)
+    for (int64_t i = 0; i < kLanes; i++) {  // beside each unit, one line of the rows that come next
+      if (i < NR) _mm_prefetch((const char*)(w + (NR + i) * units + line), _MM_HINT_T0);
+      step(line + i);
+    }
+  for (; line < units; line++) step(line);
+#pragma GCC unroll 16
+  for (int j = 0; j < NR; j++)
+#pragma GCC unroll 4
+    for (int t = 0; t < MT; t++) _mm512_store_ps(out + (j * MT + t) * kLanes, sum[j][t]);
+}
+
+// Columns [n, n + count) of MT*16 rows of y, out of their turned form.
+template <class T, int MT>
+void unturn(const Product<T>& p, const float* turned, int64_t m, int64_t n, int64_t count) {
+  for (int64_t column = 0; column < count; column += kLanes) {
+    const __mmask16 mask = first(count - column);
+    const __m512 bias = p.bias ? _mm512_maskz_loadu_ps(mask, p.bias + n + column) : _mm512_setzero_ps();
+    for (int t = 0; t < MT; t++) {
+      __m512i r[kLanes];
+      for (int i = 0; i < kLanes; i++) r[i] = _mm512_load_si512(turned + ((column + i) * MT + t) * kLanes);
+      transpose(r);
+      const int64_t row = m + t * kLanes, rows = std::min<int64_t>(kLanes, p.rows - row);
+      for (int64_t i = 0; i < rows; i++)
+        T::store(p.y + (row + i) * p.y_stride + n + column, _mm512_add_ps(_mm512_castsi512_ps(r[i]), bias), mask);
+    }
+  }
+}
+
+template <class T, int MT>
+void wide_span(const Product<T>& p, const Unit* packed, int64_t m, int64_t n, int64_t count) {
+  constexpr int NR = MT == 3 ? 8 : 12;
+  alignas(64) float turned[kSpan * MT * kLanes];
+  int64_t j = 0;
+  for (; j + NR <= count; j += NR) wide_tile<T, MT, NR>(p.w + (n + j) * p.units, p.units, packed, turned + j * MT * kLanes);
+  for (; j < count; j++) wide_tile<T, MT, 1>(p.w + (n + j) * p.units, p.units, packed, turned + j * MT * kLanes);
+  unturn<T, MT>(p, turned, m, n, count);
+}
+
+template <class T>
+void wide_columns(const Product<T>& p, const Unit* packed, int64_t begin, int64_t end) {
+  // A block of w that stays in the second cache while all rows of x pass by.
+  const int64_t block = std::max<int64_t>(kSpan, (256 << 10) / (4 * p.units) / kSpan * kSpan);
+  for (int64_t from = begin; from < end; from += block) {
+    const int64_t to = std::min(end, from + block);
+    for (int64_t m = 0; m < p.rows;) {
+      const int tiles = row_tiles(p.rows - m);
+      for (int64_t n = from; n < to; n += kSpan) {
+        const int64_t count = std::min<int64_t>(kSpan, to - n);
+        const Unit* x = packed + m * p.units;
+        if (tiles == 3) wide_span<T, 3>(p, x, m, n, count);
+        else if (tiles == 2) wide_span<T, 2>(p, x, m, n, count);
+        else wide_span<T, 1>(p, x, m, n, count);
+      }
+      m += tiles * kLanes;
+    }
+  }
+}
+
+template <class T>
+void multiply(const Product<T>& p) {
+  const int threads = omp_get_max_threads();
+  const bool wide = p.rows >= kWideRows;
+  Unit* packed = nullptr;
+  if (wide) {
+    packed = (Unit*)scratch<0>((p.rows + kLanes) * p.units * sizeof(Unit));
+    for (int64_t m = 0; m < p.rows;) {
+      const int lanes = row_tiles(p.rows - m) * kLanes;
+      pack<T>(p, packed + m * p.units, lanes, m);
+      m += lanes;
+    }
+  }
+  const int64_t share = (p.columns + threads - 1) / threads + kSpan - 1;
+  const int64_t step = share / kSpan * kSpan;
+#pragma omp parallel for if (threads > 1) schedule(static, 1)
+  for (int i = 0; i < threads; i++) {
+    const int64_t begin = std::min(p.columns, i * step), end = std::min(p.columns, begin + step);
+    wide ? wide_columns<T>(p, packed, begin, end) : narrow_columns<T>(p, begin, end);
+  }
+}
+
+}  // namespace
+
+void linear(Type type, const void* x, const void* w, const float* bias, void* y, int64_t rows, int64_t columns,
+            int64_t inner, int64_t x_stride, int64_t y_stride) {
+  if (type == kBf16)
+    multiply<Bf16>({(const Unit*)x, (const Unit*)w, bias, (uint16_t*)y, rows, columns, inner / 2, x_stride / 2, y_stride});
+  else
+    multiply<F32>({(const Unit*)x, (const Unit*)w, bias, (float*)y, rows, columns, inner, x_stride, y_stride});
+}
+
+}  // namespace strata

@@ -1,0 +1,57 @@
+"""The arithmetic of a decoder layer: the one seam where kernels replace plain torch.
+
+Every function takes packed rows [T, ...]. Knows nothing of caches, ranks or files.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Linear:
+    """`x @ weight.T + bias`, with weight [out, in]; an object so that a kernel can keep a packed weight."""
+
+    __slots__ = ("bias", "weight")
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+class RMSNorm:
+    """Root-mean-square norm over the last dimension.
+
+    Gemma's kind is given `weight` as float32 with its 1 added; the product is then taken in float32 as well.
+    """
+
+    __slots__ = ("eps", "weight")
+
+    def __init__(self, weight: torch.Tensor, eps: float) -> None:
+        self.weight, self.eps = weight, eps
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * self.weight).to(x.dtype) if self.weight.dtype != x.dtype else wide.to(x.dtype) * self.weight
+
+    def add(self, x: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(norm of the sum, the sum): what a block adds, and the input of the next."""
+        residual = residual + x
+        return self(residual), residual
+
+
+def gated(both: torch.Tensor, activation: Activation) -> torch.Tensor:
+    """`activation(gate) * up` of `both` [T, gate and up side by side]."""
+    gate, up = both.chunk(2, dim=-1)
+    return activation(gate) * up
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """`x` [T, heads, d] turned by `cos` and `sin` [T, 1, d], halves paired as in GPT-NeoX and Llama."""
+    left, right = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-right, left), dim=-1) * sin
