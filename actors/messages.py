@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from actors.settings import Limits
 from cluster.errors import InvalidRequest
 
 MAX_LOGPROBS = 20  # the OpenAI API's own limit for `top_logprobs`
@@ -177,6 +178,36 @@ class Frame:
 
     deltas: tuple[Delta, ...]
     load: Load
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a rank is to be. `rendezvous` is where the process group meets (tcp://host:port), None for a gang of one."""
+
+    model: str
+    path: str
+    dtype: str
+    rank: int
+    ranks: int
+    device: str
+    cpus: int
+    limits: Limits
+    rendezvous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """What a loaded shard tells its leader."""
+
+    rank: int
+    pid: int
+    vocab_size: int
+    context_tokens: int
+    kv_bytes_per_token: int
+    free_bytes: int
+    cores: tuple[int, ...]
+    load_seconds: float
+    peak_bytes: int
 
 
 def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Limits(BaseModel):
@@ -20,6 +20,12 @@ class Limits(BaseModel):
     kv_cache_tokens: int | None = Field(
         None, ge=16, description="default: an eighth of free memory, at most 64 full contexts"
     )
+
+    @model_validator(mode="after")
+    def _every_sequence_moves(self) -> "Limits":
+        if self.step_tokens < self.running_sequences:
+            raise ValueError(f"step_tokens is at least running_sequences ({self.running_sequences}), or some starve")
+        return self
 
 
 class ModelSettings(BaseModel):

@@ -1,0 +1,229 @@
+"""The engine: admit, plan, execute, settle, one step after another.
+
+Owns every sequence of one replica. Knows no Ray, no sockets, no text. `step` is all that moves it; who calls it
+(the offline entry in its own thread, or a replica's engine thread) is not its business.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from actors.engine.blocks import BlockPool
+from actors.engine.plan import INT32, Join, Plan, Result
+from actors.engine.scheduler import Scheduler, Step, Work
+from actors.engine.sequence import Sequence
+from actors.messages import Delta, Load, Submit, TokenLogprob
+from actors.settings import Limits
+from cluster.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, Overloaded, StrataError
+
+
+class Executor(Protocol):
+    """What carries a plan out: a runner in this process, or a gang of shards."""
+
+    def execute(self, plan: Plan) -> Result:
+        """Run one step on all ranks. Raises ReplicaLost when a rank is gone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the engine must know of a loaded model."""
+
+    name: str
+    vocab_size: int
+    context_tokens: int
+    blocks: int
+    end_tokens: tuple[int, ...]
+
+
+class Engine:
+    """Continuous batching over one executor. Not thread safe; see `thread.EngineThread`."""
+
+    def __init__(
+        self, executor: Executor, facts: Facts, limits: Limits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._executor, self._facts, self._limits, self._clock = executor, facts, limits, clock
+        self._scheduler = Scheduler(limits, BlockPool(facts.blocks))
+        self._ends = frozenset(facts.end_tokens)
+        self._live: dict[int, Sequence] = {}
+        self._timed: set[int] = set()
+        self._next_key = 0
+        self._number = 0
+        self._generated = self._prompted = 0
+        self.last_result: Result | None = None
+        self.capacity = min(facts.context_tokens, facts.blocks * limits.block_tokens)
+
+    def add(self, submit: Submit) -> int:
+        """Queue one sequence: its key.
+
+        Raises InvalidRequest or ContextTooLong for what can never be served, Overloaded when the queue is full.
+        """
+        self._check(submit)
+        if self._scheduler.waiting >= self._limits.queued_sequences + self._vacant():
+            raise Overloaded(self._facts.name, self._scheduler.waiting, retry_after_seconds=1)
+        self._next_key += 1
+        wanted = submit.params.max_tokens
+        room = self.capacity if wanted is None else min(self.capacity, len(submit.prompt) + wanted)
+        sequence = Sequence.of(self._next_key, submit, room, self._clock())
+        self._live[sequence.key] = sequence
+        if sequence.expires is not None:
+            self._timed.add(sequence.key)
+        self._scheduler.add(sequence)
+        return sequence.key
+
+    def cancel(self, key: int) -> None:
+        """Forget a sequence and free what it holds. Harmless for one that has ended."""
+        sequence = self._live.get(key)
+        if sequence is not None:
+            self._end(sequence)
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has anything to do."""
+        return self._scheduler.busy
+
+    @property
+    def load(self) -> Load:
+        """Gauges and counters as of now."""
+        scheduler = self._scheduler
+        return Load(
+            running=len(scheduler.running),
+            waiting=scheduler.waiting,
+            kv_used=scheduler.pool.held / scheduler.pool.size,
+            preemptions=scheduler.preemptions,
+            prefix_queries=scheduler.prefix_queries,
+            prefix_hits=scheduler.prefix_hits,
+            prompt_tokens=self._prompted,
+            generated_tokens=self._generated,
+        )
+
+    def step(self) -> list[tuple[int, Delta]]:
+        """Plan, execute and settle one step: what it added to each sequence, by key.
+
+        An executor's fault ends the sequences of the step with that error and the engine goes on; a lost gang
+        (ReplicaLost) is raised, since nothing can go on.
+        """
+        expired = self._expire()
+        step = self._scheduler.plan(self._clock())
+        if not step.works:
+            return expired
+        self._number += 1
+        result = self._executor.execute(self._plan(step))
+        self.last_result = result
+        if result.fault is not None:
+            return expired + self._fail(step.works, result.fault)
+        self._scheduler.settle(step.works)
+        now = self._clock()
+        sampled = [work.sequence for work in step.works if work.samples]
+        logprobs = result.logprobs or [None] * len(sampled)
+        return expired + [
+            (sequence.key, self._grow(sequence, token, logprob, now))
+            for sequence, token, logprob in zip(sampled, result.tokens, logprobs, strict=True)
+        ]
+
+    def drain(self, error: StrataError) -> list[tuple[int, Delta]]:
+        """End every sequence with `error`: the gang is gone or the replica is closing."""
+        return [self._ended(sequence, error) for sequence in list(self._live.values())]
+
+    def _vacant(self) -> int:
+        return max(0, self._limits.running_sequences - len(self._scheduler.running))
+
+    def _check(self, submit: Submit) -> None:
+        prompt, params, vocab = submit.prompt, submit.params, self._facts.vocab_size
+        if not prompt:
+            raise InvalidRequest("prompt", "an empty prompt", "give at least one token")
+        if min(prompt) < 0 or max(prompt) >= vocab:
+            raise InvalidRequest("prompt", "a token id outside the vocabulary", f"ids go from 0 to {vocab - 1}")
+        biased = max(params.logit_bias, default=0)
+        if biased >= vocab:
+            raise InvalidRequest("logit_bias", biased, f"token ids go from 0 to {vocab - 1}")
+        wanted = params.max_tokens or 1
+        if len(prompt) + wanted > self.capacity:
+            raise ContextTooLong(
+                "max_tokens" if len(prompt) < self.capacity else "prompt",
+                f"{len(prompt)} prompt tokens and {wanted} to generate",
+                f"both together fit in {self.capacity} tokens",
+            )
+
+    def _plan(self, step: Step) -> Plan:
+        works = step.works
+        decodes = [work for work in works if work.count == 1]
+        joins = tuple(_join(sequence) for sequence in step.joined)
+        entered = tuple((sequence.slot, tuple(sequence.blocks)) for sequence in step.joined)
+        return Plan(
+            number=self._number,
+            leaves=step.left,
+            joins=joins,
+            blocks=step.grown + entered,
+            slots=np.array([work.sequence.slot for work in works], INT32),
+            starts=np.array([work.start for work in works], INT32),
+            counts=np.array([work.count for work in works], INT32),
+            inputs=np.array([work.sequence.tokens[work.start] for work in decodes], INT32),
+            samples=np.array([row for row, work in enumerate(works) if work.samples], INT32),
+        )
+
+    def _grow(self, sequence: Sequence, token: int, logprob: TokenLogprob | None, now: float) -> Delta:
+        sequence.tokens.append(token)
+        self._generated += 1
+        first = sequence.first_token is None
+        started = sequence.started or now
+        if first:
+            sequence.first_token = now
+            self._prompted += len(sequence.submit.prompt)
+        finish = self._finish(sequence, token)
+        if finish is not None:
+            self._end(sequence)
+        return Delta(
+            sequence.submit.id,
+            (token,),
+            () if logprob is None else (logprob,),
+            finish,
+            sequence.cached if first else 0,
+            started - sequence.arrived if first else 0.0,
+            now - started if first else 0.0,
+        )
+
+    def _finish(self, sequence: Sequence, token: int) -> str | None:
+        params = sequence.submit.params
+        if sequence.generated >= params.min_tokens:
+            if token in self._ends and not params.ignore_eos:
+                return "stop"
+            if params.stop_ids and token in params.stop_ids:
+                return "stop"
+        return "length" if len(sequence.tokens) >= sequence.limit else None
+
+    def _expire(self) -> list[tuple[int, Delta]]:
+        if not self._timed:
+            return []
+        now = self._clock()
+        over = [s for key in self._timed if (s := self._live[key]).expires is not None and s.expires <= now]
+        return [self._ended(s, DeadlineExceeded("the request", s.submit.deadline or 0.0)) for s in over]
+
+    def _fail(self, works: Iterable[Work], fault: str) -> list[tuple[int, Delta]]:
+        ended = [self._ended(work.sequence, StrataError(fault)) for work in works]
+        self._scheduler.pool.clear()
+        return ended
+
+    def _ended(self, sequence: Sequence, error: StrataError) -> tuple[int, Delta]:
+        self._end(sequence)
+        return sequence.key, Delta(sequence.submit.id, (), finish="error", error=(type(error).__name__, error.args))
+
+    def _end(self, sequence: Sequence) -> None:
+        del self._live[sequence.key]
+        self._timed.discard(sequence.key)
+        self._scheduler.remove(sequence)
+
+
+def _join(sequence: Sequence) -> Join:
+    submit = sequence.submit
+    return Join(
+        sequence.slot,
+        submit.prompt,
+        tuple(sequence.tokens[len(submit.prompt) :]),
+        submit.params,
+        submit.seed,
+        submit.choice,
+    )

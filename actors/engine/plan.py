@@ -1,0 +1,111 @@
+"""What the leader tells the shards to do in one step, and what comes back. Bytes on the wire are msgpack.
+
+A decode row costs 4 x 4 bytes here and nothing else: tokens and block ids that a shard already has are not sent
+again. A shard keeps a mirror of every slot (tokens, block table) that `joins`, `blocks` and `inputs` keep up.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from actors.messages import SamplingParams, TokenLogprob
+
+INT32 = np.dtype("<i4")
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A sequence takes a slot. `emitted` are output tokens that are already out."""
+
+    slot: int
+    prompt: tuple[int, ...]
+    emitted: tuple[int, ...]
+    params: SamplingParams
+    seed: int
+    choice: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step. Row i computes `counts[i]` tokens of `slots[i]` from position `starts[i]`; rows of decodes come first.
+
+    leaves: slots given up since the last step (before `joins`). blocks: per slot, block ids to append to its table.
+    inputs: for each of the first `decodes` rows the token at its position. samples: rows whose next token is wanted.
+    """
+
+    number: int
+    leaves: tuple[int, ...]
+    joins: tuple[Join, ...]
+    blocks: tuple[tuple[int, tuple[int, ...]], ...]
+    slots: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+    inputs: np.ndarray
+    samples: np.ndarray
+
+    @property
+    def decodes(self) -> int:
+        """Rows that compute one token which the leader gives in `inputs`."""
+        return len(self.inputs)
+
+    def pack(self) -> bytes:
+        """The wire form."""
+        joins = [(j.slot, j.prompt, j.emitted, pack_params(j.params), j.seed, j.choice) for j in self.joins]
+        arrays = [
+            np.asarray(a, INT32).tobytes() for a in (self.slots, self.starts, self.counts, self.inputs, self.samples)
+        ]
+        packed: bytes = msgpack.packb((self.number, self.leaves, joins, self.blocks, *arrays))
+        return packed
+
+    @classmethod
+    def unpack(cls, wire: bytes | memoryview) -> "Plan":
+        """Undo `pack`."""
+        number, leaves, joins, blocks, *arrays = msgpack.unpackb(wire, use_list=False, strict_map_key=False)
+        slots, starts, counts, inputs, samples = (np.frombuffer(a, INT32) for a in arrays)
+        made = tuple(Join(s, p, e, unpack_params(w), seed, choice) for s, p, e, w, seed, choice in joins)
+        return cls(number, leaves, made, blocks, slots, starts, counts, inputs, samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What rank 0 answers: the token of each row in `Plan.samples`, and where the step's time went."""
+
+    number: int
+    tokens: list[int]
+    logprobs: list[TokenLogprob | None] | None = None
+    forward_seconds: float = 0.0
+    sample_seconds: float = 0.0
+    fault: str | None = None
+
+    def pack(self) -> bytes:
+        """The wire form."""
+        logprobs = None
+        if self.logprobs is not None:
+            logprobs = [p and (p.token, p.logprob, p.top) for p in self.logprobs]
+        tokens = np.asarray(self.tokens, INT32).tobytes()
+        packed: bytes = msgpack.packb(
+            (self.number, tokens, logprobs, self.forward_seconds, self.sample_seconds, self.fault)
+        )
+        return packed
+
+    @classmethod
+    def unpack(cls, wire: bytes | memoryview) -> "Result":
+        """Undo `pack`."""
+        number, tokens, logprobs, forward, sample, fault = msgpack.unpackb(wire, use_list=False)
+        made = None if logprobs is None else [p and TokenLogprob(*p) for p in logprobs]
+        return cls(number, np.frombuffer(tokens, INT32).tolist(), made, forward, sample, fault)
+
+
+_DEFAULTS = asdict(SamplingParams())
+
+
+def pack_params(params: SamplingParams) -> dict[str, Any]:
+    """The fields that differ from the defaults."""
+    return {name: value for name, default in _DEFAULTS.items() if (value := getattr(params, name)) != default}
+
+
+def unpack_params(wire: dict[str, Any]) -> SamplingParams:
+    """Undo `pack_params`."""
+    return SamplingParams(**wire)

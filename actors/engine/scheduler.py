@@ -1,0 +1,211 @@
+"""Which tokens the next step computes, and who waits, leaves or is put back.
+
+Continuous batching as in Orca and vLLM, with chunked prefill as in Sarathi-Serve: running sequences decode first, what
+is left of the step's token budget goes to prompts, oldest first. Decides only: no tensors, no clock of its own.
+
+Never a deadlock: a sequence is admitted only if it fits the whole cache alone, the youngest of the least urgent is put
+back first (recompute), and its blocks stay in the prefix cache until somebody needs the room.
+"""
+
+import heapq
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+from actors.engine import blocks as prefix
+from actors.engine.blocks import BlockPool
+from actors.engine.sequence import Sequence
+from actors.settings import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """`count` tokens of a sequence from `start`; `samples` when they reach its end, so that a token comes out."""
+
+    sequence: Sequence
+    start: int
+    count: int
+    samples: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One decision. `grown`: block ids added to sequences that were in already. Decodes come first in `works`."""
+
+    works: tuple[Work, ...]
+    joined: tuple[Sequence, ...]
+    left: tuple[int, ...]
+    grown: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+class Scheduler:
+    """The waiting, the running, and the blocks. All calls come from one thread, between steps."""
+
+    def __init__(self, limits: Limits, pool: BlockPool) -> None:
+        self._limits = limits
+        self.pool = pool
+        self.running: list[Sequence] = []
+        self._waiting: list[tuple[int, int, Sequence]] = []  # a heap by urgency and age
+        self._gone: set[int] = set()  # keys cancelled while in the heap
+        self._slots = list(range(limits.running_sequences - 1, -1, -1))
+        self._left: list[int] = []
+        self.preemptions = 0
+        self.prefix_queries = 0
+        self.prefix_hits = 0
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that hold nothing yet."""
+        return len(self._waiting) - len(self._gone)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue it by priority (lower is sooner), then age."""
+        heapq.heappush(self._waiting, (sequence.submit.priority, sequence.key, sequence))
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take it out wherever it is; what it held is free for the next step."""
+        if sequence.slot >= 0:
+            self.running.remove(sequence)
+            self._vacate(sequence)
+        else:
+            self._gone.add(sequence.key)
+            if len(self._gone) > 64 and 2 * len(self._gone) > len(self._waiting):
+                self._waiting = [entry for entry in self._waiting if entry[1] not in self._gone]
+                heapq.heapify(self._waiting)
+                self._gone.clear()
+
+    def plan(self, now: float) -> Step:
+        """Fill one step: decodes, then prompts under way, then admissions."""
+        budget = self._limits.step_tokens
+        works: list[Work] = []
+        grown: list[tuple[Sequence, tuple[int, ...]]] = []
+        for sequence in sorted(self.running, key=_prefilling):
+            count = min(sequence.pending, budget)
+            if sequence.slot < 0 or count == 0:
+                continue  # put back for an older one's need, or no room in this step
+            fresh = self._grow(sequence, count, works)
+            if fresh is None:
+                continue
+            if fresh:
+                grown.append((sequence, tuple(fresh)))
+            works.append(_work(sequence, count))
+            budget -= count
+        appended = tuple((sequence.slot, ids) for sequence, ids in grown if sequence.slot >= 0)
+        joined = self._admit(works, budget, now)
+        left, self._left = tuple(self._left), []
+        return Step(tuple(sorted(works, key=_several)), joined, left, appended)
+
+    def settle(self, works: Many[Work]) -> None:
+        """The step is done: its tokens are computed, its full blocks can be found by others."""
+        size = self._limits.block_tokens
+        for work in works:
+            sequence = work.sequence
+            if sequence.slot < 0:
+                continue  # it left while the step ran
+            sequence.computed = work.start + work.count
+            if sequence.computed // size > sequence.sealed:
+                self._seal(sequence, sequence.computed // size)
+
+    def _seal(self, sequence: Sequence, full: int) -> None:
+        prefix.extend(sequence.digests, sequence.tokens, self._limits.block_tokens, sequence.submit.salt)
+        for index in range(sequence.sealed, full):
+            self.pool.seal(sequence.blocks[index], sequence.digests[index])
+        sequence.sealed = full
+
+    def _grow(self, sequence: Sequence, count: int, works: list[Work]) -> list[int] | None:
+        """Blocks so that `count` more tokens fit, putting others back if need be; None if it was put back itself."""
+        need = -(-(sequence.computed + count) // self._limits.block_tokens) - len(sequence.blocks)
+        while need > self.pool.free:
+            victim = max(self.running, key=lambda s: (s.submit.priority, s.key))
+            self._put_back(victim)
+            works[:] = [work for work in works if work.sequence is not victim]
+            if victim is sequence:
+                return None
+        fresh = self.pool.take(max(0, need))
+        sequence.blocks += fresh
+        return fresh
+
+    def _put_back(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._vacate(sequence)
+        sequence.computed = sequence.sealed = 0
+        sequence.blocks = []
+        sequence.preemptions += 1
+        self.preemptions += 1
+        self.add(sequence)
+
+    def _vacate(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        self._slots.append(sequence.slot)
+        self._left.append(sequence.slot)
+        sequence.slot = -1
+
+    def _admit(self, works: list[Work], budget: int, now: float) -> tuple[Sequence, ...]:
+        joined: list[Sequence] = []
+        later: list[tuple[int, int, Sequence]] = []
+        under_way = {digest for s in self.running if _prefilling(s) for digest in s.digests[s.sealed :]}
+        while self._waiting and budget > 0 and self._slots:
+            entry = heapq.heappop(self._waiting)
+            sequence = entry[2]
+            if sequence.key in self._gone:
+                self._gone.discard(sequence.key)
+                continue
+            found = self._cached(sequence)
+            if under_way.intersection(sequence.digests[len(found) : len(found) + 1]):
+                later.append(entry)  # a running sequence is computing the very block that it needs next
+                continue
+            count = self._enter(sequence, found, budget)
+            if count == 0:
+                later.append(entry)
+                break  # no room: those behind it wait too, or it would starve
+            sequence.started = sequence.started or now
+            sequence.slot = self._slots.pop()
+            under_way.update(sequence.digests[sequence.sealed :])
+            self.running.append(sequence)
+            joined.append(sequence)
+            works.append(_work(sequence, count))
+            budget -= count
+        for entry in later:
+            heapq.heappush(self._waiting, entry)
+        return tuple(joined)
+
+    def _cached(self, sequence: Sequence) -> list[int]:
+        """Blocks that already hold its beginning; its last token is always computed again: its logits are wanted."""
+        size = self._limits.block_tokens
+        prefix.extend(sequence.digests, sequence.tokens, size, sequence.submit.salt)
+        return self.pool.match(sequence.digests[: (len(sequence.tokens) - 1) // size])
+
+    def _enter(self, sequence: Sequence, found: list[int], budget: int) -> int:
+        """Hold its cached prefix and blocks for a first chunk: how many tokens that has, 0 if there is no room."""
+        size = self._limits.block_tokens
+        computed = len(found) * size
+        count = min(len(sequence.tokens) - computed, budget)
+        need = -(-(computed + count) // size) - len(found)
+        spare = max(1, self.pool.size // 100) if self.running else 0  # room to grow, or it is put back at once
+        if need + self.pool.idle_among(found) + spare > self.pool.free:
+            return 0
+        self.pool.hold(found)
+        sequence.blocks = [*found, *self.pool.take(need)]
+        sequence.computed = computed
+        sequence.sealed = len(found)
+        if sequence.preemptions == 0:
+            sequence.cached = min(computed, len(sequence.submit.prompt))
+            self.prefix_queries += len(sequence.submit.prompt)
+            self.prefix_hits += sequence.cached
+        return count
+
+
+def _prefilling(sequence: Sequence) -> bool:
+    return sequence.pending > 1
+
+
+def _several(work: Work) -> bool:
+    return work.count > 1
+
+
+def _work(sequence: Sequence, count: int) -> Work:
+    return Work(sequence, sequence.computed, count, sequence.computed + count == len(sequence.tokens))

@@ -1,0 +1,130 @@
+"""The engine's own thread: commands in, one batch of deltas out per step.
+
+Callers on other threads post `Submit` and `Cancel` with an owner (a gateway's link, say); after each step the publisher
+gets what moved, grouped by owner, and the load. An accepted sequence is acknowledged by a delta without tokens at once.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping
+from queue import Empty, SimpleQueue
+
+from actors.engine.loop import Engine
+from actors.messages import Cancel, Delta, Load, Submit
+from cluster.errors import ReplicaLost, StrataError, Unavailable
+
+Publisher = Callable[[Mapping[Hashable, list[Delta]], Load], None]
+Command = tuple[Hashable, Submit | Cancel | None]
+
+
+class EngineThread:
+    """Drives one engine until closed. `lost` is called once, from the thread, if the gang under it is gone."""
+
+    def __init__(self, engine: Engine, publish: Publisher, lost: Callable[[StrataError], None]) -> None:
+        self._engine, self._publish, self._lost = engine, publish, lost
+        self._commands: SimpleQueue[Command | None] = SimpleQueue()
+        self._owners: dict[int, tuple[Hashable, int]] = {}
+        self._keys: dict[tuple[Hashable, int], int] = {}
+        self._told: Load | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.steps = 0
+
+    def start(self) -> None:
+        """Begin to take commands."""
+        self._thread.start()
+
+    def post(self, owner: Hashable, command: Submit | Cancel) -> None:
+        """Hand over a command; what comes of it is published."""
+        self._commands.put((owner, command))
+
+    def forget(self, owner: Hashable) -> None:
+        """The owner is gone: cancel all that it asked for."""
+        self._commands.put((owner, None))
+
+    def close(self, seconds: float = 5.0) -> None:
+        """End every sequence with Unavailable and stop the thread."""
+        self._closing = True
+        self._commands.put(None)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(seconds)
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                results: dict[Hashable, list[Delta]] = defaultdict(list)
+                self._obey(results, wait=not self._engine.busy)
+                self._deliver(results, self._engine.step())
+                self.steps += 1
+                self._tell(results)
+            self._end(Unavailable("the replica", "it is shutting down"))
+        except ReplicaLost as error:
+            self._end(error)
+            self._lost(error)
+        except Exception as error:  # noqa: BLE001 — whatever it was, waiting clients must hear of it
+            lost = ReplicaLost("the replica", f"its engine stopped: {type(error).__name__}: {error}")
+            self._end(lost)
+            self._lost(lost)
+
+    def _obey(self, results: dict[Hashable, list[Delta]], wait: bool) -> None:
+        while not self._closing:
+            try:
+                command = self._commands.get(block=wait)
+            except Empty:
+                return
+            wait = False
+            if command is None:
+                continue
+            owner, message = command
+            if isinstance(message, Submit):
+                results[owner].append(self._add(owner, message))
+            elif isinstance(message, Cancel):
+                self._cancel(owner, message.id, results)
+            else:
+                for known, local in [pair for pair in self._keys if pair[0] == owner]:
+                    self._cancel(known, local, None)
+
+    def _add(self, owner: Hashable, submit: Submit) -> Delta:
+        try:
+            key = self._engine.add(submit)
+        except StrataError as error:
+            return Delta(submit.id, (), finish="error", error=(type(error).__name__, error.args))
+        self._owners[key] = (owner, submit.id)
+        self._keys[owner, submit.id] = key
+        return Delta(submit.id, ())
+
+    def _cancel(self, owner: Hashable, local: int, results: dict[Hashable, list[Delta]] | None) -> None:
+        key = self._keys.pop((owner, local), None)
+        if key is None:
+            return
+        del self._owners[key]
+        self._engine.cancel(key)
+        if results is not None:
+            results[owner].append(Delta(local, (), finish="cancelled"))
+
+    def _deliver(self, results: dict[Hashable, list[Delta]], deltas: list[tuple[int, Delta]]) -> None:
+        for key, delta in deltas:
+            owner, local = self._owners[key]
+            results[owner].append(delta)
+            if delta.finish is not None:
+                del self._owners[key]
+                del self._keys[owner, local]
+
+    def _tell(self, results: Mapping[Hashable, list[Delta]]) -> None:
+        load = self._engine.load
+        if results or load != self._told:
+            self._told = load
+            self._publish(results, load)
+
+    def _end(self, error: StrataError) -> None:
+        results: dict[Hashable, list[Delta]] = defaultdict(list)
+        self._deliver(results, self._engine.drain(error))
+        while True:  # what was posted and never seen
+            try:
+                command = self._commands.get_nowait()
+            except Empty:
+                break
+            if command is not None and isinstance(command[1], Submit):
+                owner, submit = command[0], command[1]
+                results[owner].append(Delta(submit.id, (), finish="error", error=(type(error).__name__, error.args)))
+        self._publish(results, self._engine.load)

@@ -1,0 +1,83 @@
+"""The leader's side of a gang: start its ranks, size the KV cache, send plans, notice a death.
+
+`Gang` is an `engine.loop.Executor`. It does not know how ranks are made: a `Launcher` starts them as local processes
+(the offline entry) or as Ray actors in a placement group (a replica).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from actors.channel import Channel, Quiet
+from actors.engine.plan import Plan, Result
+from actors.heart import Heart
+from actors.messages import Assignment, ShardFacts
+from cluster.errors import ModelInvalid
+
+SILENCE_SECONDS = 2.0  # beats come every 0.2 s; a frozen rank has to be noticed within 3 s
+_ENOUGH_CONTEXTS = 64  # full contexts; a cache beyond that is memory that nobody uses on a laptop
+_CPU_SHARE, _GPU_SHARE = 8, 0.85
+
+
+class Launcher(Protocol):
+    """Makes the ranks of one gang and tells when one of them is gone."""
+
+    def load(self) -> Sequence[ShardFacts]:
+        """Start every rank and read its slice. Raises what a rank raised."""
+        ...
+
+    def serve(self, channel: str, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], quiet: Quiet) -> None:
+        """Let every rank serve; from now on `quiet.problem` is set when one of them ends."""
+        ...
+
+    def close(self) -> None:
+        """End every rank that is left."""
+        ...
+
+
+class Gang:
+    """All ranks of one replica as one thing that executes plans."""
+
+    def __init__(self, assignment: Assignment, launcher: Launcher, end_tokens: tuple[int, ...]) -> None:
+        self._launcher = launcher
+        self.facts = tuple(launcher.load())
+        limits, first = assignment.limits, self.facts[0]
+        self.vocab_size = first.vocab_size
+        self.context_tokens = min(first.context_tokens, limits.context_tokens or first.context_tokens)
+        self.blocks = kv_blocks(assignment, self.facts, self.context_tokens)
+        self._channel = Channel.create(assignment.ranks)
+        self.quiet = Quiet(self._channel, range(assignment.ranks), SILENCE_SECONDS, assignment.model)
+        self._heart = Heart(self._channel, assignment.ranks)
+        launcher.serve(str(self._channel.path), self.blocks, self.context_tokens, end_tokens, self.quiet)
+        self._channel.wait_attached(self.quiet)
+        self._channel.unlink()
+
+    def execute(self, plan: Plan) -> Result:
+        """One step on all ranks. Raises ReplicaLost when one is dead or frozen."""
+        self._channel.send_plan(plan.pack(), self.quiet)
+        return Result.unpack(self._channel.receive_result(self.quiet))
+
+    def close(self) -> None:
+        """Tell the ranks to stop, then make sure."""
+        self._channel.unlink()
+        self._heart.stop()
+        self._launcher.close()
+
+
+def kv_blocks(assignment: Assignment, facts: Sequence[ShardFacts], context_tokens: int) -> int:
+    """Blocks of every rank's KV cache: what the settings say, or what memory allows on the tightest rank.
+
+    Raises ModelInvalid when not even one full context fits a quarter of what is asked.
+    """
+    limits = assignment.limits
+    if limits.kv_cache_tokens is not None:
+        return -(-limits.kv_cache_tokens // limits.block_tokens)
+    share = _GPU_SHARE if assignment.device.startswith("cuda") else 1 / _CPU_SHARE / len(facts)
+    tokens = min(int(fact.free_bytes * share) // max(1, fact.kv_bytes_per_token) for fact in facts)
+    tokens = min(tokens, _ENOUGH_CONTEXTS * context_tokens)
+    if tokens < limits.block_tokens:
+        raise ModelInvalid(
+            assignment.path,
+            f"no memory for a KV cache ({facts[0].kv_bytes_per_token} bytes a token)",
+            "free memory or set limits.kv_cache_tokens",
+        )
+    return tokens // limits.block_tokens

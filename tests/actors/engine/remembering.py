@@ -1,0 +1,91 @@
+"""A model whose next token depends on every token that it finds in its paged cache: any mix-up of blocks shows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from actors.engine.loop import Engine, Facts
+from actors.engine.plan import Plan, Result
+from actors.engine.runner import Runner
+from actors.engine.sampler import Sampler
+from actors.models.batch import Batch
+from actors.settings import Limits
+
+VOCAB = 97
+END = 96
+
+
+def next_token(tokens: Sequence[int]) -> int:
+    """The rule, computed from the whole sequence at once. Never the end token."""
+    total = 7
+    for token in tokens:
+        total = (total * 31 + token + 1) % 1_000_003
+    return total % (VOCAB - 1)
+
+
+def continuation(prompt: Sequence[int], count: int) -> list[int]:
+    """What the model must generate."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(next_token(tokens))
+    return tokens[len(prompt) :]
+
+
+class Remembering:
+    """The paged cache holds the tokens themselves."""
+
+    vocab_size = VOCAB
+    context_tokens = 512
+    kv_bytes_per_token = 8
+
+    def allocate(self, blocks: int, block_tokens: int) -> None:
+        self.cache = np.full(blocks * block_tokens, -1, np.int64)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        slots = batch.slots.numpy()
+        self.cache[slots] = batch.tokens.numpy()
+        starts, contexts, tables = batch.starts.numpy(), batch.contexts.numpy(), batch.tables.numpy()
+        logits = torch.zeros(len(batch.rows), VOCAB)
+        ends = {int(end) - 1: index for index, end in enumerate(starts[1:])}
+        for out, row in enumerate(batch.rows.tolist()):
+            index = ends[row]
+            places = np.arange(contexts[index])
+            homes = tables[index, places // batch.block_tokens] * batch.block_tokens + places % batch.block_tokens
+            seen = self.cache[homes]
+            assert (seen >= 0).all(), "a key is read that was never written"
+            logits[out, next_token(seen.tolist())] = 10.0
+        return logits
+
+
+class Checked:
+    """An executor that sends every plan over the wire format first."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.plans: list[Plan] = []
+
+    def execute(self, plan: Plan) -> Result:
+        self.plans.append(plan)
+        result = self.runner.execute(Plan.unpack(plan.pack()))
+        assert result is not None
+        return Result.unpack(result.pack())
+
+
+def engine(blocks: int = 64, end_tokens: tuple[int, ...] = (END,), **limits: int) -> tuple[Engine, Checked]:
+    """A whole engine over the remembering model."""
+    settled = {"running_sequences": 8, "step_tokens": 32, "block_tokens": 4, "queued_sequences": 1000, **limits}
+    made = Limits(**settled)
+    model = Remembering()
+    model.allocate(blocks, made.block_tokens)
+    runner = Runner(
+        model,
+        Sampler(VOCAB, made.running_sequences, end_tokens),
+        slots=made.running_sequences,
+        context_tokens=model.context_tokens,
+        block_tokens=made.block_tokens,
+    )
+    executor = Checked(runner)
+    facts = Facts("remembering", VOCAB, model.context_tokens, blocks, end_tokens)
+    clock = iter(range(10**9))
+    return Engine(executor, facts, made, lambda: float(next(clock))), executor
