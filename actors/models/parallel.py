@@ -3,9 +3,21 @@
 Knows ranks and two collectives. Knows nothing of models or of what makes the processes.
 """
 
-from typing import Protocol
+import io
+import logging
+import os
+import platform
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
+
+SHARED_MEMORY_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class World(Protocol):
@@ -34,3 +46,106 @@ class Alone:
 
     def all_gather(self, piece: torch.Tensor) -> torch.Tensor:
         return piece
+
+
+class DeepSpeedWorld:
+    """Ranks joined by deepspeed.comm: NCCL on GPUs; on CPUs gloo, and shared memory where all ranks share a machine.
+
+    The shared-memory sum takes 7 us for 1 x 1024 bfloat16 values where gloo's takes 690, so gathering goes over
+    it too. It spins while it waits: a rank that died leaves the others spinning, and whoever watches must end them.
+    """
+
+    def __init__(self, rank: int, size: int, device: str, shared_memory: bool) -> None:
+        self.rank, self.size, self.device = rank, size, device
+        self._shared_memory = shared_memory
+
+    @classmethod
+    def join(cls, rank: int, size: int, init_method: str, device: str = "cpu") -> "DeepSpeedWorld":
+        """Meet the other ranks at `init_method` (torch's URL); returns when all have come."""
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        if backend == "nccl":
+            torch.cuda.set_device(device)
+        dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=size)
+        local, name = _meet(size)
+        with _environment(LOCAL_SIZE=str(size if local else 0), MASTER_ADDR="127.0.0.1", MASTER_PORT=name), _quiet():
+            comm = _deepspeed_comm()
+            comm.init_distributed(
+                dist_backend=backend, auto_mpi_discovery=False, dist_init_required=True, verbose=False
+            )
+            level = getattr(comm.comm.cdb, "shm_vector_kernel_level", 0)
+        dist.barrier()
+        if local and backend == "gloo":
+            _unlink_shared_memory(name, rank)
+        # level 2 is what its bfloat16 and float16 sums need; with less, deepspeed itself would go over gloo
+        return cls(rank, size, device, shared_memory=local and backend == "gloo" and level >= 2)
+
+    def all_reduce(self, partial: torch.Tensor) -> torch.Tensor:
+        if self._shared_memory and partial.dtype in SHARED_MEMORY_DTYPES:
+            partial = partial.contiguous()  # the op would sum a copy and drop it
+            return torch.ops.deepspeed.inference_all_reduce_(partial) if partial.numel() else partial
+        dist.all_reduce(partial)
+        return partial
+
+    def all_gather(self, piece: torch.Tensor) -> torch.Tensor:
+        width = piece.shape[-1]
+        whole = piece.new_zeros((*piece.shape[:-1], width * self.size))
+        whole[..., self.rank * width : (self.rank + 1) * width] = piece
+        return self.all_reduce(whole)
+
+    def leave(self) -> None:
+        """Close the process group."""
+        dist.destroy_process_group()
+
+
+def build_collectives() -> None:
+    """Compile deepspeed's shared-memory op if that has not been done: about a minute, once per machine."""
+    with _quiet():
+        _deepspeed_comm().torch.build_shm_op()
+
+
+def _deepspeed_comm() -> Any:
+    """deepspeed.comm, imported without the lines it prints and logs."""
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import deepspeed.comm  # noqa: PLC0415 - seconds of import that a world of one never pays
+        import deepspeed.comm.torch  # noqa: PLC0415
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    return deepspeed.comm
+
+
+def _meet(size: int) -> tuple[bool, str]:
+    """Whether all ranks share one machine's memory, and a name that is theirs alone."""
+    shm = Path("/dev/shm")  # noqa: S108 - not a temporary file but the memory file system itself
+    own = (platform.node(), shm.stat().st_dev if shm.exists() else -1)
+    seen: list[tuple[tuple[str, int], str]] = [(own, "")] * size
+    dist.all_gather_object(seen, (own, secrets.token_hex(8)))
+    return all(machine == seen[0][0] for machine, _ in seen), seen[0][1]
+
+
+def _unlink_shared_memory(name: str, rank: int) -> None:
+    """Take the op's buffers out of /dev/shm once all have mapped them, so that no death leaves them behind."""
+    for file in Path("/dev/shm").glob(f"*_{name}_{rank}"):  # noqa: S108
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _environment(**names: str) -> Iterator[None]:
+    """deepspeed takes these from the environment alone; they are put back after."""
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """deepspeed and its compiler print to standard output, which belongs to whoever started us."""
+    with redirect_stdout(io.StringIO()):
+        yield

@@ -8,16 +8,15 @@
 #include <algorithm>
 
 #include "kernels.h"
+#include "tile.h"
 #include "vectors.h"
 
 namespace strata {
 namespace {
 
-constexpr int64_t kWideRows = 40;
+// Fewer rows would leave more lanes empty than turning saves: 28 of 32 is where both take the same time (Zen 5).
+constexpr int64_t kWideRows = 28;
 constexpr int kSpan = 48;  // columns of y that the wide kernel finishes before it turns them: 3 blocks of 16
-
-// How many blocks of 16 rows the next tile takes, so that the last one is not left with a single block.
-inline int row_tiles(int64_t rows) { return rows <= 16 ? 1 : (rows <= 32 || rows == 64) ? 2 : rows <= 64 && rows > 48 ? 2 : 3; }
 
 template <class T>
 struct Product {
@@ -26,6 +25,10 @@ struct Product {
   const float* bias;
   typename T::Element* y;
   int64_t rows, columns, units, x_stride, y_stride;  // strides: x in units, y in elements
+
+  Product from_row(int64_t m) const {
+    return {x + m * x_stride, w, bias, y + m * y_stride, rows - m, columns, units, x_stride, y_stride};
+  }
 };
 
 // MR rows of x with NR rows of w. Keeps the smaller side in registers: at most 24 sums + 8 + 1 of the 32.
@@ -132,38 +135,6 @@ void pack(const Product<T>& p, Unit* packed, int64_t lanes, int64_t m) {
     }
 }
 
-// NR rows of w against MT*16 rows of x. `out` is y turned: [NR][MT*16].
-template <class T, int MT, int NR>
-inline void wide_tile(const Unit* w, int64_t units, const Unit* packed, float* out) {
-  __m512 sum[NR][MT];
-#pragma GCC unroll 16
-  for (int j = 0; j < NR; j++)
-#pragma GCC unroll 4
-    for (int t = 0; t < MT; t++) sum[j][t] = _mm512_setzero_ps();
-  auto step = [&](int64_t k) __attribute__((always_inline)) {
-    __m512i x[MT];
-#pragma GCC unroll 4
-    for (int t = 0; t < MT; t++) x[t] = _mm512_load_si512(packed + (k * MT + t) * kLanes);
-#pragma GCC unroll 16
-    for (int j = 0; j < NR; j++) {
-      const __m512i b = _mm512_set1_epi32(w[j * units + k]);
-#pragma GCC unroll 4
-      for (int t = 0; t < MT; t++) sum[j][t] = T::dot(sum[j][t], b, x[t]);
-    }
-  };
-  int64_t line = 0;
-  for (; line + kLanes <= units; line += kLanes)
-    for (int64_t i = 0; i < kLanes; i++) {  // beside each unit, one line of the rows that come next
-      if (i < NR) _mm_prefetch((const char*)(w + (NR + i) * units + line), _MM_HINT_T0);
-      step(line + i);
-    }
-  for (; line < units; line++) step(line);
-#pragma GCC unroll 16
-  for (int j = 0; j < NR; j++)
-#pragma GCC unroll 4
-    for (int t = 0; t < MT; t++) _mm512_store_ps(out + (j * MT + t) * kLanes, sum[j][t]);
-}
-
 // Columns [n, n + count) of MT*16 rows of y, out of their turned form.
 template <class T, int MT>
 void unturn(const Product<T>& p, const float* turned, int64_t m, int64_t n, int64_t count) {
@@ -191,44 +162,44 @@ void wide_span(const Product<T>& p, const Unit* packed, int64_t m, int64_t n, in
   unturn<T, MT>(p, turned, m, n, count);
 }
 
+// How many blocks of 16 rows the next wide tile takes; 0 where the rows left are better taken narrow.
+int wide_blocks(int64_t rows) { return rows < kWideRows ? 0 : (rows >= 42 && rows != 64) ? 3 : 2; }
+
 template <class T>
 void wide_columns(const Product<T>& p, const Unit* packed, int64_t begin, int64_t end) {
   // A block of w that stays in the second cache while all rows of x pass by.
   const int64_t block = std::max<int64_t>(kSpan, (256 << 10) / (4 * p.units) / kSpan * kSpan);
   for (int64_t from = begin; from < end; from += block) {
     const int64_t to = std::min(end, from + block);
-    for (int64_t m = 0; m < p.rows;) {
-      const int tiles = row_tiles(p.rows - m);
+    int64_t m = 0;
+    for (int blocks; (blocks = wide_blocks(p.rows - m)); m += blocks * kLanes)
       for (int64_t n = from; n < to; n += kSpan) {
         const int64_t count = std::min<int64_t>(kSpan, to - n);
-        const Unit* x = packed + m * p.units;
-        if (tiles == 3) wide_span<T, 3>(p, x, m, n, count);
-        else if (tiles == 2) wide_span<T, 2>(p, x, m, n, count);
-        else wide_span<T, 1>(p, x, m, n, count);
+        blocks == 3 ? wide_span<T, 3>(p, packed + m * p.units, m, n, count)
+                    : wide_span<T, 2>(p, packed + m * p.units, m, n, count);
       }
-      m += tiles * kLanes;
-    }
+    if (m < p.rows) narrow_columns<T>(p.from_row(m), from, to);
   }
+}
+
+template <class T>
+const Unit* pack_all(const Product<T>& p) {
+  Unit* packed = (Unit*)scratch<kPacked>((p.rows + 3 * kLanes) * p.units * sizeof(Unit));
+  int64_t m = 0;
+  for (int blocks; (blocks = wide_blocks(p.rows - m)); m += blocks * kLanes)
+    pack(p, packed + m * p.units, blocks * kLanes, m);
+  return packed;
 }
 
 template <class T>
 void multiply(const Product<T>& p) {
   const int threads = omp_get_max_threads();
   const bool wide = p.rows >= kWideRows;
-  Unit* packed = nullptr;
-  if (wide) {
-    packed = (Unit*)scratch<0>((p.rows + kLanes) * p.units * sizeof(Unit));
-    for (int64_t m = 0; m < p.rows;) {
-      const int lanes = row_tiles(p.rows - m) * kLanes;
-      pack<T>(p, packed + m * p.units, lanes, m);
-      m += lanes;
-    }
-  }
-  const int64_t share = (p.columns + threads - 1) / threads + kSpan - 1;
-  const int64_t step = share / kSpan * kSpan;
-#pragma omp parallel for if (threads > 1) schedule(static, 1)
+  const Unit* packed = wide ? pack_all(p) : nullptr;
+  const int64_t share = (p.columns / threads / kSpan + 1) * kSpan;
+#pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
   for (int i = 0; i < threads; i++) {
-    const int64_t begin = std::min(p.columns, i * step), end = std::min(p.columns, begin + step);
+    const int64_t begin = std::min(p.columns, i * share), end = i + 1 < threads ? std::min(p.columns, begin + share) : p.columns;
     wide ? wide_columns<T>(p, packed, begin, end) : narrow_columns<T>(p, begin, end);
   }
 }

@@ -126,7 +126,9 @@ inline __m512 tanh(__m512 x) {
 }
 
 // Memory of this thread that lasts until it asks for the same purpose again; never shrinks.
-template <int Purpose>
+enum Purpose { kPacked, kDecode, kPrefill, kPartial, kHidden, kMerged, kSeen, kAngles, kBlock };
+
+template <Purpose P>
 inline void* scratch(size_t bytes) {
   struct Owned {
     void* at = nullptr;
