@@ -62,5 +62,7 @@ def load(
     chosen = getattr(torch, dtype) if dtype != "auto" else config.dtype
     family = describe(config)
     if family is None:
-        raise NotImplementedError
+        from actors.models.hosted import load_hosted  # noqa: PLC0415
+
+        return load_hosted(folder, config, chosen, device, world or Alone(), progress)
     return load_decoder(folder, config, family, chosen, device, world or Alone(), progress)

@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from cluster.errors import ArchitectureUnsupported, ModelInvalid
 
+ATTENTION_TYPES = {"full_attention", "sliding_attention", "chunked_attention", "dummy"}
 MAX_CONFIG_BYTES = 16 * 2**20  # the largest honest config.json known is under 1 MB
 
 
@@ -74,3 +76,35 @@ def _build(path: Path, kind: str, raw: dict[str, Any]) -> Any:
     if config.is_encoder_decoder:
         raise ArchitectureUnsupported(str(path), f"{kind!r} has an encoder", "llama works")
     return config
+
+
+def unsupported(config: Any, why: str) -> ArchitectureUnsupported:
+    """The error for an architecture that was understood and cannot be served."""
+    return ArchitectureUnsupported(
+        "config.json", f"{config.model_type} {why}", "llama, qwen3, mistral and gemma3_text work"
+    )
+
+
+def refuse_stateful(config: Any) -> None:
+    """Refuse what keeps a running state beside or instead of keys and values."""
+    types = _layer_types(config)
+    odd = sorted(types - ATTENTION_TYPES)
+    if odd:
+        raise unsupported(config, f"has layers of {', '.join(odd)}, whose state is no key-value cache")
+
+
+def context_of(config: Any) -> int:
+    """How many tokens the model was made for; 2048 where nothing limits it and nothing is said."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 2048
+
+
+def _layer_types(config: Any) -> set[str]:
+    try:
+        types, _ = get_layer_types_and_kwargs(config.get_text_config(decoder=True))
+    except Exception:
+        return set()  # old configs lack what this looks at; the probe decides
+    return set(types)

@@ -1,0 +1,112 @@
+"""Every other decoder-only architecture, by transformers' own modules over the same Batch and paged store.
+
+Decodes run as one call with a query of one token each, each prefill chunk as its own, with the positions and the
+mask that `generate` would give to left-padded prompts.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from actors.models import autotp, probe
+from actors.models.batch import Batch
+from actors.models.checkpoint import Checkpoint
+from actors.models.config import context_of, refuse_stateful, unsupported
+from actors.models.parallel import World
+from actors.models.rope import exact_context
+from actors.models.skeleton import Progress, build, fill
+from actors.models.store import PagedCache, Shape, Span, StoredLayer, discover, spans
+from cluster.errors import ModelInvalid
+
+
+class HostedModel:
+    """A model that runs by transformers' modules. `padded`: whether decodes of unequal length may share a call."""
+
+    def __init__(self, module: Any, config: Any, device: str) -> None:
+        text = config.get_text_config(decoder=True)
+        self.module, self.config, self.device = module, config, device
+        self.vocab_size = int(text.vocab_size)
+        limit = exact_context(text)
+        self.context_tokens = min(context_of(text), limit) if limit else context_of(text)
+        self.dtype = module.dtype
+        self._accepts = set(inspect.signature(module.forward).parameters)
+        self.shapes = self._discover()
+        self.kv_bytes_per_token = self.dtype.itemsize * sum(
+            width * heads for layer in self.shapes for heads, width in layer
+        )
+        self.layers: list[StoredLayer] = []
+        self.padded = True
+
+    def allocate(self, blocks: int, block_tokens: int) -> None:
+        """Make the paged store, zeroed; drops the one before."""
+        self.layers = []
+        self.layers = [StoredLayer(shapes, blocks * block_tokens, self.dtype, self.device) for shapes in self.shapes]
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """One step: float32 logits [R, vocab] of `batch.rows`, complete on every rank."""
+        wanted = batch.rows.tolist()
+        found: dict[int, torch.Tensor] = {}
+        for span in spans(batch, self.padded):
+            rows = [row for row in wanted if span.rows.start <= row < span.rows.stop]
+            for row, logits in zip(rows, self._call(batch, span, rows), strict=True):
+                found[row] = logits
+        if not found:
+            return torch.empty((0, self.vocab_size), device=self.device)
+        return torch.stack([found[row] for row in wanted]).float()
+
+    def _call(self, batch: Batch, span: Span, rows: list[int]) -> torch.Tensor:
+        """Logits [len(rows), vocab] of one call of the modules."""
+        queries = span.positions.shape[1]
+        kept = torch.tensor([row - span.rows.start for row in rows], dtype=torch.int64, device=self.device)
+        inputs = {
+            "input_ids": batch.tokens[span.rows].view(span.sequences, queries),
+            "attention_mask": span.seen.long(),
+            "position_ids": span.positions,
+            "past_key_values": PagedCache(self.layers, batch, span),
+            "use_cache": True,
+        }
+        late = "logits_to_keep" in self._accepts and span.sequences == 1 and rows
+        if late:
+            inputs["logits_to_keep"] = kept
+        logits = self.module(**{name: value for name, value in inputs.items() if name in self._accepts}).logits
+        flat: torch.Tensor = logits.reshape(-1, logits.shape[-1])
+        return flat[:, : self.vocab_size] if late else flat.index_select(0, kept)[:, : self.vocab_size]
+
+    @torch.inference_mode()
+    def _discover(self) -> list[tuple[Shape, ...]]:
+        """What each layer caches, learnt from one call with a cache of transformers' own."""
+        cache = DynamicCache()
+        tokens = torch.tensor([[1, 0]], device=self.device) % self.vocab_size
+        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "past_key_values": cache}
+        self.module(**inputs, use_cache=True)
+        shapes = discover(cache)
+        if not any(shapes):
+            raise unsupported(self.config, "keeps no key-value cache")
+        return shapes
+
+
+def load_hosted(
+    path: Path, config: Any, dtype: torch.dtype | None, device: str, world: World, progress: Progress | None
+) -> HostedModel:
+    """Read this rank's part of the folder `path`; raises ModelInvalid or ArchitectureUnsupported."""
+    refuse_stateful(config)
+    checkpoint = Checkpoint(path)
+    config.use_cache = True
+    try:
+        module = build(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, dtype or checkpoint.dtype(checkpoint.tensors))
+    except Exception as error:
+        raise ModelInvalid(
+            str(path), f"config.json makes no {config.model_type}: {error}", "correct config.json"
+        ) from error
+    split = autotp.plan(module, config, world)
+    fill(module, checkpoint, split.cuts, device, progress)
+    module.to(device)
+    split.apply(module)
+    hosted = HostedModel(module, config, device)
+    probe.check(hosted)
+    return hosted
