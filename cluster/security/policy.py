@@ -1,0 +1,19 @@
+"""Which role may do what: one table, default deny.
+
+Knows permissions by name. Knows nothing of routes, keys or tenants.
+"""
+
+from cluster.errors import Forbidden
+from cluster.security.keys import Principal
+
+ALLOWED: dict[str, frozenset[str]] = {
+    "admin": frozenset({"generate", "models.read", "readiness.read", "metrics.read"}),
+    "user": frozenset({"generate", "models.read", "readiness.read"}),
+    "monitor": frozenset({"models.read", "readiness.read", "metrics.read"}),
+}
+
+
+def require(principal: Principal, permission: str) -> None:
+    """Raises Forbidden unless the principal's role holds the permission. An unknown role holds none."""
+    if permission not in ALLOWED.get(principal.role, frozenset()):
+        raise Forbidden(principal.name, permission)

@@ -1,0 +1,227 @@
+"""The spine: one turn, from prompt tokens to parts of text.
+
+Knows a served model's client and tokenizer. Knows nothing of HTTP, of JSON or of who asks.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from actors.engine.tokens import Detokenizer, Tokenizer
+
+from actors.client import Client, Stream
+from actors.messages import Delta, SamplingParams, TokenLogprob
+from cluster.errors import ContextTooLong, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model as the gateway sees it: its name, who answers for it and how its text becomes tokens."""
+
+    name: str
+    client: Client
+    tokenizer: Tokenizer
+    created: int = 0  # seconds since 1970, as /v1/models tells it
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is asked: each prompt gets `params.n` choices, all from one seed.
+
+    `field` is the request field that the prompts came from, for errors. `continues`: the answer goes on from the
+    prompt's text. `salt` separates the prefix caches of tenants.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    params: SamplingParams
+    seed: int
+    field: str = "messages"
+    continues: bool = False
+    salt: str = ""
+    deadline_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one engine step added to one choice. The last part of a choice has `finish`: "stop" or "length"."""
+
+    choice: int
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: str | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of a turn so far. A prompt counts once, however many choices it has."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+
+class Meter(Protocol):
+    """Who measures a turn: told of every delta and of every end, once each."""
+
+    def heard(self, choice: int, delta: Delta) -> None: ...
+
+    def ended(self, choice: int, finish: str, tokens: int) -> None: ...
+
+
+Heard = tuple["Voice", Delta]
+
+
+def fit(turn: Turn, context_tokens: int) -> SamplingParams:
+    """The turn's parameters with `max_tokens` set to what fits. Raises ContextTooLong naming the field at fault."""
+    longest = max(len(prompt) for prompt in turn.prompts)
+    room = context_tokens - longest
+    if room < 1:
+        raise ContextTooLong(
+            turn.field, f"{longest} tokens", f"this model holds {context_tokens} tokens, prompt and answer together"
+        )
+    wanted = turn.params.max_tokens
+    if wanted is not None and wanted > room:
+        raise ContextTooLong(
+            "max_tokens", wanted, f"the prompt has {longest} of {context_tokens} tokens: ask for at most {room}"
+        )
+    if turn.params.min_tokens > (wanted or room):
+        raise ContextTooLong("min_tokens", turn.params.min_tokens, f"ask for at most {wanted or room}")
+    return turn.params if wanted is not None else replace(turn.params, max_tokens=room)
+
+
+@dataclass(slots=True)
+class Voice:
+    """One choice under way: its stream and what of it has become text."""
+
+    choice: int
+    stream: Stream
+    words: Detokenizer
+    model: str
+    first: bool  # of its prompt: the one whose cached tokens count
+    tokens: int = 0
+    finish: str | None = None
+
+    def hear(self, delta: Delta) -> Part | None:
+        """The text that `delta` completes; None where it completes none. Cancels the stream at a stop string."""
+        self.tokens += len(delta.tokens)
+        piece = self.words.push(delta.tokens, ended=delta.finish == "stop")
+        text, kept = piece.text, delta.logprobs
+        if piece.stopped:
+            self.finish, kept = "stop", kept[: piece.kept_tokens]
+            if delta.finish is None:
+                self.stream.cancel()
+        elif delta.finish in ("stop", "length"):
+            self.finish = delta.finish
+            text += self.words.flush().text
+        elif delta.finish is not None:
+            raise Unavailable(self.model, f"the sequence ended early ({delta.finish})")
+        if not (text or kept or self.finish):
+            return None
+        return Part(self.choice, text, kept, self.finish)
+
+
+@dataclass(slots=True)
+class Answer:
+    """A turn under way. Iterate it once, for the parts that became ready together; closing it cancels what runs."""
+
+    voices: list[Voice]
+    usage: Usage
+    meter: Meter | None = None
+
+    async def parts(self) -> AsyncGenerator[list[Part]]:
+        """Raises the StrataError that ended a stream. Every list holds at least one part."""
+        alone = len(self.voices) == 1
+        batches = single(self.voices[0]) if alone else merge(self.voices)
+        try:
+            async for batch in batches:
+                if parts := self._take(batch):
+                    yield parts
+        finally:
+            self.cancel()
+            await batches.aclose()
+
+    def _take(self, batch: list[Heard]) -> list[Part]:
+        parts = []
+        for voice, delta in batch:
+            if voice.finish:
+                continue
+            if self.meter:
+                self.meter.heard(voice.choice, delta)
+            self.usage.completion += len(delta.tokens)
+            if voice.first:
+                self.usage.cached += delta.cached_tokens
+            part = voice.hear(delta)
+            if part is None:
+                continue
+            parts.append(part)
+            if part.finish and self.meter:
+                self.meter.ended(voice.choice, part.finish, voice.tokens)
+        return parts
+
+    def cancel(self) -> None:
+        """Free whatever still runs. Harmless when called twice."""
+        for voice in self.voices:
+            if voice.finish is None:
+                voice.finish = "cancelled"
+                voice.stream.cancel()
+                if self.meter:
+                    self.meter.ended(voice.choice, "abort", voice.tokens)
+
+
+async def single(voice: Voice) -> AsyncGenerator[list[Heard]]:
+    """The common case, without a task and a queue between the stream and its reader."""
+    async for delta in voice.stream:
+        yield [(voice, delta)]
+        if voice.finish:
+            return
+    raise Unavailable(voice.model, "the stream ended without a reason")
+
+
+async def merge(voices: list[Voice]) -> AsyncGenerator[list[Heard]]:
+    """All that the voices have brought since the last look, until each has finished."""
+    arrived: asyncio.Queue[tuple[Voice, Delta | asyncio.Task[None]]] = asyncio.Queue()
+
+    async def listen(voice: Voice) -> None:
+        async for delta in voice.stream:
+            arrived.put_nowait((voice, delta))
+
+    def follow(voice: Voice) -> asyncio.Task[None]:
+        task = asyncio.create_task(listen(voice))
+        task.add_done_callback(lambda done: arrived.put_nowait((voice, done)))
+        return task
+
+    tasks = [follow(voice) for voice in voices]
+    try:
+        while any(voice.finish is None for voice in voices):
+            came = [await arrived.get()]
+            while not arrived.empty():
+                came.append(arrived.get_nowait())
+            yield [(voice, what) for voice, what in came if isinstance(what, Delta)]
+            for voice, what in came:
+                if not isinstance(what, Delta) and voice.finish is None:
+                    what.result()  # raises what ended the stream
+                    raise Unavailable(voice.model, "the stream ended without a reason")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def answer(served: Served, turn: Turn, meter: Meter | None = None) -> Answer:
+    """Submit every choice of `turn`. Raises ContextTooLong, InvalidRequest, Overloaded or Unavailable."""
+    params = fit(turn, served.client.context_tokens)
+    voices: list[Voice] = []
+    try:
+        for prompt in turn.prompts:
+            for choice in range(params.n):
+                stream = await served.client.submit(
+                    prompt, params, seed=turn.seed, choice=choice, salt=turn.salt, deadline=turn.deadline_seconds
+                )
+                words = Detokenizer(served.tokenizer, params, continues=turn.continues)
+                voices.append(Voice(len(voices), stream, words, served.name, first=choice == 0))
+    except BaseException:
+        for voice in voices:
+            voice.stream.cancel()
+        raise
+    return Answer(voices, Usage(prompt=sum(map(len, turn.prompts))), meter)

@@ -1,0 +1,63 @@
+"""The gateway as one ASGI app: layers around routes.
+
+`create` is the only way in. Knows neither Ray nor how its models came about.
+"""
+
+from collections.abc import Mapping
+
+from actors.client import Client
+from cluster.telemetry.metrics import Metrics
+from pipelines.chat import Served
+from pipelines.gateway.asgi import App, Receive, Scope, Send
+from pipelines.gateway.desk import Desk, Keys
+from pipelines.gateway.middleware import wrap
+from pipelines.gateway.middleware.routing import ROUTE
+from pipelines.gateway.settings import GatewaySettings
+
+
+def create(
+    models: Mapping[str, Served],
+    keys: Keys,
+    settings: GatewaySettings | None = None,
+    metrics: Metrics | None = None,
+) -> App:
+    """The app that serves `models` to the holders of `keys`.
+
+    `models` may change while the app runs; it is looked at with every request.
+    """
+    return assemble(Desk(models, keys, metrics or Metrics(), settings or GatewaySettings()))
+
+
+def assemble(desk: Desk) -> App:
+    """The app of a desk."""
+    for name, served in desk.models.items():
+        follow(desk.metrics, name, served.client)
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        await scope[ROUTE].endpoint(desk, scope, receive, send)
+
+    http = wrap(desk, dispatch)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await live(receive, send)
+        else:  # a websocket: there are none
+            await send({"type": "websocket.close", "code": 1003})
+
+    return app
+
+
+def follow(metrics: Metrics, name: str, client: Client) -> None:
+    """Have a model's loads shown whenever somebody scrapes."""
+    metrics.follow(name, lambda: client.loads, lambda: client.ready)
+
+
+async def live(receive: Receive, send: Send) -> None:
+    """Say yes to the server's start and stop; nothing here needs either."""
+    while True:
+        phase = (await receive())["type"]
+        await send({"type": f"{phase}.complete"})
+        if phase == "lifespan.shutdown":
+            return

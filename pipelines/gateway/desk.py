@@ -1,0 +1,44 @@
+"""What an endpoint works with: the models, the settings, the clock and chance.
+
+One value, made by `app.create`, so that nothing in the gateway is a global.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cluster.errors import NotFound
+from cluster.security.keys import Principal
+from cluster.telemetry.metrics import Metrics
+from pipelines.chat import Served
+from pipelines.gateway.settings import GatewaySettings
+
+
+class Keys(Protocol):
+    """Who tells whose key it is."""
+
+    def verify(self, key: str) -> Principal:
+        """Raises Unauthenticated."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What an endpoint works with."""
+
+    models: Mapping[str, Served]
+    keys: Keys
+    metrics: Metrics
+    settings: GatewaySettings = field(default_factory=GatewaySettings)
+    clock: Callable[[], float] = time.perf_counter
+    wall: Callable[[], float] = time.time
+    draw: Callable[[int], int] = secrets.randbits
+
+    def served(self, name: str) -> Served:
+        """The model of that name. Raises NotFound with those there are."""
+        found = self.models.get(name)
+        if found is None:
+            raise NotFound("model", name, tuple(sorted(self.models)))
+        return found

@@ -1,0 +1,135 @@
+"""`/v1/chat/completions` and `/v1/completions`: body in, answer or events out.
+
+Knows the wire and the spine. What is measured stands in `meter`, what is parsed in `wire`, how it looks in `shapes`.
+"""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from actors.engine.tokens import Detokenizer
+from pipelines.chat import Answer, Part, Served, Turn, answer
+from pipelines.gateway.asgi import Exchange, Receive, Scope, Send, exchange, respond
+from pipelines.gateway.attend import attended
+from pipelines.gateway.body import read_body
+from pipelines.gateway.desk import Desk
+from pipelines.gateway.meter import TurnMeter
+from pipelines.gateway.prompt import chat_tokens, text_tokens
+from pipelines.gateway.shapes import ChatShape, Shape, TextShape
+from pipelines.gateway.strict import parse
+from pipelines.gateway.wire import CompletionRequest, Wanted, chat_request, completion_request
+
+EVENTS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
+
+
+async def chat(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
+    """POST /v1/chat/completions."""
+    request = chat_request(parse(await read_body(scope, receive, desk.settings)), desk.settings)
+    served = desk.served(request.model)
+    prompt = await chat_tokens(served, request.messages)
+    turn = turn_of(desk, scope, request, (prompt,), "messages")
+    shape = ChatShape(f"chatcmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
+    await reply(desk, scope, receive, send, Reply(served, turn, shape, request))
+
+
+async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
+    """POST /v1/completions."""
+    request = completion_request(parse(await read_body(scope, receive, desk.settings)), desk.settings)
+    served = desk.served(request.model)
+    prompts = tuple([await text_tokens(served, prompt) for prompt in request.prompts])
+    turn = turn_of(desk, scope, request, prompts, "prompt")
+    shape = TextShape(f"cmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
+    if request.echo:
+        shape.echoes = echoed(served, request, prompts)
+    await reply(desk, scope, receive, send, Reply(served, turn, shape, request))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A turn about to be answered, and how."""
+
+    served: Served
+    turn: Turn
+    shape: Shape
+    request: Wanted
+
+
+def turn_of(desk: Desk, scope: Scope, request: Wanted, prompts: tuple[tuple[int, ...], ...], field: str) -> Turn:
+    """The turn that a request asks for. Without a seed, chance gives one; a tenant's prefixes are its own."""
+    seed = request.params.seed
+    return Turn(
+        prompts,
+        request.params,
+        desk.draw(63) if seed is None else seed,
+        field,
+        continues=field == "prompt",
+        salt=exchange(scope).principal.tenant,
+        deadline_seconds=desk.settings.request_seconds,
+    )
+
+
+async def reply(desk: Desk, scope: Scope, receive: Receive, send: Send, to: Reply) -> None:
+    """Answer, or be cut off: by the client's going or by the deadline."""
+    to.shape.include_usage = to.request.include_usage
+    to.shape.logprobs = to.request.params.logprobs is not None
+    noted = exchange(scope)
+    noted.model = to.served.name
+    deliver = stream if to.request.stream else whole
+    await attended(deliver(desk, noted, send, to), receive, to.served.name, desk.settings.request_seconds)
+
+
+async def begin(desk: Desk, to: Reply) -> Answer:
+    """The turn, submitted and metered."""
+    metrics = desk.metrics.model(to.served.name)
+    metrics.prompt_tokens.observe(sum(map(len, to.turn.prompts)))
+    return await answer(to.served, to.turn, TurnMeter(metrics, desk.clock))
+
+
+async def whole(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
+    """The answer in one piece."""
+    begun = await begin(desk, to)
+    choices: list[list[Part]] = [[] for _ in begun.voices]
+    async with aclosing(begun.parts()) as batches:
+        async for batch in batches:
+            for part in batch:
+                choices[part.choice].append(part)
+    note(noted, begun)
+    await respond(send, 200, to.shape.whole(choices, begun.usage))
+
+
+async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
+    """The answer as events. What fails before the first of them still has a status of its own."""
+    event = to.shape.event
+    begun = await begin(desk, to)
+    try:
+        async with aclosing(begun.parts()) as batches:
+            first = await anext(batches)
+            await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
+            await send(chunk(b"".join(map(event, first))))
+            async for batch in batches:
+                await send(chunk(event(batch[0]) if len(batch) == 1 else b"".join(map(event, batch))))
+        await send(chunk(to.shape.last(begun.usage), more=False))
+    finally:
+        note(noted, begun)
+
+
+def echoed(served: Served, request: CompletionRequest, prompts: Sequence[Sequence[int]]) -> list[str]:
+    """What precedes each choice: its prompt as it was sent, or as its tokens read."""
+    texts = [
+        sent if isinstance(sent, str) else Detokenizer(served.tokenizer, request.params).push(tokens).text
+        for sent, tokens in zip(request.prompts, prompts, strict=True)
+    ]
+    return [text for text in texts for _ in range(request.params.n)]
+
+
+def chunk(body: bytes, more: bool = True) -> dict[str, object]:
+    """An ASGI body message."""
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def note(noted: Exchange, begun: Answer) -> None:
+    """What the access log tells of a turn."""
+    noted.notes = {"prompt_tokens": begun.usage.prompt, "completion_tokens": begun.usage.completion}

@@ -1,0 +1,43 @@
+"""Measure one turn: what arrives when, by vLLM's metric names.
+
+Knows deltas and a clock. Per delta it costs one clock reading and one addition to a histogram.
+"""
+
+from collections.abc import Callable
+
+from actors.messages import Delta
+from cluster.telemetry.metrics import ModelMetrics
+
+
+class TurnMeter:
+    """Told of every delta and of every end of a turn's choices, as `chat.Meter` says."""
+
+    def __init__(self, metrics: ModelMetrics, clock: Callable[[], float]) -> None:
+        self._metrics, self._clock = metrics, clock
+        self._begun = clock()
+        self._first: dict[int, float] = {}
+        self._last: dict[int, float] = {}
+
+    def heard(self, choice: int, delta: Delta) -> None:
+        now = self._clock()
+        if not delta.tokens:
+            return
+        before = self._last.get(choice)
+        self._last[choice] = now
+        if before is not None:
+            gap = (now - before) / len(delta.tokens)
+            for _ in delta.tokens:
+                self._metrics.inter_token.observe(gap)
+            return
+        self._first[choice] = now
+        self._metrics.first_token.observe(now - self._begun)
+        self._metrics.queue.observe(delta.queued_seconds)
+        self._metrics.prefill.observe(delta.prefill_seconds)
+
+    def ended(self, choice: int, finish: str, tokens: int) -> None:
+        now = self._clock()
+        self._metrics.finished(finish).inc()
+        self._metrics.whole.observe(now - self._begun)
+        self._metrics.output_tokens.observe(tokens)
+        if choice in self._first:
+            self._metrics.decode.observe(now - self._first[choice])

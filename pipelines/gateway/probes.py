@@ -1,0 +1,45 @@
+"""The doors that make no tokens: models, health, readiness, metrics.
+
+`/health` says that this process answers and asks nobody; `/ready` says whether models do.
+"""
+
+import prometheus_client
+
+from pipelines.chat import Served
+from pipelines.gateway.asgi import Receive, Scope, Send, exchange, respond, respond_json
+from pipelines.gateway.desk import Desk
+
+
+def card(served: Served) -> dict[str, object]:
+    """A model in OpenAI's shape. `max_model_len` is vLLM's field; a model that is still starting has none yet."""
+    made = {"id": served.name, "object": "model", "created": served.created, "owned_by": "strata"}
+    return made | ({"max_model_len": served.client.context_tokens} if served.client.ready else {})
+
+
+async def models(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    """GET /v1/models."""
+    cards = [card(served) for _, served in sorted(desk.models.items())]
+    await respond_json(send, 200, {"object": "list", "data": cards})
+
+
+async def model(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    """GET /v1/models/{id}."""
+    await respond_json(send, 200, card(desk.served(exchange(scope).tail)))
+
+
+async def health(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    """GET /health."""
+    await respond_json(send, 200, {"status": "ok"})
+
+
+async def ready(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    """GET /ready: 200 when every model has a replica that made a token through all its ranks, else 503."""
+    states = {name: served.client.ready for name, served in sorted(desk.models.items())}
+    all_ready = all(states.values())
+    more = () if all_ready else ((b"retry-after", b"1"),)
+    await respond_json(send, 200 if all_ready else 503, {"ready": all_ready, "models": states}, more)
+
+
+async def metrics(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    """GET /metrics."""
+    await respond(send, 200, desk.metrics.text(), prometheus_client.CONTENT_TYPE_PLAIN_0_0_4.encode())

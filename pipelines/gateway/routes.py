@@ -1,0 +1,71 @@
+"""Which path and verb lead where, and what permission that takes: one table, matched on the path as sent.
+
+A path is taken literally: no trailing slash, no double slash, no percent sign except in a model's name. What is
+not in the table does not exist.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
+
+from cluster.errors import NotFound
+from pipelines.gateway import generate, probes
+from pipelines.gateway.asgi import Receive, Scope, Send
+from pipelines.gateway.desk import Desk
+from pipelines.gateway.failures import MethodNotAllowed
+
+Endpoint = Callable[[Desk, Scope, Receive, Send], Awaitable[None]]
+VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # the rest is no metric label
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way in. A path that ends in `{id}` takes the rest of the path. `permission` None: open to everybody."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    permission: str | None
+
+
+ROUTES = (
+    Route("POST", "/v1/chat/completions", generate.chat, "generate"),
+    Route("POST", "/v1/completions", generate.complete, "generate"),
+    Route("GET", "/v1/models", probes.models, "models.read"),
+    Route("GET", "/v1/models/{id}", probes.model, "models.read"),
+    Route("GET", "/health", probes.health, None),
+    Route("GET", "/ready", probes.ready, "readiness.read"),
+    Route("GET", "/metrics", probes.metrics, "metrics.read"),
+)
+LITERAL = {(route.method, route.path): route for route in ROUTES if not route.path.endswith("{id}")}
+TAILED = tuple(route for route in ROUTES if route.path.endswith("{id}"))
+
+
+def sent_path(scope: Scope) -> str:
+    """The path as it came over the wire, before anything was decoded."""
+    raw = scope.get("raw_path")
+    path = raw.decode("latin-1") if raw else quote(scope["path"])
+    return str(path).split("?")[0]
+
+
+def match(method: str, path: str) -> tuple[Route, str]:
+    """The route, and the decoded tail of a path that has one. Raises NotFound or MethodNotAllowed."""
+    if found := LITERAL.get((method, path)):
+        return found, ""
+    for route in TAILED:
+        if path.startswith(stem := route.path[: -len("{id}")]) and (tail := decoded(path[len(stem) :])):
+            if route.method == method:
+                return route, tail
+            raise MethodNotAllowed(method[:32], (route.method,))
+    if allowed := tuple(route.method for route in ROUTES if route.path == path):
+        raise MethodNotAllowed(method[:32], allowed)
+    raise NotFound("path", path)
+
+
+def decoded(tail: str) -> str:
+    """A model's name from a path, once decoded; empty for what no name can be."""
+    try:
+        name = unquote_to_bytes(tail).decode()
+    except UnicodeDecodeError:
+        return ""
+    return name if name.isprintable() and ".." not in name and "//" not in name else ""

@@ -1,0 +1,22 @@
+"""What the settings file may say of the gateway. Units stand in the names."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MIB = 1024 * 1024
+
+
+class GatewaySettings(BaseModel):
+    """What one request may cost before a model sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hosts: tuple[str, ...] = Field(
+        (), description="names that the Host header may hold besides localhost and IP addresses; '*' takes all"
+    )
+    body_bytes: int = Field(4 * MIB, ge=1024, description="a longer body is 413")
+    body_seconds: float = Field(30.0, gt=0, description="a slower body is 408")
+    header_bytes: int = Field(32 * 1024, ge=1024, description="more, all headers together, is 431")
+    token_bytes: int = Field(8 * 1024, ge=128, description="a longer Authorization header is 431, unparsed")
+    request_seconds: float = Field(600.0, gt=0, description="an answer that takes longer is cut")
+    prompts: int = Field(128, ge=1, description="prompts of one completion request, times its n")
+    messages: int = Field(4096, ge=1, description="messages of one chat request")

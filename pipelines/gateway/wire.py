@@ -1,0 +1,233 @@
+"""Request bodies as values: what `/v1/chat/completions` and `/v1/completions` take.
+
+Knows the fields and their types; ranges of sampling are `SamplingParams`'s own. Knows no model and no tokenizer.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from actors.messages import MAX_CHOICES, MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
+from cluster.errors import InvalidRequest, shorten
+from pipelines.gateway.fields import CHAT, COMPLETION, SAMPLING, known, nearest
+from pipelines.gateway.settings import GatewaySettings
+
+COMPLETION_TOKENS = 16  # what OpenAI's completions API generates unless told otherwise
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+MESSAGE_FIELDS = frozenset(
+    {
+        "role",
+        "content",
+        "name",
+        "refusal",
+        "annotations",
+        "audio",
+        "function_call",
+        "tool_calls",
+        "tool_call_id",
+        "reasoning_content",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What both endpoints ask for."""
+
+    model: str
+    params: SamplingParams
+    stream: bool
+    include_usage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest(Wanted):
+    """A conversation to continue. Contents are plain text."""
+
+    messages: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest(Wanted):
+    """Texts or token ids to continue."""
+
+    prompts: tuple[str | tuple[int, ...], ...]
+    echo: bool
+
+
+def chat_request(body: dict[str, Any], settings: GatewaySettings) -> ChatRequest:
+    """Raises InvalidRequest naming the field at fault."""
+    fields = known(body, CHAT)
+    sampling = {"max_tokens": None} | sampling_of(fields)
+    if "max_completion_tokens" in fields:
+        sampling["max_tokens"] = whole("max_completion_tokens", fields["max_completion_tokens"], 1, 2**31 - 1)
+    sampling["logprobs"] = chat_logprobs(fields)
+    messages = tuple(message(one) for one in listed("messages", fields.get("messages"), settings.messages))
+    return ChatRequest(*wanted(fields, sampling), messages=messages)
+
+
+def completion_request(body: dict[str, Any], settings: GatewaySettings) -> CompletionRequest:
+    """Raises InvalidRequest naming the field at fault."""
+    fields = known(body, COMPLETION)
+    sampling = {"max_tokens": COMPLETION_TOKENS} | sampling_of(fields)
+    sampling["logprobs"] = fields.get("logprobs")
+    common = wanted(fields, sampling)
+    found = prompts(fields.get("prompt"))
+    room = min(settings.prompts, MAX_CHOICES)
+    if len(found) * common[1].n > room:
+        raise InvalidRequest("prompt", f"{len(found)} prompts with n={common[1].n}", f"at most {room} choices in all")
+    echo = flag("echo", fields.get("echo", False))
+    if echo and common[1].logprobs is not None:
+        raise InvalidRequest("echo", True, "logprobs of a prompt are not served: leave out one of the two")
+    return CompletionRequest(*common, prompts=found, echo=echo)
+
+
+def wanted(fields: dict[str, Any], sampling: dict[str, Any]) -> tuple[str, SamplingParams, bool, bool]:
+    """What `Wanted` holds, in its order."""
+    model = fields.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest("model", model, "name one of /v1/models")
+    stream = flag("stream", fields.get("stream", False))
+    return model, SamplingParams(**sampling), stream, include_usage(fields.get("stream_options"), stream)
+
+
+def sampling_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """The sampling fields as `SamplingParams` takes them, with what it does not check itself checked."""
+    sampling = {name: value for name, value in fields.items() if name in SAMPLING}
+    for name in ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens"):
+        if name in sampling:
+            flag(name, sampling[name])
+    if not isinstance(sampling.get("stop", ""), str | list):
+        raise InvalidRequest("stop", sampling["stop"], "it is a text or a list of texts")
+    if not isinstance(sampling.get("stop_token_ids", []), list):
+        raise InvalidRequest("stop_token_ids", sampling["stop_token_ids"], "it is a list of token ids")
+    if "logit_bias" in sampling:
+        sampling["logit_bias"] = logit_bias(sampling["logit_bias"])
+    return sampling
+
+
+def logit_bias(value: Any) -> dict[int, float]:
+    """Token ids are texts in JSON."""
+    if not isinstance(value, dict) or len(value) > MAX_LOGIT_BIAS:
+        raise InvalidRequest("logit_bias", value, f"it is an object of at most {MAX_LOGIT_BIAS} token ids")
+    biases = {}
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdigit() and len(token) <= 10) or int(token) in biases:
+            raise InvalidRequest("logit_bias", token, "each key is a token id, once")
+        biases[int(token)] = bias
+    return biases
+
+
+def chat_logprobs(fields: dict[str, Any]) -> int | None:
+    """`logprobs` says whether, `top_logprobs` how many besides the chosen token's own."""
+    told = flag("logprobs", fields.get("logprobs", False))
+    top = whole("top_logprobs", fields.get("top_logprobs", 0), 0, MAX_LOGPROBS)
+    if top and not told:
+        raise InvalidRequest("top_logprobs", top, "it needs logprobs: true")
+    return top if told else None
+
+
+def include_usage(options: Any, stream: bool) -> bool:
+    """Whether a stream ends with its usage."""
+    if options is None:
+        return False
+    if not stream:
+        raise InvalidRequest("stream_options", options, "it needs stream: true")
+    if not isinstance(options, dict):
+        raise InvalidRequest("stream_options", options, "it is an object")
+    allowed = frozenset({"include_usage", "include_obfuscation"})
+    for name, value in options.items():
+        if name not in allowed:
+            raise InvalidRequest(f"stream_options.{shorten(name, 64)}", "this unknown field", nearest(name, allowed))
+        if value is not None:
+            flag(f"stream_options.{name}", value)
+    return bool(options.get("include_usage"))
+
+
+def message(value: Any) -> dict[str, str]:
+    """One message: who says which text. Raises InvalidRequest for what a text model cannot take."""
+    if not isinstance(value, dict):
+        raise InvalidRequest("messages", value, "each message is an object")
+    if unknown := value.keys() - MESSAGE_FIELDS:
+        name = sorted(unknown)[0]
+        raise InvalidRequest(f"messages.{shorten(name, 64)}", "this unknown field", nearest(name, MESSAGE_FIELDS))
+    for name in ("audio", "function_call", "tool_calls", "tool_call_id"):
+        if value.get(name):
+            raise InvalidRequest(f"messages.{name}", value[name], "tools and audio are not served yet")
+    role = value.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        raise InvalidRequest("messages.role", role, f"it is one of {', '.join(ROLES)}")
+    made = {"role": ROLES[role], "content": content(value.get("content"))}
+    if value.get("name") is not None:
+        made["name"] = short_text("messages.name", value["name"])
+    return made
+
+
+def content(value: Any) -> str:
+    """A message's text, given whole or as text parts."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise InvalidRequest("messages.content", value, "it is a text or a list of text parts")
+    return "".join(text_part(part) for part in value)
+
+
+def text_part(part: Any) -> str:
+    """The text of one part."""
+    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+        kind = part.get("type") if isinstance(part, dict) else part
+        raise InvalidRequest(
+            "messages.content", kind, "this model reads text: send parts {'type': 'text', 'text': ...}"
+        )
+    text: str = part["text"]
+    return text
+
+
+def prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
+    """A text, token ids, or a list of either."""
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest("prompt", value, "it is a text, a list of token ids, or a list of either")
+    if all(isinstance(one, str) for one in value):
+        return tuple(value)
+    if all(isinstance(one, list) for one in value):
+        return tuple(token_ids(one) for one in value)
+    return (token_ids(value),)
+
+
+def token_ids(value: list[Any]) -> tuple[int, ...]:
+    """One prompt of token ids."""
+    for token in value:
+        if type(token) is not int or not 0 <= token < 2**31:
+            raise InvalidRequest("prompt", token, "a list of token ids holds whole numbers of the vocabulary")
+    return tuple(value)
+
+
+def listed(name: str, value: Any, most: int) -> list[Any]:
+    """A list with something in it."""
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest(name, value, "it is a list with at least one element")
+    if len(value) > most:
+        raise InvalidRequest(name, f"{len(value)} elements", f"send at most {most}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or false and nothing like it."""
+    if not isinstance(value, bool):
+        raise InvalidRequest(name, value, "it is true or false")
+    return value
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number in range."""
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidRequest(name, value, f"it is a whole number from {low} to {high}")
+    return value
+
+
+def short_text(name: str, value: Any) -> str:
+    """A text of at most 64 characters."""
+    if not isinstance(value, str) or len(value) > 64:
+        raise InvalidRequest(name, value, "it is a text of at most 64 characters")
+    return value
