@@ -1,0 +1,44 @@
+# Two commands: `make serve` chats, `make test` checks. Both install what is missing into .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help serve test install build clean
+
+help:
+	@echo "make serve    install what is missing, build, start Strata and print how to chat with it (Ctrl-C stops it)"
+	@echo "make test     install what is missing, check format, lint and types, run the tests"
+	@echo "make install  only install"
+
+serve: build
+	@exec $(BIN)/strata up
+
+test: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+install: $(STAMP)
+
+# What is compiled for this machine at first use; later runs find it in the cache.
+build: $(STAMP)
+	@$(BIN)/python -m pipelines.cli build
+
+# A stamp that is newer than pyproject.toml says: nothing to install. It is written last, so that an
+# installation that was cut short is done again.
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Strata needs Python 3.11 or newer: no $(PYTHON) here. Install it, or run make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Strata needs Python 3.11 or newer: this is $$($(PYTHON) --version). Run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@command -v g++ >/dev/null || command -v c++ >/dev/null || { echo "Strata compiles its collectives: install a C++ compiler (Debian, Ubuntu: apt install g++)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "Installing into $(VENV): some minutes the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,244 @@
+"""Settle every setting from four layers: flag > environment > file > default, and remember which one won.
+
+Knows any frozen pydantic tree and where its values came from. Knows none of its branches. Nothing else of
+Strata reads the environment for settings; it is handed in here.
+"""
+
+import difflib
+import json
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cluster.document import Document, Keys, read
+from cluster.errors import SettingsInvalid
+
+PREFIX = "STRATA_"
+Root = TypeVar("Root", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One setting: its value, which layer it came from, and what it means."""
+
+    key: str
+    value: Any
+    source: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[Root]):
+    """Settled settings and the source of each key that is not a default."""
+
+    settings: Root
+    sources: Mapping[Keys, str]
+
+    def explain(self, key: str) -> list[Explained]:
+        """The setting `key`, or all below it if it is a branch. Raises SettingsInvalid for an unknown key."""
+        tree: Any = self.settings
+        keys: Keys = ()
+        for part in key.split(".") if key else ():
+            tree, keys = _below(tree, keys, part)
+        return [self._explained(found, value, meaning) for found, value, meaning in leaves(tree, keys)]
+
+    def _explained(self, keys: Keys, value: Any, meaning: str) -> Explained:
+        return Explained(dotted(keys), value, self.sources.get(keys, "default"), meaning)
+
+
+def load(
+    root: type[Root],
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Loaded[Root]:
+    """Settle `root` from its layers. `flags` maps dotted keys to values; those that are None were not given.
+
+    Raises SettingsInvalid naming the full key, the value, its source and what would be accepted.
+    """
+    draft = _Draft(root)
+    if file is not None:
+        draft.begin(read(file))
+    for name, text in sorted((environment or {}).items()):
+        keys = _environment_keys(root, name)
+        if keys:
+            draft.put(keys, _decode(root, keys, text), f"environment {name}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            keys = _keys(key)
+            draft.put(keys, _decode(root, keys, value) if isinstance(value, str) else value, f"flag {_flag(keys)}")
+    try:
+        # By way of JSON, so that strict means: a number is no text and a truth value no number, yet a list is a tuple.
+        settings = root.model_validate_json(json.dumps(draft.values), strict=True)
+    except ValidationError as wrong:
+        raise _invalid(root, wrong.errors(include_url=False)[0], draft.sources) from None
+    return Loaded(settings, draft.sources)
+
+
+class _Draft:
+    """Values on their way to being settled, each with its source."""
+
+    def __init__(self, root: type[BaseModel]) -> None:
+        self.root = root
+        self.values: dict[str, Any] = {}
+        self.sources: dict[Keys, str] = {}
+
+    def begin(self, document: Document) -> None:
+        """Take the file's values as the first layer."""
+        self.values = document.values
+        self.sources = {keys: f"{document.name}:{line}" for keys, line in document.lines.items()}
+
+    def put(self, keys: Keys, value: Any, source: str) -> None:
+        """Set one value, making what it stands in."""
+        place: Any = self.values
+        for depth, key in enumerate(keys):
+            self._open(place, keys, depth, source)
+            if depth == len(keys) - 1:
+                place[key] = value
+            elif key in (place if isinstance(place, dict) else range(len(place))):
+                place = place[key]
+            else:
+                place[key] = _default(self.root, keys[: depth + 1]) if isinstance(keys[depth + 1], int) else {}
+                place = place[key]
+        for stale in [found for found in self.sources if found[: len(keys)] == keys]:
+            del self.sources[stale]
+        self.sources |= {(*keys, *below): source for below in _branches(value)}
+
+    def _open(self, place: Any, keys: Keys, depth: int, source: str) -> None:
+        """Make sure that `keys[depth]` can be set in `place`; one past the end of a list begins an element."""
+        key, above = keys[depth], dotted(keys[:depth])
+        if isinstance(place, list):
+            if not isinstance(key, int) or key > len(place):
+                raise SettingsInvalid(f"{dotted(keys)} ({source})", key, f"{above} is a list of {len(place)}, from 0")
+            if key == len(place):
+                place.append({})
+        elif not isinstance(place, dict) or not isinstance(key, str):
+            raise SettingsInvalid(f"{dotted(keys)} ({source})", key, f"{above} has nothing below it by that name")
+
+
+def _branches(value: Any) -> Iterator[Keys]:
+    """The keys of a nested value, its own first."""
+    yield ()
+    below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in below:
+        yield from ((key, *keys) for keys in _branches(inner))
+
+
+def _flag(keys: Keys) -> str:
+    return f"--{str(keys[-1]).replace('_', '-')}"
+
+
+def leaves(tree: Any, keys: Keys = (), meaning: str = "") -> Iterator[tuple[Keys, Any, str]]:
+    """Every setting in a settled tree: its keys, its value, its meaning."""
+    if isinstance(tree, BaseModel):
+        for name, field in type(tree).model_fields.items():
+            yield from leaves(getattr(tree, name), (*keys, name), field.description or "")
+    elif isinstance(tree, list | tuple) and any(isinstance(element, BaseModel) for element in tree):
+        for index, element in enumerate(tree):
+            yield from leaves(element, (*keys, index))
+    else:
+        yield keys, tree, meaning
+
+
+def dotted(keys: Keys) -> str:
+    """`("models", 0, "name")` as `models.0.name`."""
+    return ".".join(map(str, keys))
+
+
+def _below(tree: Any, keys: Keys, part: str) -> tuple[Any, Keys]:
+    if isinstance(tree, BaseModel):
+        if part in type(tree).model_fields:
+            return getattr(tree, part), (*keys, part)
+        raise SettingsInvalid(dotted((*keys, part)), "an unknown key", _nearest(part, type(tree).model_fields, keys))
+    if isinstance(tree, list | tuple) and part.isdigit() and int(part) < len(tree):
+        return tree[int(part)], (*keys, int(part))
+    remedy = f"{dotted(keys)} has {len(tree)} elements, counted from 0" if isinstance(tree, list | tuple) else ""
+    raise SettingsInvalid(dotted((*keys, part)), "an unknown key", remedy or f"{dotted(keys)} has nothing below it")
+
+
+def _keys(key: str) -> Keys:
+    return tuple(int(part) if part.isdecimal() and len(part) < 6 else part for part in key.split("."))
+
+
+def _environment_keys(root: type[BaseModel], name: str) -> Keys:
+    """The keys that a variable sets; none if it is not a setting, such as STRATA_API_KEY."""
+    rest = name.removeprefix(PREFIX).lower()
+    if not name.startswith(PREFIX) or ("__" not in rest and rest not in root.model_fields):
+        return ()
+    return _keys(rest.replace("__", "."))
+
+
+def _default(root: type[BaseModel], keys: Keys) -> Any:
+    """What a list holds when nobody set it."""
+    tree: Any = root().model_dump(mode="json")
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree if isinstance(tree, list) else []
+
+
+def _decode(root: type[BaseModel], keys: Keys, text: str) -> Any:
+    """What a text from the environment or the command line means for the setting at `keys`."""
+    kinds = set(_kinds(_annotation(root, keys)))
+    if str in kinds and not (type(None) in kinds and text.lower() in ("", "null", "none")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def _annotation(root: Any, keys: Keys) -> Any:
+    """The type that stands at `keys`; Any where there is none."""
+    kind = root
+    for key in keys:
+        inner = [found for found in _kinds(kind, plain=False) if found is not type(None)]
+        model = next((found for found in inner if isinstance(found, type) and issubclass(found, BaseModel)), None)
+        if isinstance(key, str) and model is not None and key in model.model_fields:
+            kind = model.model_fields[key].annotation
+        elif isinstance(key, int) and inner and get_args(inner[0]):
+            kind = get_args(inner[0])[0]
+        else:
+            return Any
+    return kind
+
+
+def _kinds(kind: Any, plain: bool = True) -> Iterator[Any]:
+    """The alternatives of a type; with `plain`, paths and literal texts count as str."""
+    if get_origin(kind) in (Union, types.UnionType):
+        for one in get_args(kind):
+            yield from _kinds(one, plain)
+    elif plain and (kind is Path or get_origin(kind) is Literal):
+        yield str
+    else:
+        yield kind
+
+
+def _invalid(root: type[BaseModel], error: ErrorDetails, sources: Mapping[Keys, str]) -> SettingsInvalid:
+    keys: Keys = tuple(error["loc"])
+    above = [sources[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in sources]
+    below = [source for found, source in sources.items() if keys and found[: len(keys)] == keys]
+    key = dotted(keys) + "".join(f" ({source})" for source in (above + below)[:1])
+    if error["type"] == "extra_forbidden":
+        parent = _annotation(root, keys[:-1])
+        model = next((k for k in _kinds(parent) if isinstance(k, type) and issubclass(k, BaseModel)), root)
+        return SettingsInvalid(key, "an unknown key", _nearest(str(keys[-1]), model.model_fields, keys[:-1]))
+    if error["type"] == "missing":
+        return SettingsInvalid(key, "nothing", "it has to be set")
+    problem = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    given = error["input"]
+    return SettingsInvalid(
+        key, f"what it holds ({type(given).__name__})" if isinstance(given, list | dict) else given, problem
+    )
+
+
+def _nearest(part: str, known: Mapping[str, Any], keys: Keys) -> str:
+    close = difflib.get_close_matches(part.lower(), list(known), n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {dotted((*keys, close[0]))}?"
+    return f"{dotted(keys) or 'the top level'} knows {', '.join(known)}"

@@ -1,0 +1,72 @@
+"""What the settings file may say of the machines, and where what Strata keeps there lies.
+
+Knows the branch `cluster`. Knows nothing of where a value comes from: that is `cluster.layers`.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _address(text: str) -> str:
+    if text in ("local", "auto") or text.startswith("ray://"):
+        return text
+    host, _, port = text.rpartition(":")
+    if host and port.isdigit() and 0 < int(port) < 65536:
+        return text
+    raise ValueError("an address is local, auto, HOST:PORT or ray://HOST:PORT")
+
+
+class ClusterSettings(BaseModel):
+    """Where Strata runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: Annotated[str, AfterValidator(_address)] = Field(
+        "local",
+        description="local: a Ray of our own on this machine; auto: the one that this node belongs to; HOST:PORT; ray://HOST:PORT",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="where HTTP is answered; 0.0.0.0 for all interfaces")
+    http_port: int = Field(8000, ge=1, le=65535, description="port of the gateway")
+    state_dir: Path = Field(Path("~/.strata"), description="keys, tokens and the record of what runs; 0700")
+    num_cpus: int | None = Field(None, ge=1, description="cores that a local Ray may hand out; default: all")
+    num_gpus: int | None = Field(None, ge=0, description="GPUs that a local Ray may hand out; default: all")
+    object_store_megabytes: int = Field(256, ge=80, description="shared memory of a local Ray")
+    dashboard: bool = Field(True, description="Ray's dashboard, which `ray job submit` needs; on loopback")
+    dashboard_port: int = Field(8265, ge=1, le=65535, description="the next free one is taken if it is not")
+    ready_seconds: float = Field(600.0, gt=0, description="how long `up` waits for the first token")
+    drain_seconds: float = Field(20.0, ge=0, description="how long running answers may take when Strata stops")
+
+    @property
+    def state(self) -> Path:
+        """The state folder as an absolute path."""
+        return self.state_dir.expanduser().absolute()
+
+    @property
+    def keys_file(self) -> Path:
+        """The API keys, hashed."""
+        return self.state / "keys.json"
+
+    @property
+    def operator_key_file(self) -> Path:
+        """The key by which this machine's owner uses the CLI, in clear, 0600."""
+        return self.state / "operator.key"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and sessions of the local Ray that belongs to this state folder.
+
+        Not inside the state folder: a Unix socket's path may have 107 bytes and Ray needs about 70 of them.
+        """
+        mark = hashlib.sha256(os.fsencode(self.state)).hexdigest()[:8]
+        return Path(tempfile.gettempdir()) / f"strata-{os.getuid()}-{mark}"
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds the gateway."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"

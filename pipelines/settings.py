@@ -1,0 +1,62 @@
+"""The root of all settings, and the one place that loads them.
+
+Knows which branches there are and where the shipped model lies. What a branch may say stands with its owner.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from actors.settings import ModelSettings
+from cluster import layers
+from cluster.settings import ClusterSettings
+from pipelines.gateway.settings import GatewaySettings
+
+HOME = Path(__file__).parent.parent  # what lies beside the packages: the shipped model
+FILE = "strata.yaml"
+
+STARTER = ModelSettings(name="strata-starter", path="models/starter", tensor_parallel_size=2)
+
+
+class Settings(BaseModel):
+    """Everything that can be set. The same file runs on one machine and on a cluster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cluster: ClusterSettings = ClusterSettings()
+    models: tuple[ModelSettings, ...] = Field((STARTER,), description="what is served")
+    gateway: GatewaySettings = GatewaySettings()
+
+    @field_validator("models")
+    @classmethod
+    def _names_differ(cls, models: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
+        if not models:
+            raise ValueError("name at least one model, or leave `models` out for the starter model")
+        names = [model.name for model in models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two models are named {twice[0]!r}; give each its own name")
+        return models
+
+
+def load(
+    file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> layers.Loaded[Settings]:
+    """The settings of this start, models found. Without `file`, `strata.yaml` here counts if there is one."""
+    if file is None and Path(FILE).is_file():
+        file = Path(FILE)
+    loaded = layers.load(Settings, file, environment, flags)
+    models = tuple(model.model_copy(update={"path": locate(model.path, file)}) for model in loaded.settings.models)
+    return layers.Loaded(loaded.settings.model_copy(update={"models": models}), loaded.sources)
+
+
+def locate(path: str, file: Path | None = None) -> str:
+    """A model's folder as an absolute path: beside the settings file, here, or beside the packages.
+
+    One that is found nowhere stays as it is: it may exist on the nodes alone.
+    """
+    given = Path(path).expanduser()
+    places = [*([file.parent] if file else []), Path.cwd(), HOME]
+    return next((str((place / given).resolve()) for place in places if (place / given).exists()), str(given))
