@@ -5,7 +5,6 @@ Knows the branch `cluster`. Knows nothing of where a value comes from: that is `
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -60,10 +59,10 @@ class ClusterSettings(BaseModel):
     def run_dir(self) -> Path:
         """Sockets and sessions of the local Ray that belongs to this state folder.
 
-        Not inside the state folder: a Unix socket's path may have 107 bytes and Ray needs about 70 of them.
+        Not inside the state folder: HAProxy takes a socket's path of at most 97 bytes, of which Ray fills 75.
         """
-        mark = hashlib.sha256(os.fsencode(self.state)).hexdigest()[:8]
-        return Path(tempfile.gettempdir()) / f"strata-{os.getuid()}-{mark}"
+        mark = hashlib.sha256(f"{os.getuid()} {self.state}".encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return Path("/tmp") / f"strata-{mark}"  # noqa: S108 - made 0700 and checked to be ours; TMPDIR may be long
 
     @property
     def url(self) -> str:

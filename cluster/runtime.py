@@ -1,0 +1,244 @@
+"""Join a Ray cluster, or start one of our own on this machine and end it without a trace.
+
+Owns the local cluster's life: its token, its head process, its record in the state folder. Knows nothing of what
+runs on the cluster.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import loopback
+from cluster.errors import NotReady, SettingsInvalid, Unavailable
+from cluster.settings import ClusterSettings
+
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+ALWAYS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing phones home
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's default warns at each start; this is tomorrow's
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A local cluster that answers: the address of its control store, its head's process, its dashboard."""
+
+    address: str
+    pid: int
+    dashboard: str = ""
+    url: str = ""
+
+
+def environment(settings: ClusterSettings) -> dict[str, str]:
+    """What every process of a cluster and every driver needs in its environment before it imports Ray."""
+    if settings.address != "local":
+        return dict(ALWAYS) | {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
+    return {**ALWAYS, **loopback.LOOPBACK_NODE, "RAY_AUTH_TOKEN_PATH": str(settings.state / "ray.token")}
+
+
+def start(settings: ClusterSettings) -> Running:
+    """The local cluster of this state folder, started unless it runs. Raises Unavailable."""
+    prepare(settings)
+    with _alone(settings):
+        running = find(settings)
+        return running if running else _start(settings)
+
+
+def prepare(settings: ClusterSettings) -> None:
+    """Make the state folder, the run folder and the token. Raises SettingsInvalid for folders that are not ours."""
+    for folder in (settings.state, settings.run_dir):
+        _own(folder)
+    token = settings.state / "ray.token"
+    with suppress(FileExistsError), os.fdopen(os.open(token, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    token.chmod(0o600)
+
+
+def find(settings: ClusterSettings) -> Running | None:
+    """The local cluster of this state folder, if its head is alive."""
+    running = _record(settings)
+    return running if running and _is_head(running.pid) else None
+
+
+def connect(settings: ClusterSettings, running: Running | None = None) -> None:
+    """Make this process a driver of the cluster. Raises Unavailable.
+
+    Sets Ray's variables first: Ray reads them when it is imported.
+    """
+    os.environ.update(environment(settings))
+    import ray  # noqa: PLC0415 - heavy, and not before its environment stands
+
+    if ray.is_initialized():
+        return
+    address = running.address if running else settings.address
+    try:
+        ray.init(address, namespace="strata", log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as wrong:
+        raise Unavailable(f"the Ray cluster {address}", str(wrong).splitlines()[0]) from None
+
+
+def disconnect() -> None:
+    """Stop being a driver."""
+    if "ray" in sys.modules:
+        import ray  # noqa: PLC0415 - it is loaded already
+
+        ray.shutdown()
+
+
+def stop(settings: ClusterSettings) -> int:
+    """End the local cluster and everything that belongs to it; the number of processes that had to be ended.
+
+    Works also when the head was killed and left processes behind.
+    """
+    if not settings.run_dir.exists() and not _record(settings):
+        return 0
+    prepare(settings)
+    with _alone(settings):
+        running = _record(settings)
+        members = processes(settings)
+        if running and _is_head(running.pid):
+            os.kill(running.pid, 15)
+            _until(lambda: not _is_head(running.pid), STOP_SECONDS)
+        _sweep(members | processes(settings))
+        (settings.state / "runtime.json").unlink(missing_ok=True)
+        shutil.rmtree(settings.run_dir, ignore_errors=True)
+        return len(members)
+
+
+def processes(settings: ClusterSettings) -> set[int]:
+    """All processes of the local cluster: those in its head's session and those that name its run folder."""
+    import psutil  # noqa: PLC0415 - only where processes are looked at
+
+    running = _record(settings)
+    session = running.pid if running and _may_be_session(running.pid) else None
+    needle = f"{settings.run_dir}/"
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        with suppress(psutil.Error, OSError):
+            named = any(needle in part for part in process.info["cmdline"] or ())
+            if process.pid != os.getpid() and (named or os.getsid(process.pid) == session):
+                found.add(process.pid)
+    return found
+
+
+def _start(settings: ClusterSettings) -> Running:
+    stop_remains(settings)
+    loopback.install(settings.run_dir)
+    log_path = settings.state / "head.log"
+    surroundings = {**os.environ, **environment(settings), **loopback.environment(settings.run_dir)}
+    surroundings.pop("RAY_ADDRESS", None)
+    with log_path.open("wb") as log:
+        head = subprocess.Popen(
+            [sys.executable, "-m", "cluster.head"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=surroundings,
+            start_new_session=True,  # a Ctrl-C in the terminal is for us: we drain first
+        )
+    assert head.stdin
+    head.stdin.write(settings.model_dump_json().encode())
+    head.stdin.close()
+    _until(lambda: find(settings) is not None or head.poll() is not None, START_SECONDS)
+    running = find(settings)
+    if running is None:
+        with suppress(ProcessLookupError):
+            head.kill()
+        head.wait()
+        stop_remains(settings)
+        raise NotReady("Ray", f"it did not start; its last words are {_last_line(log_path)!r}, the rest in {log_path}")
+    return running
+
+
+def stop_remains(settings: ClusterSettings) -> None:
+    """End what an earlier head left behind."""
+    _sweep(processes(settings))
+    (settings.state / "runtime.json").unlink(missing_ok=True)
+    shutil.rmtree(settings.run_dir / "ray", ignore_errors=True)
+
+
+def _sweep(pids: set[int]) -> None:
+    """End these processes, politely first."""
+    import psutil  # noqa: PLC0415 - only where processes are looked at
+
+    left = []
+    for pid in pids:
+        with suppress(psutil.Error):
+            left.append(psutil.Process(pid))
+    for act, seconds in ((psutil.Process.terminate, 3.0), (psutil.Process.kill, 5.0)):
+        for process in left:
+            with suppress(psutil.Error):
+                act(process)
+        _, left = psutil.wait_procs(left, seconds)
+
+
+def _record(settings: ClusterSettings) -> Running | None:
+    try:
+        facts: dict[str, Any] = json.loads((settings.state / "runtime.json").read_text())
+        return Running(facts["address"], facts["pid"], facts["dashboard"], facts["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_head(pid: int) -> bool:
+    """Whether this process is a head; its number may meanwhile belong to another."""
+    import psutil  # noqa: PLC0415 - only where processes are looked at
+
+    try:
+        process = psutil.Process(pid)
+        return "cluster.head" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _may_be_session(pid: int) -> bool:
+    """Whether session `pid` is still the one that our head led.
+
+    The kernel gives out no number that a session still has: if a process has it, it is our head or the session is over.
+    """
+    import psutil  # noqa: PLC0415 - only where processes are looked at
+
+    return not psutil.pid_exists(pid) or _is_head(pid)
+
+
+def _own(folder: Path) -> None:
+    """Make a folder that only we can look into, and be sure that it is one: /tmp belongs to all."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if folder.is_symlink() or found.st_uid != os.getuid():
+        raise SettingsInvalid("cluster.state_dir", str(folder), "it belongs to somebody else; set another state_dir")
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+@contextmanager
+def _alone(settings: ClusterSettings) -> Iterator[None]:
+    """One start or stop at a time."""
+    with os.fdopen(os.open(settings.state / "lock", os.O_CREAT | os.O_RDWR, 0o600), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
