@@ -46,6 +46,8 @@ def _message(message: Any, field: str) -> dict[str, Any]:
     shaped = dict(message)
     if shaped.get("role") not in ROLES:
         raise InvalidRequest(f"{field}.role", shaped.get("role"), f"it is one of {', '.join(ROLES)}")
+    if shaped.get("content") is None and shaped["role"] != "assistant":
+        raise InvalidRequest(f"{field}.content", "nothing", f"a {shaped['role']} message has content")
     shaped["content"] = _content(shaped.get("content"), f"{field}.content")
     if shaped.get("tool_calls") is not None:
         shaped["tool_calls"] = _calls(shaped["tool_calls"], f"{field}.tool_calls")
