@@ -90,6 +90,8 @@ class Checkpoint:
             raise ModelInvalid(
                 str(stored.file), f"{name} is {stored.dtype}", "take float16, bfloat16 or float32 weights"
             )
+        if not shape:
+            return self._read_scalar(stored, into)
         taken = 0
         start, stop, _ = (first or slice(None)).indices(shape[0])
         for row, window in _windows(stored, start, stop):
@@ -97,6 +99,12 @@ class Checkpoint:
             into[row - start : row - start + len(window)].copy_(piece)
             taken += piece.numel() * ITEM_BYTES[stored.dtype]
         return taken
+
+    def _read_scalar(self, stored: Stored, into: torch.Tensor) -> int:
+        single = Stored(stored.file, stored.dtype, (1,), stored.offset)
+        for _, window in _windows(single, 0, 1):
+            into.copy_(window[0])
+        return stored.bytes
 
     def _stored(self, name: str) -> Stored:
         if name not in self.tensors:

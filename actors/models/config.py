@@ -4,17 +4,17 @@ Knows what transformers calls an architecture. Runs no code of the folder: `auto
 """
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
 from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from cluster.errors import ArchitectureUnsupported, ModelInvalid
 
-ATTENTION_TYPES = {"full_attention", "sliding_attention", "chunked_attention", "dummy"}
+ATTENTION_TYPES = {"full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "dummy"}
 MAX_CONFIG_BYTES = 16 * 2**20  # the largest honest config.json known is under 1 MB
 
 
@@ -46,7 +46,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise ModelInvalid(str(file), "is too large for a config", "take the original config.json")
-        raw = json.loads(file.read_text("utf-8"))
+        raw = PreTrainedConfig._dict_from_json_file(file)  # it writes infinities in a way of its own
     except OSError as error:
         raise ModelInvalid(str(file), error.strerror or "cannot be read", "give a Hugging Face model folder") from error
     except (ValueError, RecursionError) as error:
@@ -105,6 +105,6 @@ def context_of(config: Any) -> int:
 def _layer_types(config: Any) -> set[str]:
     try:
         types, _ = get_layer_types_and_kwargs(config.get_text_config(decoder=True))
-    except Exception:
+    except (AttributeError, TypeError, ValueError, KeyError):
         return set()  # old configs lack what this looks at; the probe decides
     return set(types)

@@ -16,6 +16,7 @@ from actors.models.attention import PagedAttention, write_cache
 from actors.models.batch import Batch
 from actors.models.checkpoint import Checkpoint
 from actors.models.family import Family
+from actors.models.kernels.fused import Fused, fuse
 from actors.models.layers import Activation, Linear
 from actors.models.parallel import World
 from actors.models.rope import Rope, exact_context
@@ -44,12 +45,14 @@ class Decoder:
         self.norm = loader.final_norm()
         self.head = loader.head(self.embedding)
         self.caches: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.fused: Fused | None = None  # the same step, compiled, where this machine can have it
 
     def allocate(self, blocks: int, block_tokens: int) -> None:
         """Make the KV cache, zeroed; drops the one before."""
-        self.caches = []
+        self.caches, self.fused = [], None
         shape = (blocks * block_tokens, self.kv_heads, self.family.head_dim)
         self.caches = [(self._zeros(shape), self._zeros(shape)) for _ in range(self.family.layers)]
+        self.fused = fuse(self)
 
     def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
@@ -57,6 +60,8 @@ class Decoder:
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:
         """One step: float32 logits [R, vocab] of `batch.rows`, complete on every rank."""
+        if self.fused is not None:
+            return self._complete(self.fused.forward(batch))
         attention = PagedAttention(batch)
         angles = {kind: rope.angles(batch.positions, self.dtype) for kind, rope in self.ropes.items()}
         residual = self._embed(batch.tokens)
@@ -106,7 +111,11 @@ class Decoder:
         return whole if linear.bias is None else whole + linear.bias
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        logits = self.world.all_gather(self.head(x))[:, : self.vocab_size].float()
+        return self._complete(self.head(x))
+
+    def _complete(self, piece: torch.Tensor) -> torch.Tensor:
+        """Every rank's columns side by side, without what pads the last ones."""
+        logits = self.world.all_gather(piece)[:, : self.vocab_size].float()
         cap = self.family.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 

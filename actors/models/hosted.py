@@ -5,6 +5,7 @@ mask that `generate` would give to left-padded prompts.
 """
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from actors.models.parallel import World
 from actors.models.rope import exact_context
 from actors.models.skeleton import Progress, build, fill
 from actors.models.store import PagedCache, Shape, Span, StoredLayer, discover, spans
-from cluster.errors import ModelInvalid
+from cluster.errors import ModelInvalid, shorten
 
 
 class HostedModel:
@@ -36,7 +37,7 @@ class HostedModel:
         self._accepts = set(inspect.signature(module.forward).parameters)
         self.shapes = self._discover()
         self.kv_bytes_per_token = self.dtype.itemsize * sum(
-            width * heads for layer in self.shapes for heads, width in layer
+            math.prod(shape) for layer in self.shapes for shape in layer
         )
         self.layers: list[StoredLayer] = []
         self.padded = True
@@ -80,7 +81,7 @@ class HostedModel:
     @torch.inference_mode()
     def _discover(self) -> list[tuple[Shape, ...]]:
         """What each layer caches, learnt from one call with a cache of transformers' own."""
-        cache = DynamicCache()
+        cache = DynamicCache(config=self.config)
         tokens = torch.tensor([[1, 0]], device=self.device) % self.vocab_size
         inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "past_key_values": cache}
         self.module(**inputs, use_cache=True)
@@ -106,7 +107,19 @@ def load_hosted(
     split = autotp.plan(module, config, world)
     fill(module, checkpoint, split.cuts, device, progress)
     module.to(device)
-    split.apply(module)
-    hosted = HostedModel(module, config, device)
-    probe.check(hosted)
+    split.apply()
+    return _proven(module, config, device)
+
+
+def _proven(module: Any, config: Any, device: str) -> HostedModel:
+    """The model, after a few tokens went through it; raises ArchitectureUnsupported if they do not get through."""
+    try:
+        hosted = HostedModel(module, config, device)
+        probe.check(hosted)
+    except ModelInvalid:
+        raise
+    except Exception as error:  # whatever 150 architectures raise when called in a way they were not made for
+        raise unsupported(
+            config, f"does not run over a paged cache ({type(error).__name__}: {shorten(str(error))})"
+        ) from error
     return hosted

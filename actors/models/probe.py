@@ -57,7 +57,7 @@ def _batch(work: list[tuple[list[int], int, list[int]]], decodes: int) -> Batch:
         slots=torch.tensor([blocks[place // BLOCK] * BLOCK + place % BLOCK for place, blocks in spots]),
         starts=torch.tensor(starts, dtype=torch.int32),
         contexts=torch.tensor(contexts, dtype=torch.int32),
-        tables=torch.tensor([(blocks + [0, 0])[:3] for _, _, blocks in work], dtype=torch.int32),
+        tables=torch.tensor([[*blocks, 0, 0][:3] for _, _, blocks in work], dtype=torch.int32),
         rows=torch.tensor(starts[1:]) - 1,
         decodes=decodes,
         longest_query=max(len(tokens) for tokens, _, _ in work),

@@ -87,14 +87,20 @@ class PagedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write and return [sequences, heads, tokens, d], as transformers lays keys and values out."""
-        keys, values = self.stored.tensors
-        return self._turn(keys, key_states), self._turn(values, value_states)
+        keys = self._turn(0, key_states.transpose(1, 2)).transpose(1, 2)
+        values = self._turn(1, value_states.transpose(1, 2)).transpose(1, 2)
+        return keys.contiguous(), values.contiguous()
 
-    def _turn(self, kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        rows = new.transpose(1, 2).reshape(-1, *kept.shape[1:])
-        kept.index_copy_(0, self.written, rows.to(kept.dtype))
+    def update_indexer(self, indexer_key_states: torch.Tensor) -> torch.Tensor:
+        """Sparse attention's own keys, [sequences, tokens, d]."""
+        return self._turn(2, indexer_key_states)
+
+    def _turn(self, index: int, new: torch.Tensor) -> torch.Tensor:
+        """Write `new` [sequences, tokens, ...] and return all of the past in the same layout."""
+        kept = self.stored.tensors[index]
+        kept.index_copy_(0, self.written, new.reshape(-1, *kept.shape[1:]).to(kept.dtype))
         past = kept.index_select(0, self.span.slots)
-        return past.view(self.span.sequences, self.span.longest, *kept.shape[1:]).transpose(1, 2)
+        return past.view(self.span.sequences, self.span.longest, *kept.shape[1:])
 
     def get_seq_length(self) -> int:
         return self.past
@@ -108,6 +114,9 @@ def discover(cache: DynamicCache) -> list[tuple[Shape, ...]]:
     found: list[tuple[Shape, ...]] = []
     for layer in cache.layers:
         kept = [getattr(layer, "keys", None), getattr(layer, "values", None)]
-        shapes = [(t.shape[1], t.shape[3]) for t in kept if isinstance(t, torch.Tensor) and t.dim() == 4]
-        found.append(tuple(shapes) if len(shapes) == 2 else ())
+        shapes: list[Shape] = [(t.shape[1], t.shape[3]) for t in kept if isinstance(t, torch.Tensor) and t.dim() == 4]
+        indexer = getattr(layer, "indexer_keys", None)
+        if isinstance(indexer, torch.Tensor):
+            shapes.append((indexer.shape[2],))
+        found.append(tuple(shapes) if len(shapes) >= 2 else ())
     return found
