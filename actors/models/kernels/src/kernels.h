@@ -1,4 +1,5 @@
-// What the extension offers, in plain C++ types. All pointers are to memory that the caller keeps alive.
+// What the extension offers, in plain C++ types. All pointers are to memory that the caller keeps alive, all
+// strides count elements, and nothing here checks its arguments: `operations.py` does.
 #pragma once
 #include <cstdint>
 
@@ -6,9 +7,92 @@ namespace strata {
 
 enum Type : int64_t { kF32 = 0, kBf16 = 1 };
 
-// y[rows, columns] = x[rows, inner] w[columns, inner]^T + bias. Strides in elements; bf16 needs `inner` and
-// `x_stride` even. bias is float or null.
-void linear(Type type, const void* x, const void* w, const float* bias, void* y, int64_t rows, int64_t columns,
-            int64_t inner, int64_t x_stride, int64_t y_stride);
+// y[rows, columns] = x[rows, inner] w[columns, inner]^T + bias. bf16 needs `inner` and `x_stride` even.
+// `bias` is float or null. `out` is the type of y: that of x, or float.
+void linear(Type type, Type out, const void* x, const void* w, const float* bias, void* y, int64_t rows,
+            int64_t columns, int64_t inner, int64_t x_stride, int64_t y_stride);
+
+// One step's rows as `Batch` describes them, and how long the batch is.
+struct Step {
+  const int64_t* tokens;
+  const int64_t* positions;
+  const int64_t* slots;
+  const int32_t* starts;
+  const int32_t* contexts;
+  const int32_t* tables;
+  const int64_t* wanted;  // the rows whose logits are wanted
+  int64_t rows, sequences, decodes, table_width, block_tokens, wanted_rows;
+};
+
+// One layer's attention. A slot of the cache is [kv_heads, head_dim]; bf16 needs `head_dim` even.
+struct Attention {
+  int64_t heads, kv_heads, head_dim;
+  int64_t window;  // positions that a row sees, itself included; 0 for all
+  float scale;
+  float softcap;  // 0 for none
+};
+
+// `q` and `out` point at row 0 of the step, [rows, heads, head_dim] with `q_stride` and `out_stride` between rows.
+void attend(Type type, const Attention& shape, const Step& step, const void* q, int64_t q_stride, const void* keys,
+            const void* values, void* out, int64_t out_stride);
+
+// A root-mean-square norm; `weight` is float, null for no norm at all.
+struct Norm {
+  const float* weight;
+  float eps;
+};
+
+enum Activation : int64_t { kSilu = 0, kGeluTanh = 1 };
+
+struct Weights {
+  const void* weight;
+  const float* bias;  // may be null
+  int64_t columns;
+};
+
+struct Layer {
+  Norm input_norm, query_norm, key_norm, attention_out_norm, mlp_norm, mlp_out_norm;
+  Weights qkv, output, gate_up, down;
+  void* keys;
+  void* values;
+  const float* inverse;  // rope's inverse frequencies [head_dim / 2]
+  float rope_factor;
+  Attention attention;
+};
+
+// What a decoder is besides its layers. All of a rank's heads; `hidden` is whole on every rank.
+struct Model {
+  Type type;
+  Activation activation;
+  int64_t hidden, layer_count;
+  const Layer* layers;
+  Norm norm;
+  const void* embedding;  // [vocab_start, vocab_start + vocab_rows) of the vocabulary
+  float embedding_scale;
+  int64_t vocab_start, vocab_rows;
+  Weights head;
+};
+
+// The pieces of a step between two sums over ranks. `residual` and `x` are [rows, hidden]; `x` comes in as the
+// summed output of the piece before (null to the first) and goes out as this rank's share of this piece's.
+// Biases of row-parallel layers are added with the sum, by the next piece.
+void embed(const Model& model, const Step& step, void* residual);
+void attention_piece(const Model& model, const Step& step, int64_t layer, void* residual, void* x);
+void mlp_piece(const Model& model, const Step& step, int64_t layer, void* residual, void* x);
+// Of the wanted rows only: logits [wanted_rows, head.columns], float.
+void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits);
+// All of the above for a world of one.
+void forward(const Model& model, const Step& step, void* residual, void* x, float* logits);
+
+// Row by row: out = norm(x), both [rows, width] with the given strides.
+void rms_norm(Type type, const Norm& norm, const void* x, int64_t x_stride, void* out, int64_t out_stride, int64_t rows, int64_t width);
+// residual += out_norm(x + bias); out = norm(residual). x may be null (nothing is added), out may be x.
+void join(Type type, const float* bias, const Norm& out_norm, const Norm& norm, const void* x, void* residual, void* out, int64_t rows, int64_t width);
+// out [rows, width] = activation(gate) * up of both [rows, 2 * width].
+void gate(Type type, Activation activation, const void* both, void* out, int64_t rows, int64_t width);
+// Cosine and sine [rows, half] of the step's positions.
+void angles(const Step& step, const float* inverse, float factor, int64_t half, float* cosine, float* sine);
+// Norms and turns queries and keys of merged rows [rows, heads + 2 kv_heads, head_dim] in place; writes keys and values to the cache.
+void place(Type type, const Layer& layer, const Step& step, void* merged, const float* cosine, const float* sine);
 
 }  // namespace strata

@@ -18,12 +18,12 @@ namespace {
 constexpr int64_t kWideRows = 28;
 constexpr int kSpan = 48;  // columns of y that the wide kernel finishes before it turns them: 3 blocks of 16
 
-template <class T>
+template <class T, class O>
 struct Product {
   const Unit* x;
   const Unit* w;
   const float* bias;
-  typename T::Element* y;
+  typename O::Element* y;
   int64_t rows, columns, units, x_stride, y_stride;  // strides: x in units, y in elements
 
   Product from_row(int64_t m) const {
@@ -32,8 +32,8 @@ struct Product {
 };
 
 // MR rows of x with NR rows of w. Keeps the smaller side in registers: at most 24 sums + 8 + 1 of the 32.
-template <class T, int MR, int NR, bool Ahead>
-inline void narrow_tile(const Product<T>& p, int64_t m, int64_t n) {
+template <class T, class O, int MR, int NR, bool Ahead>
+inline void narrow_tile(const Product<T, O>& p, int64_t m, int64_t n) {
   const Unit* x = p.x + m * p.x_stride;
   const Unit* w = p.w + n * p.units;
   __m512 sum[MR][NR];
@@ -81,46 +81,46 @@ inline void narrow_tile(const Product<T>& p, int64_t m, int64_t n) {
         out = _mm512_insertf32x4(out, sum4(sum[i][4], sum[i][5], sum[i][6], sum[i][7]), 1);
     }
     if (p.bias) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(first(NR), p.bias + n));
-    T::store(p.y + (m + i) * p.y_stride + n, out, first(NR));
+    O::store(p.y + (m + i) * p.y_stride + n, out, first(NR));
   }
 }
 
 // `m` is the first of `rows` rows of x to take together; the first tile also fetches the next rows of w.
-template <class T, int NR, bool Ahead>
-inline void narrow_rows(const Product<T>& p, int rows, int64_t m, int64_t n) {
+template <class T, class O, int NR, bool Ahead>
+inline void narrow_rows(const Product<T, O>& p, int rows, int64_t m, int64_t n) {
   if constexpr (NR != 4) {
-    if (rows == 1) return narrow_tile<T, 1, NR, Ahead>(p, m, n);
-    if (rows == 2) return narrow_tile<T, 2, NR, Ahead>(p, m, n);
+    if (rows == 1) return narrow_tile<T, O, 1, NR, Ahead>(p, m, n);
+    if (rows == 2) return narrow_tile<T, O, 2, NR, Ahead>(p, m, n);
   }
-  if (rows == 3) return narrow_tile<T, 3, NR, Ahead>(p, m, n);
+  if (rows == 3) return narrow_tile<T, O, 3, NR, Ahead>(p, m, n);
   if constexpr (NR != 8) {
-    if (rows == 4) return narrow_tile<T, 4, NR, Ahead>(p, m, n);
-    if (rows == 5) return narrow_tile<T, 5, NR, Ahead>(p, m, n);
-    return narrow_tile<T, 6, NR, Ahead>(p, m, n);
+    if (rows == 4) return narrow_tile<T, O, 4, NR, Ahead>(p, m, n);
+    if (rows == 5) return narrow_tile<T, O, 5, NR, Ahead>(p, m, n);
+    return narrow_tile<T, O, 6, NR, Ahead>(p, m, n);
   }
 }
 
-template <class T, int NR>
-inline void narrow_group(const Product<T>& p, int64_t n) {
+template <class T, class O, int NR>
+inline void narrow_group(const Product<T, O>& p, int64_t n) {
   const int64_t tiles = (p.rows + 5) / 6;
   for (int64_t i = 0; i < tiles; i++) {
     const int64_t m = p.rows * i / tiles, after = p.rows * (i + 1) / tiles;
-    i ? narrow_rows<T, NR, false>(p, after - m, m, n) : narrow_rows<T, NR, true>(p, after - m, m, n);
+    i ? narrow_rows<T, O, NR, false>(p, after - m, m, n) : narrow_rows<T, O, NR, true>(p, after - m, m, n);
   }
 }
 
-template <class T>
-void narrow_columns(const Product<T>& p, int64_t n, int64_t end) {
+template <class T, class O>
+void narrow_columns(const Product<T, O>& p, int64_t n, int64_t end) {
   if (p.rows <= 3)
-    for (; n + 8 <= end; n += 8) narrow_group<T, 8>(p, n);
+    for (; n + 8 <= end; n += 8) narrow_group<T, O, 8>(p, n);
   else
-    for (; n + 4 <= end; n += 4) narrow_group<T, 4>(p, n);
-  for (; n < end; n++) narrow_group<T, 1>(p, n);
+    for (; n + 4 <= end; n += 4) narrow_group<T, O, 4>(p, n);
+  for (; n < end; n++) narrow_group<T, O, 1>(p, n);
 }
 
 // x as [tile of MT*16 rows][unit][row]: one load gives a unit of every row.
-template <class T>
-void pack(const Product<T>& p, Unit* packed, int64_t lanes, int64_t m) {
+template <class T, class O>
+void pack(const Product<T, O>& p, Unit* packed, int64_t lanes, int64_t m) {
   const int64_t rows = std::min<int64_t>(lanes, p.rows - m);
   for (int64_t block = 0; block < lanes; block += kLanes)
     for (int64_t k = 0; k < p.units; k += kLanes) {
@@ -136,8 +136,8 @@ void pack(const Product<T>& p, Unit* packed, int64_t lanes, int64_t m) {
 }
 
 // Columns [n, n + count) of MT*16 rows of y, out of their turned form.
-template <class T, int MT>
-void unturn(const Product<T>& p, const float* turned, int64_t m, int64_t n, int64_t count) {
+template <class T, class O, int MT>
+void unturn(const Product<T, O>& p, const float* turned, int64_t m, int64_t n, int64_t count) {
   for (int64_t column = 0; column < count; column += kLanes) {
     const __mmask16 mask = first(count - column);
     const __m512 bias = p.bias ? _mm512_maskz_loadu_ps(mask, p.bias + n + column) : _mm512_setzero_ps();
@@ -147,26 +147,26 @@ void unturn(const Product<T>& p, const float* turned, int64_t m, int64_t n, int6
       transpose(r);
       const int64_t row = m + t * kLanes, rows = std::min<int64_t>(kLanes, p.rows - row);
       for (int64_t i = 0; i < rows; i++)
-        T::store(p.y + (row + i) * p.y_stride + n + column, _mm512_add_ps(_mm512_castsi512_ps(r[i]), bias), mask);
+        O::store(p.y + (row + i) * p.y_stride + n + column, _mm512_add_ps(_mm512_castsi512_ps(r[i]), bias), mask);
     }
   }
 }
 
-template <class T, int MT>
-void wide_span(const Product<T>& p, const Unit* packed, int64_t m, int64_t n, int64_t count) {
+template <class T, class O, int MT>
+void wide_span(const Product<T, O>& p, const Unit* packed, int64_t m, int64_t n, int64_t count) {
   constexpr int NR = MT == 3 ? 8 : 12;
   alignas(64) float turned[kSpan * MT * kLanes];
   int64_t j = 0;
   for (; j + NR <= count; j += NR) wide_tile<T, MT, NR>(p.w + (n + j) * p.units, p.units, packed, turned + j * MT * kLanes);
   for (; j < count; j++) wide_tile<T, MT, 1>(p.w + (n + j) * p.units, p.units, packed, turned + j * MT * kLanes);
-  unturn<T, MT>(p, turned, m, n, count);
+  unturn<T, O, MT>(p, turned, m, n, count);
 }
 
 // How many blocks of 16 rows the next wide tile takes; 0 where the rows left are better taken narrow.
 int wide_blocks(int64_t rows) { return rows < kWideRows ? 0 : (rows >= 42 && rows != 64) ? 3 : 2; }
 
-template <class T>
-void wide_columns(const Product<T>& p, const Unit* packed, int64_t begin, int64_t end) {
+template <class T, class O>
+void wide_columns(const Product<T, O>& p, const Unit* packed, int64_t begin, int64_t end) {
   // A block of w that stays in the second cache while all rows of x pass by.
   const int64_t block = std::max<int64_t>(kSpan, (256 << 10) / (4 * p.units) / kSpan * kSpan);
   for (int64_t from = begin; from < end; from += block) {
@@ -175,15 +175,15 @@ void wide_columns(const Product<T>& p, const Unit* packed, int64_t begin, int64_
     for (int blocks; (blocks = wide_blocks(p.rows - m)); m += blocks * kLanes)
       for (int64_t n = from; n < to; n += kSpan) {
         const int64_t count = std::min<int64_t>(kSpan, to - n);
-        blocks == 3 ? wide_span<T, 3>(p, packed + m * p.units, m, n, count)
-                    : wide_span<T, 2>(p, packed + m * p.units, m, n, count);
+        blocks == 3 ? wide_span<T, O, 3>(p, packed + m * p.units, m, n, count)
+                    : wide_span<T, O, 2>(p, packed + m * p.units, m, n, count);
       }
-    if (m < p.rows) narrow_columns<T>(p.from_row(m), from, to);
+    if (m < p.rows) narrow_columns<T, O>(p.from_row(m), from, to);
   }
 }
 
-template <class T>
-const Unit* pack_all(const Product<T>& p) {
+template <class T, class O>
+const Unit* pack_all(const Product<T, O>& p) {
   Unit* packed = (Unit*)scratch<kPacked>((p.rows + 3 * kLanes) * p.units * sizeof(Unit));
   int64_t m = 0;
   for (int blocks; (blocks = wide_blocks(p.rows - m)); m += blocks * kLanes)
@@ -191,8 +191,8 @@ const Unit* pack_all(const Product<T>& p) {
   return packed;
 }
 
-template <class T>
-void multiply(const Product<T>& p) {
+template <class T, class O>
+void multiply(const Product<T, O>& p) {
   const int threads = omp_get_max_threads();
   const bool wide = p.rows >= kWideRows;
   const Unit* packed = wide ? pack_all(p) : nullptr;
@@ -200,18 +200,21 @@ void multiply(const Product<T>& p) {
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
   for (int i = 0; i < threads; i++) {
     const int64_t begin = std::min(p.columns, i * share), end = i + 1 < threads ? std::min(p.columns, begin + share) : p.columns;
-    wide ? wide_columns<T>(p, packed, begin, end) : narrow_columns<T>(p, begin, end);
+    wide ? wide_columns<T, O>(p, packed, begin, end) : narrow_columns<T, O>(p, begin, end);
   }
 }
 
 }  // namespace
 
-void linear(Type type, const void* x, const void* w, const float* bias, void* y, int64_t rows, int64_t columns,
-            int64_t inner, int64_t x_stride, int64_t y_stride) {
-  if (type == kBf16)
-    multiply<Bf16>({(const Unit*)x, (const Unit*)w, bias, (uint16_t*)y, rows, columns, inner / 2, x_stride / 2, y_stride});
+void linear(Type type, Type out, const void* x, const void* w, const float* bias, void* y, int64_t rows,
+            int64_t columns, int64_t inner, int64_t x_stride, int64_t y_stride) {
+  const auto *from = (const Unit*)x, *by = (const Unit*)w;
+  if (type == kF32)
+    multiply<F32, F32>({from, by, bias, (float*)y, rows, columns, inner, x_stride, y_stride});
+  else if (out == kF32)
+    multiply<Bf16, F32>({from, by, bias, (float*)y, rows, columns, inner / 2, x_stride / 2, y_stride});
   else
-    multiply<F32>({(const Unit*)x, (const Unit*)w, bias, (float*)y, rows, columns, inner, x_stride, y_stride});
+    multiply<Bf16, Bf16>({from, by, bias, (uint16_t*)y, rows, columns, inner / 2, x_stride / 2, y_stride});
 }
 
 }  // namespace strata

@@ -1,0 +1,113 @@
+"""Compile the kernels once per machine and keep the library in the user's cache.
+
+The sources need neither torch's nor Python's headers, so that a build takes seconds and a new torch asks for no
+new build: the cache key is the sources, the flags that this processor allows, and the compiler.
+"""
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+SOURCES = Path(__file__).parent / "src"
+CACHE = Path.home() / ".cache" / "strata" / "kernels"
+NEEDED = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+COMPILE_SECONDS = 300  # one file takes 2 to 5; a machine with one slow, busy core gets patience
+FLAGS = (
+    "-O3", "-std=c++17", "-fPIC", "-fopenmp", "-march=x86-64-v4", "-mprefer-vector-width=512", "-fno-math-errno",
+)  # fmt: skip
+
+Progress = Callable[[str], None]
+
+
+class BuildFailed(Exception):
+    """This machine cannot run or cannot compile the kernels; the text says why."""
+
+
+def library(progress: Progress | None = None) -> Path:
+    """The compiled library, made if it is not there yet. Raises BuildFailed."""
+    flags = (*FLAGS, *_processor_flags())
+    compiler = _compiler()
+    made = CACHE / _key(flags, compiler) / "kernels.so"
+    if made.is_file():
+        return made
+    try:
+        made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone(made.parent / "lock"):
+            if not made.is_file():
+                _compile(compiler, flags, made, progress or (lambda _: None))
+    except OSError as error:
+        raise BuildFailed(f"the cache {made.parent} cannot be written: {error}") from error
+    return made
+
+
+def processor_features() -> set[str]:
+    """The instruction sets that the first processor of this machine names; empty where Linux does not tell."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("flags"):
+                return set(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return set()
+
+
+def _processor_flags() -> tuple[str, ...]:
+    features = processor_features()
+    if missing := NEEDED - features:
+        raise BuildFailed(f"the processor lacks {', '.join(sorted(missing))}")
+    return ("-mavx512bf16",) if "avx512_bf16" in features else ()
+
+
+def _compiler() -> str:
+    found = shutil.which("g++") or shutil.which("clang++")
+    if found is None:
+        raise BuildFailed("there is no C++ compiler (g++ or clang++)")
+    return found
+
+
+def _key(flags: tuple[str, ...], compiler: str) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=60, check=False).stdout  # noqa: S603
+    parts = [version, " ".join(flags).encode()]
+    parts += [path.name.encode() + b"\0" + path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:32]
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """The shards of a gang start together: one compiles, the others wait."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(compiler: str, flags: tuple[str, ...], made: Path, progress: Progress) -> None:
+    files = sorted(SOURCES.glob("*.cpp"))
+    with tempfile.TemporaryDirectory(dir=made.parent) as folder, ThreadPoolExecutor(2) as pool:
+        objects = [Path(folder) / f"{file.stem}.o" for file in files]
+        commands = [[compiler, *flags, "-c", str(f), "-o", str(o)] for f, o in zip(files, objects, strict=True)]
+        for done, file in enumerate(files, 1):
+            if done == 1:
+                running = [pool.submit(_run, command) for command in commands]
+            running[done - 1].result()
+            progress(f"compiled {file.name} ({done} of {len(files)})")
+        linked = Path(folder) / "kernels.so"
+        _run([compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(linked)])
+        linked.replace(made)  # whoever looks sees all of it or nothing
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildFailed(f"{command[0]}: {error}") from error
+    if done.returncode:
+        raise BuildFailed(f"{command[0]} failed: {done.stderr.strip()[-2000:]}")

@@ -1,0 +1,134 @@
+"""A decoder's step in one call, or in two calls a layer where ranks have to add up between them.
+
+Owns the description of one decoder that the compiled code reads. Holds every tensor whose address it gave away.
+
+What a step costs (Zen 5, one core, bf16, 125 M parameters): see `benchmarks/engine_throughput.py`; Python's own
+part is about 15 us for a world of one.
+"""
+
+from ctypes import addressof
+from typing import TYPE_CHECKING
+
+import torch
+
+from actors.models.batch import Batch
+from actors.models.kernels import interface
+from actors.models.kernels.operations import TYPES, step_of
+
+if TYPE_CHECKING:
+    from actors.models.decoder import Decoder
+    from actors.models.layers import Linear, RMSNorm
+
+ACTIVATIONS = {"silu": 0, "swish": 0, "gelu_pytorch_tanh": 1, "gelu_new": 1}
+
+
+def fuse(decoder: "Decoder") -> "Fused | None":
+    """The compiled form of `decoder`, or None where its type, device or shape is not one the kernels take."""
+    family = decoder.family
+    if decoder.device != "cpu" or decoder.dtype not in TYPES or family.activation not in ACTIVATIONS:
+        return None
+    widths = (family.hidden, family.head_dim // 2, decoder.layers[0].down.weight.shape[1])
+    if any(width % 2 for width in widths):  # bf16 is read in pairs
+        return None
+    library = interface.loaded()
+    return None if library is None else Fused(decoder, library)
+
+
+class Fused:
+    """The compiled form of one decoder and its KV cache."""
+
+    def __init__(self, decoder: "Decoder", library: interface.Library) -> None:
+        self._library, self._world, self._dtype = library, decoder.world, decoder.dtype
+        self._kept: list[torch.Tensor] = []
+        self._hidden, self._columns = decoder.family.hidden, decoder.head.weight.shape[0]
+        self._layers = (interface.Layer * len(decoder.layers))(
+            *(self._layer(decoder, index) for index in range(len(decoder.layers)))
+        )
+        self._model = self._describe(decoder)
+        self._address = addressof(self._model)
+        self._rows = torch.empty(2, 0, self._hidden, dtype=self._dtype)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """float32 logits [R, columns of this rank] of `batch.rows`."""
+        step, _kept = step_of(batch)
+        rows = batch.tokens.shape[0]
+        if self._rows.shape[1] < rows:
+            self._rows = torch.empty(2, rows, self._hidden, dtype=self._dtype)
+        residual, x = self._rows[0, :rows], self._rows[1, :rows]
+        logits = torch.empty(batch.rows.shape[0], self._columns)
+        run = self._alone if self._world.size == 1 else self._together
+        run(addressof(step), residual, x, logits)
+        return logits
+
+    def _alone(self, step: int, residual: torch.Tensor, x: torch.Tensor, logits: torch.Tensor) -> None:
+        self._library.forward(self._address, step, residual.data_ptr(), x.data_ptr(), logits.data_ptr())
+
+    def _together(self, step: int, residual: torch.Tensor, x: torch.Tensor, logits: torch.Tensor) -> None:
+        library, model, summed = self._library, self._address, self._world.all_reduce
+        library.embed(model, step, residual.data_ptr())
+        residual = summed(residual)
+        stream = residual.data_ptr()
+        for index in range(len(self._layers)):
+            library.attention_piece(model, step, index, stream, x.data_ptr())
+            x = summed(x)
+            library.mlp_piece(model, step, index, stream, x.data_ptr())
+            x = summed(x)
+        library.logits_piece(model, step, stream, x.data_ptr(), logits.data_ptr())
+
+    def _describe(self, decoder: "Decoder") -> interface.Model:
+        family = decoder.family
+        return interface.Model(
+            type=TYPES[decoder.dtype],
+            activation=ACTIVATIONS[family.activation],
+            hidden=family.hidden,
+            layer_count=len(decoder.layers),
+            layers=self._layers,
+            norm=self._norm(decoder.norm),
+            embedding=self._address_of(decoder.embedding),
+            # rounded as Gemma rounds it before it multiplies
+            embedding_scale=torch.tensor(family.embedding_scale, dtype=decoder.dtype).item(),
+            vocab_start=decoder.vocab.start,
+            vocab_rows=decoder.vocab.count,
+            head=self._weights(decoder.head),
+        )
+
+    def _layer(self, decoder: "Decoder", index: int) -> interface.Layer:
+        family, layer, (keys, values) = decoder.family, decoder.layers[index], decoder.caches[index]
+        rope = decoder.ropes[family.ropes[index]]
+        return interface.Layer(
+            input_norm=self._norm(layer.input_norm),
+            query_norm=self._norm(layer.query_norm),
+            key_norm=self._norm(layer.key_norm),
+            attention_out_norm=self._norm(layer.attention_out_norm),
+            mlp_norm=self._norm(layer.mlp_norm),
+            mlp_out_norm=self._norm(layer.mlp_out_norm),
+            qkv=self._weights(layer.qkv),
+            output=self._weights(layer.output),
+            gate_up=self._weights(layer.gate_up),
+            down=self._weights(layer.down),
+            keys=self._address_of(keys),
+            values=self._address_of(values),
+            inverse=self._address_of(rope.inverse),
+            rope_factor=rope.factor,
+            attention=interface.Attention(
+                heads=decoder.heads,
+                kv_heads=decoder.kv_heads,
+                head_dim=family.head_dim,
+                window=family.windows[index] or 0,
+                scale=family.scale,
+                softcap=family.attention_softcap or 0.0,
+            ),
+        )
+
+    def _norm(self, norm: "RMSNorm | None") -> interface.Norm:
+        return interface.Norm() if norm is None else interface.Norm(self._address_of(norm.weight.float()), norm.eps)
+
+    def _weights(self, linear: "Linear") -> interface.Weights:
+        bias = None if linear.bias is None else self._address_of(linear.bias.float())
+        return interface.Weights(self._address_of(linear.weight), bias, linear.weight.shape[0])
+
+    def _address_of(self, tensor: torch.Tensor) -> int:
+        if not tensor.is_contiguous():
+            raise ValueError(f"a weight of shape {list(tensor.shape)} does not lie in one piece")
+        self._kept.append(tensor)
+        return tensor.data_ptr()

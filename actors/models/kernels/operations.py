@@ -1,0 +1,128 @@
+"""The kernels one by one, on tensors: what `layers` and `attention` may call in place of plain torch.
+
+Checks what the compiled code trusts: types, shapes, and that rows lie in one piece. All raise ValueError.
+"""
+
+from ctypes import addressof
+
+import torch
+
+from actors.models.batch import Batch
+from actors.models.kernels import interface
+
+TYPES = {torch.float32: 0, torch.bfloat16: 1}
+
+
+def linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, out_dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """`x` [M, K] times `weight` [N, K] transposed, plus float32 `bias` [N]: [M, N] in x's dtype, or float32."""
+    (rows, inner), columns = x.shape, weight.shape[0]
+    out = x.new_empty((rows, columns), dtype=out_dtype or x.dtype)
+    _check(x.dtype is weight.dtype and weight.shape[1] == inner, "x and weight differ in type or width")
+    _check(x.dtype is torch.float32 or inner % 2 == 0, "bf16 is read in pairs: the width is odd")
+    _check(bias is None or (bias.dtype is torch.float32 and bias.shape == (columns,)), "bias is float32 [N]")
+    _whole(x, weight, *([] if bias is None else [bias]))
+    if rows:
+        _library().linear(
+            TYPES[x.dtype], TYPES[out.dtype], x.data_ptr(), weight.data_ptr(),
+            None if bias is None else bias.data_ptr(), out.data_ptr(), rows, columns, inner, inner, columns,
+        )  # fmt: skip
+    return out
+
+
+def attend(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    batch: Batch,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """`q` [T, heads, d] over caches [slots, kv_heads, d]: [T, heads, d], as `attention.PagedAttention` computes."""
+    _, heads, dim = q.shape
+    kv_heads = keys.shape[1]
+    _check(q.dtype is keys.dtype is values.dtype, "queries, keys and values differ in type")
+    _check(keys.shape == values.shape and keys.shape[2] == dim and heads % kv_heads == 0, "heads do not fit")
+    _check(q.dtype is torch.float32 or dim % 2 == 0, "bf16 is read in pairs: head_dim is odd")
+    _whole(q, keys, values)
+    out = torch.empty_like(q)
+    step, _kept = step_of(batch)
+    shape = interface.Attention(heads, kv_heads, dim, window or 0, scale, softcap or 0.0)
+    _library().attend(
+        TYPES[q.dtype], addressof(shape), addressof(step), q.data_ptr(), heads * dim, keys.data_ptr(),
+        values.data_ptr(), out.data_ptr(), heads * dim,
+    )  # fmt: skip
+    return out
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """`x` [T, width] divided by its root mean square, times float32 `weight`."""
+    _whole(x, weight)
+    _check(weight.dtype is torch.float32 and weight.shape == x.shape[-1:], "the norm's weight is float32 [width]")
+    out = torch.empty_like(x)
+    width = x.shape[-1]
+    norm = interface.Norm(weight.data_ptr(), eps)
+    _library().rms_norm(
+        TYPES[x.dtype], addressof(norm), x.data_ptr(), width, out.data_ptr(), width, x.numel() // width, width
+    )
+    return out
+
+
+def add_rms_norm(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Adds `x` to `residual` [T, width] in place and returns the norm of the sum."""
+    _whole(x, residual, weight)
+    _check(x.shape == residual.shape and x.dtype is residual.dtype, "x and residual differ")
+    _check(weight.dtype is torch.float32 and weight.shape == x.shape[-1:], "the norm's weight is float32 [width]")
+    out = torch.empty_like(x)
+    width = x.shape[-1]
+    norm, none = interface.Norm(weight.data_ptr(), eps), interface.Norm()
+    _library().join(
+        TYPES[x.dtype], None, addressof(none), addressof(norm), x.data_ptr(), residual.data_ptr(), out.data_ptr(),
+        x.numel() // width, width,
+    )  # fmt: skip
+    return out
+
+
+def gate(both: torch.Tensor, activation: int) -> torch.Tensor:
+    """activation(gate) * up of `both` [T, gate and up side by side]; `activation` 0 is SiLU, 1 is GELU by tanh."""
+    _whole(both)
+    rows, width = both.shape[0], both.shape[1] // 2
+    out = both.new_empty((rows, width))
+    _library().gate(TYPES[both.dtype], activation, both.data_ptr(), out.data_ptr(), rows, width)
+    return out
+
+
+def step_of(batch: Batch) -> tuple[interface.Step, tuple[torch.Tensor, ...]]:
+    """`batch` for the compiled code, and the tensors that have to live as long as it is used."""
+    tokens, positions, slots, rows = (t.contiguous() for t in (batch.tokens, batch.positions, batch.slots, batch.rows))
+    starts, contexts, tables = (t.contiguous() for t in (batch.starts, batch.contexts, batch.tables))
+    kept = (tokens, positions, slots, rows, starts, contexts, tables)
+    _check(all(t.dtype is torch.int64 for t in kept[:4]), "tokens, positions, slots and rows are int64")
+    _check(all(t.dtype is torch.int32 for t in kept[4:]), "starts, contexts and tables are int32")
+    step = interface.Step(
+        tokens.data_ptr(), positions.data_ptr(), slots.data_ptr(), starts.data_ptr(), contexts.data_ptr(),
+        tables.data_ptr(), rows.data_ptr(), tokens.shape[0], contexts.shape[0], batch.decodes, tables.shape[1],
+        batch.block_tokens, rows.shape[0],
+    )  # fmt: skip
+    return step, kept
+
+
+def _library() -> interface.Library:
+    library = interface.loaded()
+    if library is None:
+        raise ValueError("the kernels are not available on this machine: ask interface.available() first")
+    return library
+
+
+def _whole(*tensors: torch.Tensor) -> None:
+    for tensor in tensors:
+        _check(tensor.is_contiguous() and tensor.device.type == "cpu", "a tensor does not lie in one piece of memory")
+        _check(tensor.dtype in TYPES, f"{tensor.dtype} is not a type of the kernels")
+
+
+def _check(holds: bool, problem: str) -> None:
+    if not holds:
+        raise ValueError(problem)

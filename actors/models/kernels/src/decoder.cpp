@@ -1,0 +1,96 @@
+// The pieces of a decoder's step, each one call from Python: what lies between two sums over ranks.
+#include <algorithm>
+
+#include "kernels.h"
+#include "vectors.h"
+
+namespace strata {
+namespace {
+
+int64_t bytes(Type type) { return type == kBf16 ? 2 : 4; }
+
+void apply(const Model& model, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased) {
+  linear(model.type, model.type, x, w.weight, biased ? w.bias : nullptr, y, rows, w.columns, inner, inner, w.columns);
+}
+
+// Angles are the same for all layers of one kind of rope, and the pieces of a step come in order.
+struct Angles {
+  const float *cosine, *sine;
+};
+
+Angles angles_of(const Layer& layer, const Step& step, bool again) {
+  const int64_t half = layer.attention.head_dim / 2, size = step.rows * half;
+  struct Kept {
+    const float* inverse;
+    int64_t at;
+  };
+  static thread_local Kept kept[4];
+  static thread_local int count = 0;
+  if (again) count = 0;
+  float* all = (float*)scratch<kAngles>(4 * 2 * size * sizeof(float));
+  for (int i = 0; i < count; i++)
+    if (kept[i].inverse == layer.inverse) return {all + 2 * i * size, all + (2 * i + 1) * size};
+  const int i = count < 4 ? count++ : 3;
+  kept[i] = {layer.inverse, i};
+  angles(step, layer.inverse, layer.rope_factor, half, all + 2 * i * size, all + (2 * i + 1) * size);
+  return {all + 2 * i * size, all + (2 * i + 1) * size};
+}
+
+}  // namespace
+
+void attention_piece(const Model& model, const Step& step, int64_t index, void* residual, void* x) {
+  const Layer& layer = model.layers[index];
+  const Attention& shape = layer.attention;
+  const int64_t size = bytes(model.type), width = shape.heads * shape.head_dim, merged_width = layer.qkv.columns;
+  void* hidden = scratch<kHidden>(step.rows * model.hidden * size);
+  char* merged = (char*)scratch<kMerged>(step.rows * std::max(merged_width, layer.gate_up.columns) * size);
+  void* seen = scratch<kSeen>(step.rows * std::max(width, layer.gate_up.columns / 2) * size);
+  static const Norm none{nullptr, 0};
+  const Layer* before = index ? &model.layers[index - 1] : nullptr;
+  join(model.type, before ? before->down.bias : nullptr, before ? before->mlp_out_norm : none, layer.input_norm,
+       before ? x : nullptr, residual, hidden, step.rows, model.hidden);
+  apply(model, layer.qkv, hidden, model.hidden, merged, step.rows, true);
+  const Angles turned = angles_of(layer, step, index == 0);
+  place(model.type, layer, step, merged, turned.cosine, turned.sine);
+  attend(model.type, shape, step, merged, merged_width, layer.keys, layer.values, seen, width);
+  apply(model, layer.output, seen, width, x, step.rows, false);
+}
+
+void mlp_piece(const Model& model, const Step& step, int64_t index, void* residual, void* x) {
+  const Layer& layer = model.layers[index];
+  const int64_t size = bytes(model.type), width = layer.gate_up.columns / 2;
+  const int64_t merged_width = std::max(layer.qkv.columns, layer.gate_up.columns);
+  void* hidden = scratch<kHidden>(step.rows * model.hidden * size);
+  void* both = scratch<kMerged>(step.rows * merged_width * size);
+  void* gated = scratch<kSeen>(step.rows * std::max(width, layer.attention.heads * layer.attention.head_dim) * size);
+  join(model.type, layer.output.bias, layer.attention_out_norm, layer.mlp_norm, x, residual, hidden, step.rows, model.hidden);
+  apply(model, layer.gate_up, hidden, model.hidden, both, step.rows, true);
+  gate(model.type, model.activation, both, gated, step.rows, width);
+  apply(model, layer.down, gated, width, x, step.rows, false);
+}
+
+void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits) {
+  const int64_t size = bytes(model.type), row_bytes = model.hidden * size;
+  const Layer& last = model.layers[model.layer_count - 1];
+  char* rows = (char*)scratch<kHidden>(3 * step.wanted_rows * row_bytes);
+  char* added = rows + step.wanted_rows * row_bytes;
+  char* normed = added + step.wanted_rows * row_bytes;
+  for (int64_t i = 0; i < step.wanted_rows; i++) {
+    memcpy(rows + i * row_bytes, (const char*)residual + step.wanted[i] * row_bytes, row_bytes);
+    memcpy(added + i * row_bytes, (const char*)x + step.wanted[i] * row_bytes, row_bytes);
+  }
+  join(model.type, last.down.bias, last.mlp_out_norm, model.norm, added, rows, normed, step.wanted_rows, model.hidden);
+  linear(model.type, kF32, normed, model.head.weight, model.head.bias, logits, step.wanted_rows, model.head.columns,
+         model.hidden, model.hidden, model.head.columns);
+}
+
+void forward(const Model& model, const Step& step, void* residual, void* x, float* logits) {
+  embed(model, step, residual);
+  for (int64_t i = 0; i < model.layer_count; i++) {
+    attention_piece(model, step, i, residual, x);
+    mlp_piece(model, step, i, residual, x);
+  }
+  logits_piece(model, step, residual, x, logits);
+}
+
+}  // namespace strata

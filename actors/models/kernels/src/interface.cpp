@@ -1,0 +1,64 @@
+// The C names that `interface.py` calls. `strata_sizes` lets it check that both sides see the same structures.
+#include "kernels.h"
+
+using namespace strata;
+
+extern "C" {
+
+void strata_sizes(int64_t* sizes) {
+  const int64_t all[] = {sizeof(Step), sizeof(Attention), sizeof(Norm), sizeof(Weights), sizeof(Layer), sizeof(Model)};
+  for (int i = 0; i < 6; i++) sizes[i] = all[i];
+}
+
+void strata_linear(int64_t type, int64_t out, const void* x, const void* w, const float* bias, void* y, int64_t rows,
+                   int64_t columns, int64_t inner, int64_t x_stride, int64_t y_stride) {
+  linear((Type)type, (Type)out, x, w, bias, y, rows, columns, inner, x_stride, y_stride);
+}
+
+void strata_attend(int64_t type, const Attention* shape, const Step* step, const void* q, int64_t q_stride,
+                   const void* keys, const void* values, void* out, int64_t out_stride) {
+  attend((Type)type, *shape, *step, q, q_stride, keys, values, out, out_stride);
+}
+
+void strata_join(int64_t type, const float* bias, const Norm* out_norm, const Norm* norm, const void* x,
+                 void* residual, void* out, int64_t rows, int64_t width) {
+  join((Type)type, bias, *out_norm, *norm, x, residual, out, rows, width);
+}
+
+void strata_rms_norm(int64_t type, const Norm* norm, const void* x, int64_t x_stride, void* out, int64_t out_stride,
+                     int64_t rows, int64_t width) {
+  rms_norm((Type)type, *norm, x, x_stride, out, out_stride, rows, width);
+}
+
+void strata_gate(int64_t type, int64_t activation, const void* both, void* out, int64_t rows, int64_t width) {
+  gate((Type)type, (Activation)activation, both, out, rows, width);
+}
+
+void strata_angles(const Step* step, const float* inverse, float factor, int64_t half, float* cosine, float* sine) {
+  angles(*step, inverse, factor, half, cosine, sine);
+}
+
+void strata_place(int64_t type, const Layer* layer, const Step* step, void* merged, const float* cosine,
+                  const float* sine) {
+  place((Type)type, *layer, *step, merged, cosine, sine);
+}
+
+void strata_embed(const Model* model, const Step* step, void* residual) { embed(*model, *step, residual); }
+
+void strata_attention_piece(const Model* model, const Step* step, int64_t layer, void* residual, void* x) {
+  attention_piece(*model, *step, layer, residual, x);
+}
+
+void strata_mlp_piece(const Model* model, const Step* step, int64_t layer, void* residual, void* x) {
+  mlp_piece(*model, *step, layer, residual, x);
+}
+
+void strata_logits_piece(const Model* model, const Step* step, void* residual, const void* x, float* logits) {
+  logits_piece(*model, *step, residual, x, logits);
+}
+
+void strata_forward(const Model* model, const Step* step, void* residual, void* x, float* logits) {
+  forward(*model, *step, residual, x, logits);
+}
+
+}  // extern "C"

@@ -1,0 +1,83 @@
+"""Paged attention against the plain version, and against a cache full of what must not be read."""
+
+import pytest
+import torch
+
+from actors.models.attention import PagedAttention
+from actors.models.kernels.operations import attend
+from tests.actors.kernels.batches import scattered, slots_in
+
+BATCHES = {
+    "decode 1": ([1], [99]),
+    "decode first token": ([1], [0]),
+    "decode 8": ([1] * 8, [0, 1, 7, 15, 63, 64, 65, 200]),
+    "decode 32": ([1] * 32, list(range(0, 160, 5))),
+    "chunk from the start": ([70], [0]),
+    "chunk of 16 after 100": ([16], [100]),
+    "mixed": ([1, 1, 1, 2, 17, 64, 65], [3, 64, 130, 9, 0, 63, 33]),
+}
+# a float32 sum of some hundred terms of size 1; bf16 rounds the weights of values to 8 bits, and the result
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+
+
+def both(batch, dtype, heads, kv_heads, dim, **kind):
+    keys, values = (torch.randn(slots_in(batch), kv_heads, dim).to(dtype) for _ in range(2))
+    q = torch.randn(len(batch.tokens), heads, dim).to(dtype)
+    made = attend(q, keys, values, batch, scale=dim**-0.5, **kind)
+    plain = PagedAttention(batch)(q.float(), keys.float(), values.float(), dim**-0.5, **kind)
+    torch.testing.assert_close(made.float(), plain, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", BATCHES)
+def test_equals_the_plain_version(name, dtype):
+    batch = scattered(*BATCHES[name])
+    for heads, kv_heads in ((3, 1), (4, 4), (8, 2), (10, 2)):
+        both(batch, dtype, heads, kv_heads, 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dim", [8, 24, 40, 80, 96, 128, 256])
+def test_every_width_of_head(dim, dtype):
+    both(scattered([1, 1, 20], [5, 70, 50]), dtype, 6, 2, dim)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [1, 5, 64, 1000])
+def test_windows(window, dtype):
+    both(scattered([1, 1, 1, 40, 90], [0, 63, 200, 100, 0]), dtype, 4, 2, 32, window=window)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_softcap(dtype):
+    both(scattered([1, 1, 40], [9, 100, 30]), dtype, 4, 2, 32, softcap=2.0)
+
+
+def test_long_contexts_are_cut_over_threads_and_joined():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        both(scattered([1], [1500]), torch.float32, 2, 1, 32)
+        both(scattered([1, 80], [700, 10]), torch.float32, 2, 1, 32, window=600)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("count", "before"), [(1, 20), (13, 7)])
+def test_reads_nothing_that_is_not_its_own(count, before, dtype):
+    batch = scattered([count], [before])
+    keys, values = (torch.full((slots_in(batch), 1, 32), torch.nan, dtype=dtype) for _ in range(2))
+    own = batch.tables[0].repeat_interleave(8)[: count + before] * 8 + torch.arange(count + before) % 8
+    keys[own], values[own] = 0, 1
+    q = torch.randn(count, 2, 32).to(dtype)
+    assert torch.equal(attend(q, keys, values, batch, scale=1.0), torch.ones_like(q))
+
+
+def test_refuses_heads_that_do_not_fit():
+    batch = scattered([1], [3])
+    cache = torch.zeros(slots_in(batch), 2, 8)
+    with pytest.raises(ValueError, match="heads"):
+        attend(torch.zeros(1, 3, 8), cache, cache, batch, scale=1.0)
+    with pytest.raises(ValueError, match="type"):
+        attend(torch.zeros(1, 2, 8).bfloat16(), cache, cache, batch, scale=1.0)

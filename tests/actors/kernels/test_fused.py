@@ -1,0 +1,119 @@
+"""The compiled step against the plain one, for every family, on one rank and on two."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from actors.models import load
+from actors.models.kernels import fused
+from tests.actors.kernels.batches import scattered
+
+SHAPE = {
+    "vocab_size": 50, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 32, "intermediate_size": 80, "max_position_embeddings": 512,
+}  # fmt: skip
+FAMILIES = {
+    "llama": {"attention_bias": True, "mlp_bias": True},
+    "mistral": {"sliding_window": 20},
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {},
+    "gemma": {},
+    "gemma2": {"sliding_window": 20, "query_pre_attn_scalar": 32, "attn_logit_softcapping": 5.0},
+    "gemma3_text": {"sliding_window": 20, "query_pre_attn_scalar": 32},
+}
+BATCHES = [([1], [40]), ([1] * 8, range(0, 80, 10)), ([1] * 32, range(32)), ([1, 1, 5, 33], [3, 70, 20, 0])]
+# the plain version rounds to bf16 between steps of a layer where the compiled one does not
+TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory):
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp(request.param)
+    config = AutoConfig.for_model(request.param, **SHAPE, **FAMILIES[request.param])
+    model = AutoModelForCausalLM.from_config(config)
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name:  # zeros and ones would hide a missing one
+            torch.nn.init.normal_(parameter, 0.5, 0.2)
+    model.save_pretrained(path)
+    return path
+
+
+def fill(model, seed=2):
+    """The same keys and values in the cache of every layer as another model of the folder has."""
+    generator = torch.Generator().manual_seed(seed)
+    for keys, values in model.caches:
+        keys.copy_(torch.randn(keys.shape, generator=generator))
+        values.copy_(torch.randn(values.shape, generator=generator))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_equals_the_plain_step(folder, dtype):
+    model = load(folder, dtype=dtype)
+    for counts, befores in BATCHES:
+        batch = scattered(counts, list(befores))
+        model.allocate(400, batch.block_tokens)
+        fill(model)
+        assert model.fused is not None
+        made = model.forward(batch)
+        written = [(keys.clone(), values.clone()) for keys, values in model.caches]
+        fill(model)
+        model.fused = None
+        plain = model.forward(batch)
+        scale = plain.std()
+        torch.testing.assert_close(made / scale, plain / scale, rtol=0, atol=TOLERANCE[dtype])
+        for (keys, values), (plain_keys, plain_values) in zip(written, model.caches, strict=True):
+            torch.testing.assert_close(keys, plain_keys, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+            torch.testing.assert_close(values, plain_values, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+class Threads:
+    """Two ranks as two threads of this process."""
+
+    size = 2
+
+    def __init__(self, rank, pieces, barrier):
+        self.rank, self.pieces, self.barrier = rank, pieces, barrier
+
+    def _exchange(self, piece):
+        self.pieces[self.rank] = piece.clone()
+        self.barrier.wait(60)
+        both = [p.clone() for p in self.pieces]
+        self.barrier.wait(60)
+        return both
+
+    def all_reduce(self, partial):
+        left, right = self._exchange(partial)
+        return left + right  # a new tensor, as some worlds give
+
+    def all_gather(self, piece):
+        return torch.cat(self._exchange(piece), -1)
+
+
+def test_two_ranks_equal_one(folder):
+    pieces, barrier = [None, None], Barrier(2)
+    alone = load(folder, dtype="float32")
+    ranks = [load(folder, dtype="float32", world=Threads(rank, pieces, barrier)) for rank in range(2)]
+    for counts, _ in BATCHES:
+        batch = scattered(counts, [0] * len(counts))
+        for model in (alone, *ranks):
+            model.allocate(400, batch.block_tokens)
+        assert all(model.fused is not None for model in ranks)
+        with ThreadPoolExecutor(2) as pool:
+            made = list(pool.map(lambda model, batch=batch: model.forward(batch), ranks))
+        assert torch.equal(made[0], made[1])
+        torch.testing.assert_close(made[0], alone.forward(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_is_not_used_where_it_cannot_be(folder, monkeypatch):
+    model = load(folder, dtype="float16")
+    model.allocate(8, 8)
+    assert model.fused is None
+    monkeypatch.setattr(fused.interface, "loaded", lambda: None)
+    model = load(folder, dtype="float32")
+    model.allocate(8, 8)
+    assert model.fused is None
+    assert model.forward(scattered([3], [0])).isfinite().all()
