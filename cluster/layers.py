@@ -73,12 +73,18 @@ def load(
         if value is not None:
             keys = _keys(key)
             draft.put(keys, _decode(root, keys, value) if isinstance(value, str) else value, f"flag {_flag(keys)}")
+    return Loaded(settle(root, draft.values, draft.sources), draft.sources)
+
+
+def settle(root: type[Root], values: Mapping[str, Any], sources: Mapping[Keys, str] | None = None) -> Root:
+    """The tree that plain values describe. Raises SettingsInvalid."""
     try:
         # By way of JSON, so that strict means: a number is no text and a truth value no number, yet a list is a tuple.
-        settings = root.model_validate_json(json.dumps(draft.values), strict=True)
+        return root.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as wrong:
-        raise _invalid(root, wrong.errors(include_url=False)[0], draft.sources) from None
-    return Loaded(settings, draft.sources)
+        raise _invalid(root, wrong.errors(include_url=False)[0], sources or {}) from None
+    except (TypeError, ValueError) as wrong:
+        raise SettingsInvalid("settings", str(wrong), "give plain texts, numbers, lists and mappings") from None
 
 
 class _Draft:

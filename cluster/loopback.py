@@ -25,26 +25,34 @@ exec {program} "$@"
 
 
 def environment(run_dir: Path) -> dict[str, str]:
-    """Ray's own variables for a cluster whose sockets and files lie in `run_dir`."""
-    ingress = run_dir / "h"
-    ports = free_ports(4)
+    """Ray's own variables for a cluster on this machine alone, whose sockets and files lie in `run_dir`."""
+    scaler, dashboard = free_ports(2)
     return {
         **LOOPBACK_NODE,
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(run_dir / "haproxy"),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(ingress / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(ingress / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(ingress / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(ingress),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(ingress / "server-state"),
+        **ingress(run_dir),
         # How long what stops goes on serving so that balancers on other nodes may notice. Ours is on this machine and
         # notices within its health check's 250 ms; Ray's 30 s would make every Ctrl-C take a minute.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
         # Fixed ports would be taken by a second installation on the machine.
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[0]),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[1]),
-        "AUTOSCALER_METRIC_PORT": str(ports[2]),
-        "DASHBOARD_METRIC_PORT": str(ports[3]),
+        "AUTOSCALER_METRIC_PORT": str(scaler),
+        "DASHBOARD_METRIC_PORT": str(dashboard),
+    }
+
+
+def ingress(run_dir: Path) -> dict[str, str]:
+    """Ray's variables for HAProxy on one node: our script, own files, own ports."""
+    folder = run_dir / "h"
+    statistics, metrics = free_ports(2)
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(run_dir / "haproxy"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
     }
 
 

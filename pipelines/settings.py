@@ -40,6 +40,11 @@ class Settings(BaseModel):
             raise ValueError(f"two models are named {twice[0]!r}; give each its own name")
         return models
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Settings":
+        """The settings in plain values, as the `args` of a Serve config holds them. Raises SettingsInvalid."""
+        return _located(layers.settle(cls, values), None)
+
 
 def load(
     file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
@@ -48,8 +53,12 @@ def load(
     if file is None and Path(FILE).is_file():
         file = Path(FILE)
     loaded = layers.load(Settings, file, environment, flags)
-    models = tuple(model.model_copy(update={"path": locate(model.path, file)}) for model in loaded.settings.models)
-    return layers.Loaded(loaded.settings.model_copy(update={"models": models}), loaded.sources)
+    return layers.Loaded(_located(loaded.settings, file), loaded.sources)
+
+
+def _located(settings: Settings, file: Path | None) -> Settings:
+    models = tuple(model.model_copy(update={"path": locate(model.path, file)}) for model in settings.models)
+    return settings.model_copy(update={"models": models})
 
 
 def locate(path: str, file: Path | None = None) -> str:

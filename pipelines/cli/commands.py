@@ -1,0 +1,181 @@
+"""Every command and its flags. What a command does stands in the module of its name.
+
+Imports nothing but typer, as `strata --help` has to answer at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+strata = typer.Typer(
+    name="strata",
+    help="Serve language models from tensor-parallel gangs of Ray actors, behind an OpenAI-compatible gateway.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config = typer.Typer(help="Settings: what they are and where each came from.", no_args_is_help=True)
+keys = typer.Typer(help="API keys: issue, list, revoke.", no_args_is_help=True)
+strata.add_typer(config, name="config")
+strata.add_typer(keys, name="keys")
+
+File = Annotated[
+    Path | None, typer.Option("-f", "--file", help="The settings file.", show_default="strata.yaml if there is one")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Url = Annotated[
+    str | None, typer.Option("--url", help="A gateway somewhere else.", show_default="the one that the settings name")
+]
+Port = Annotated[int | None, typer.Option("--http-port", help="Port of the gateway.")]
+Model = Annotated[str | None, typer.Option("--model", help="Which model.", show_default="the first")]
+
+
+@strata.command()
+def up(
+    file: File = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; stop it with `down`.")] = False,
+    http_port: Port = None,
+    json: Json = False,
+) -> None:
+    """Start Ray and the gateway, serve the models, print how to use them. Ctrl-C drains and stops."""
+    from pipelines.cli import up as command
+
+    command.run(file, {"cluster.http_port": http_port}, detach=detach, as_json=json)
+
+
+@strata.command()
+def status(file: File = None, json: Json = False) -> None:
+    """Show what runs: the cluster, the models, their replicas."""
+    from pipelines.cli import status as command
+
+    command.run(file, as_json=json)
+
+
+@strata.command()
+def chat(
+    message: Annotated[str | None, typer.Argument(help="Ask this and leave.", show_default="a conversation")] = None,
+    model: Model = None,
+    url: Url = None,
+    file: File = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Length of an answer.")] = None,
+    json: Json = False,
+) -> None:
+    """Chat in the terminal; the answer streams. The key is STRATA_API_KEY or this machine's own."""
+    from pipelines.cli import chat as command
+
+    asked = command.Asked(model, temperature, max_tokens)
+    command.run(message, asked, file, url=url, as_json=json)
+
+
+@strata.command()
+def models(file: File = None, url: Url = None, json: Json = False) -> None:
+    """List the models that are served."""
+    from pipelines.cli import models as command
+
+    command.run(file, url, as_json=json)
+
+
+@strata.command()
+def deploy(file: File = None, json: Json = False) -> None:
+    """Deploy the models of a settings file to a running cluster and return when they answer."""
+    from pipelines.cli import deploy as command
+
+    command.run(file, as_json=json)
+
+
+@strata.command()
+def down(file: File = None, json: Json = False) -> None:
+    """Drain and stop what `up` started, and end whatever a killed `up` left behind."""
+    from pipelines.cli import down as command
+
+    command.run(file, as_json=json)
+
+
+@strata.command()
+def bench(
+    streams: Annotated[list[int] | None, typer.Option("--streams", help="Streams at a time; may be repeated.")] = None,
+    requests: Annotated[int, typer.Option(help="Requests for each number of streams.", min=1)] = 32,
+    prompt_tokens: Annotated[int, typer.Option(help="About how long a prompt is.", min=1)] = 64,
+    max_tokens: Annotated[int, typer.Option(help="How long an answer is.", min=1)] = 64,
+    model: Model = None,
+    url: Url = None,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Load the gateway with streams and measure first token, speed and failures."""
+    from pipelines.cli import bench as command
+
+    load = command.Load(tuple(streams or (1, 8, 32)), requests, prompt_tokens, max_tokens)
+    command.run(load, model, file, url=url, as_json=json)
+
+
+@strata.command()
+def doctor(file: File = None, json: Json = False) -> None:
+    """Check this machine and say what to do for each fault."""
+    from pipelines.cli import doctor as command
+
+    command.run(file, as_json=json)
+
+
+@strata.command()
+def build() -> None:
+    """Compile what is compiled for this machine, unless it is there."""
+    from pipelines.cli import build as command
+
+    command.run()
+
+
+@strata.command("node-env", hidden=True)
+def node_env(file: File = None) -> None:
+    """Print the environment that a node of a cluster needs before `ray start`: eval "$(strata node-env)"."""
+    from pipelines.cli import node as command
+
+    command.run(file)
+
+
+@config.command()
+def explain(key: str, file: File = None, json: Json = False) -> None:
+    """Say what KEY (such as models.0.replicas) is set to, and by whom."""
+    from pipelines.cli import config as command
+
+    command.run(key, file, as_json=json)
+
+
+@config.command("show")
+def show_config(file: File = None, json: Json = False) -> None:
+    """Show all settings and where each came from."""
+    from pipelines.cli import config as command
+
+    command.run("", file, as_json=json)
+
+
+@keys.command()
+def issue(
+    name: Annotated[str, typer.Option(help="Whose key it is.")] = "default",
+    tenant: Annotated[str, typer.Option(help="Tenants share no cache.")] = "default",
+    role: Annotated[str, typer.Option(help="admin, user or monitor.")] = "user",
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Make a key and print it, this once."""
+    from pipelines.cli import keys as command
+
+    command.issue(name, tenant, role, file, as_json=json)
+
+
+@keys.command("list")
+def list_keys(file: File = None, json: Json = False) -> None:
+    """List the keys by their public ids."""
+    from pipelines.cli import keys as command
+
+    command.listing(file, as_json=json)
+
+
+@keys.command()
+def revoke(key_id: str, file: File = None, json: Json = False) -> None:
+    """Refuse a key from now on."""
+    from pipelines.cli import keys as command
+
+    command.revoke(key_id, file, as_json=json)

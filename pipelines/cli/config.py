@@ -1,0 +1,31 @@
+"""`strata config`: what every setting is, and which flag, variable or line of the file made it so."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.layers import Loaded
+from pipelines.cli import show
+from pipelines.settings import Settings, load
+
+
+def settle(file: Path | None, flags: Mapping[str, Any] | None = None) -> Loaded[Settings]:
+    """The settings of this command: the one place where the environment is read."""
+    return load(file, os.environ, flags)
+
+
+def run(key: str, file: Path | None, *, as_json: bool) -> None:
+    """Show one setting or all below it."""
+    found = settle(file).explain(key)
+    if as_json:
+        rows = [{"key": one.key, "value": _plain(one.value), "source": one.source} for one in found]
+        show.document(rows[0] if key and len(rows) == 1 else rows)
+        return
+    show.table(
+        ("key", "value", "from", "meaning"), [(one.key, _plain(one.value), one.source, one.meaning) for one in found]
+    )
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,159 @@
+"""`strata doctor`: what is wrong with this machine, and what to do about it.
+
+Each check is a plain function of facts; the list at the end is the order in which they are shown.
+"""
+
+import importlib.metadata
+import stat
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cluster import hardware, runtime
+from cluster.hardware import Machine
+from cluster.settings import ClusterSettings
+from pipelines.cli import show
+from pipelines.cli.config import settle
+
+GIB = 2**30
+RAY = "2.60.0"  # the version whose private names `cluster.loopback` relies on
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: ok, warn or fail; what was seen; what to do about it."""
+
+    check: str
+    verdict: str
+    seen: str
+    remedy: str = ""
+
+
+def run(file: Path | None, *, as_json: bool) -> None:
+    """Check everything; exit status 1 if something fails."""
+    cluster = settle(file).settings.cluster
+    findings = examine(hardware.look(), cluster)
+    if as_json:
+        show.document([asdict(finding) for finding in findings])
+    else:
+        for found in findings:
+            colour = COLOURS[found.verdict]
+            show.line(f"[{colour}]{found.verdict:4}[/] {found.check:14} {found.seen}")
+            if found.remedy:
+                show.line(f"                    [dim]{found.remedy}[/]")
+    if any(finding.verdict == "fail" for finding in findings):
+        raise SystemExit(1)
+
+
+def examine(machine: Machine, cluster: ClusterSettings) -> list[Finding]:
+    """All findings, in the order of CHECKS."""
+    return [check(machine, cluster) for check in CHECKS]
+
+
+def python(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """3.11 or newer."""
+    seen = ".".join(map(str, machine.python))
+    if machine.python >= (3, 11, 0):
+        return Finding("python", "ok", seen)
+    return Finding("python", "fail", seen, "install Python 3.11 or newer and run make PYTHON=/path/to/it")
+
+
+def compiler(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """One that builds C++."""
+    if machine.compiler:
+        return Finding("compiler", "ok", machine.compiler)
+    return Finding("compiler", "fail", "no g++ or c++", "install one (Debian, Ubuntu: apt install g++)")
+
+
+def ray_version(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """The one that is pinned."""
+    try:
+        seen = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("ray", "fail", "not installed", "run make install")
+    if seen == RAY:
+        return Finding("ray", "ok", seen)
+    return Finding("ray", "fail", seen, f"Strata is made for Ray {RAY}: run make install")
+
+
+def token(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """Ray's token is on, and only its owner may read it."""
+    mode = runtime.environment(cluster)["RAY_AUTH_MODE"]
+    path = cluster.state / "ray.token"
+    if mode != "token":
+        return Finding("ray token", "fail", f"RAY_AUTH_MODE={mode}", "unset it: whoever reaches Ray may run code")
+    if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        return Finding(
+            "ray token", "fail", f"{path} can be read by others", f"chmod 600 {path}, then strata down and up"
+        )
+    return Finding("ray token", "ok", "authentication by token" + ("" if path.exists() else ", made at the first up"))
+
+
+def processor(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """Wide vectors, and bfloat16 in hardware."""
+    seen = f"{machine.processor}, {machine.cores} cores, {' '.join(machine.features) or 'no vector extensions known'}"
+    if not {"avx2", "asimd"} & set(machine.features):
+        return Finding("processor", "warn", seen, "without AVX2 the kernels are not used and plain torch is slow")
+    if not {"avx512_bf16", "amx_bf16", "bf16"} & set(machine.features):
+        return Finding("processor", "warn", seen, "no bfloat16 in hardware: set dtype: float32 for the models")
+    if machine.cores < 2:
+        return Finding("processor", "warn", seen, "two shards share one core: set tensor_parallel_size: 1")
+    return Finding("processor", "ok", seen)
+
+
+def gpu(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """None is fine."""
+    return Finding("gpu", "ok", "; ".join(machine.gpus) or "none: models run on the processor")
+
+
+def memory(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """Ray and Serve take about 2 GiB before any model does."""
+    seen = f"{machine.memory_free / GIB:.1f} of {machine.memory / GIB:.1f} GiB free"
+    if machine.memory_free >= 4 * GIB:
+        return Finding("memory", "ok", seen)
+    verdict = "fail" if machine.memory_free < 2 * GIB else "warn"
+    return Finding("memory", verdict, seen, "Strata with the starter model takes about 3 GiB: end something else")
+
+
+def shared_memory(machine: Machine, cluster: ClusterSettings) -> Finding:
+    """Ray's object store and the gangs' channels lie in /dev/shm."""
+    need = cluster.object_store_megabytes * 2**20 + 64 * 2**20
+    seen = f"{machine.shared_memory / GIB:.1f} GiB free in /dev/shm"
+    if machine.shared_memory >= need:
+        return Finding("shared memory", "ok", seen)
+    remedy = f"give it {need // 2**20} MiB (Docker: --shm-size=1g), or lower cluster.object_store_megabytes"
+    return Finding("shared memory", "fail", seen, remedy)
+
+
+def disk(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """For the state, for logs and for what is compiled."""
+    low = min((hardware.free_bytes(path), str(path)) for path in (cluster.state, cluster.run_dir, Path.home()))
+    seen = f"{low[0] / GIB:.1f} GiB free at {low[1]}"
+    if low[0] >= 2 * GIB:
+        return Finding("disk", "ok", seen)
+    return Finding("disk", "fail" if low[0] < GIB // 4 else "warn", seen, "make room, or set cluster.state_dir")
+
+
+def files(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """Each stream is a few of them."""
+    seen = f"{machine.open_files} open files"
+    if machine.open_files >= 8192:
+        return Finding("open files", "ok", seen)
+    verdict = "fail" if machine.open_files < 1024 else "warn"
+    return Finding("open files", verdict, seen, "run ulimit -n 65536 before strata up: each stream takes a few")
+
+
+def port(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """Free, or ours."""
+    seen = f"{cluster.host}:{cluster.http_port}"
+    if runtime.find(cluster):
+        return Finding("port", "ok", f"{seen}, Strata is running")
+    if hardware.port_is_free(cluster.host, cluster.http_port):
+        return Finding("port", "ok", f"{seen} is free")
+    return Finding("port", "fail", f"{seen} is taken", "end what listens there, or run strata up --http-port 8001")
+
+
+CHECKS: tuple[Callable[[Machine, ClusterSettings], Finding], ...] = (
+    python, compiler, ray_version, token, processor, gpu, memory, shared_memory, disk, files, port,
+)  # fmt: skip

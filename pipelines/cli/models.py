@@ -1,0 +1,20 @@
+"""`strata models`: what the gateway serves."""
+
+from pathlib import Path
+
+from pipelines.cli import show
+from pipelines.cli.config import settle
+from pipelines.cli.keys import mine
+from pipelines.driver import checked, connect
+
+
+def run(file: Path | None, url: str | None, *, as_json: bool) -> None:
+    """List the models."""
+    cluster = settle(file).settings.cluster
+    with connect(url or cluster.url, mine(cluster)) as strata:
+        strata.models()  # says in one line what is wrong if nobody answers
+        cards = checked(strata.http.get("/v1/models"))["data"]
+    if as_json:
+        show.document(cards)
+    else:
+        show.table(("model", "context tokens"), [(card["id"], card.get("max_model_len", "starting")) for card in cards])

@@ -1,0 +1,17 @@
+"""`strata node-env`: what a node of a cluster exports before `ray start`, for ray-cluster.yaml."""
+
+import shlex
+from pathlib import Path
+
+from cluster import loopback, runtime
+from pipelines.cli.config import settle
+
+
+def run(file: Path | None) -> None:
+    """Print shell exports; eval them."""
+    cluster = settle(file).settings.cluster
+    runtime.prepare(cluster)
+    loopback.install(cluster.run_dir)
+    variables = {**runtime.ALWAYS, **loopback.ingress(cluster.run_dir)}
+    for name, value in variables.items():
+        print(f"export {name}={shlex.quote(value)}")

@@ -1,0 +1,56 @@
+"""How the command line speaks: tables and colours for people, one JSON document for programs.
+
+Knows what to print. Knows nothing of where it came from.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cluster.errors import StrataError, shorten
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)  # progress goes here, so that --json leaves one document on stdout
+
+
+def document(data: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(data, indent=2, default=str, ensure_ascii=False) + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Rows under headings."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(str(cell)) for cell in row))
+    out.print(drawn)
+
+
+def line(text: str) -> None:
+    """One line for a person."""
+    out.print(text, soft_wrap=True)
+
+
+def progress(text: str) -> None:
+    """One line about what is going on, beside the result."""
+    err.print(text, soft_wrap=True, style="dim")
+
+
+def failure(wrong: Exception, as_json: bool) -> None:
+    """One or two lines that say what went wrong and what to do."""
+    known = isinstance(wrong, StrataError)
+    text = str(wrong) if known else f"{type(wrong).__name__}: {shorten(str(wrong), 300)}"
+    if as_json:
+        kind = wrong.kind if isinstance(wrong, StrataError) else "internal_error"
+        document({"error": {"type": kind, "message": text}})
+        return
+    err.print(f"[bold red]error[/] {escape(text)}", soft_wrap=True)
+    if not known:
+        err.print("      This is not a fault that Strata knows. `strata doctor` may tell more.", style="dim")

@@ -1,0 +1,118 @@
+"""`strata up`: from nothing to a model that answers, and back to nothing on Ctrl-C."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster import runtime
+from cluster.errors import SettingsInvalid, StrataError
+from pipelines.cli import down, keys, serving, show
+from pipelines.cli.config import settle
+from pipelines.settings import Settings
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WATCH_SECONDS = 1.0  # how often it is asked whether somebody else took the cluster down
+
+
+def run(file: Path | None, flags: Mapping[str, Any], *, detach: bool, as_json: bool) -> None:
+    """Start, serve, say how to use it; then stay until Ctrl-C, or leave if `detach`."""
+    settings = settle(file, flags).settings
+    if settings.cluster.address != "local":
+        raise SettingsInvalid(
+            "cluster.address", settings.cluster.address, "`up` starts its own Ray; use `strata deploy`"
+        )
+    running = runtime.find(settings.cluster) is not None
+    try:
+        serve(settings)
+    except (StrataError, KeyboardInterrupt):
+        if not running:  # what this command started it does not leave half done
+            down.everything(settings.cluster)
+        raise
+    announce(settings, as_json)
+    if not detach:
+        stay(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Bring the cluster up and the models onto it; returns when they answer."""
+    started = time.monotonic()
+
+    def tell(text: str) -> None:
+        show.progress(f"{time.monotonic() - started:5.1f} s  {text}")
+
+    tell("starting Ray")
+    running = runtime.start(settings.cluster)
+    tell(f"Ray is at {running.address}")
+    runtime.connect(settings.cluster, running)
+    key = keys.operator(settings.cluster)
+    serving.publish(settings)
+    serving.wait(settings, key, tell)
+    tell("every rank of every model has made a token")
+
+
+def announce(settings: Settings, as_json: bool) -> None:
+    """Say where it is and how to ask it."""
+    key, url = keys.first(settings.cluster), settings.cluster.url
+    if as_json:
+        facts = {"url": f"{url}/v1", "key": key, "models": [model.name for model in settings.models]}
+        show.document(facts)
+        return
+    shown = key or "$STRATA_API_KEY"
+    show.line(f"\n[bold green]Strata answers at {url}/v1[/]")
+    if key:
+        show.line(f"Your first API key, shown this once: [bold]{key}[/]")
+    else:
+        show.line("Use the API key that you have, or make another: strata keys issue")
+    show.line(f"\n{curl(url, shown, settings.models[0].name)}\n\n{python(url, shown, settings.models[0].name)}\n")
+    show.line("[dim]Or: strata chat. `strata status` shows what runs; `strata down` or Ctrl-C here stops it.[/]")
+
+
+def curl(url: str, key: str, model: str) -> str:
+    """A request to paste into a shell."""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "What is 12 times 9?"}]})
+    return (
+        f'curl {url}/v1/chat/completions -H "Authorization: Bearer {key}" '
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )
+
+
+def python(url: str, key: str, model: str) -> str:
+    """The same to paste into Python, through the unmodified OpenAI client."""
+    secret = f'"{key}"' if key.startswith("sk-") else 'os.environ["STRATA_API_KEY"]'
+    return "\n".join(
+        (
+            "import os" if not key.startswith("sk-") else "# pip install openai",
+            "from openai import OpenAI",
+            f'client = OpenAI(base_url="{url}/v1", api_key={secret})',
+            f'answer = client.chat.completions.create(model="{model}", messages=[',
+            '    {"role": "user", "content": "What is 12 times 9?"}])',
+            "print(answer.choices[0].message.content)",
+        )
+    )
+
+
+def stay(settings: Settings) -> None:
+    """Until a signal to stop, or until the cluster is gone; then drain and leave nothing behind."""
+    with held_back(STOPS):
+        while True:
+            if signal.sigtimedwait(STOPS, WATCH_SECONDS):
+                show.progress("Draining; Ctrl-C again ends it at once")
+                break
+            if runtime.find(settings.cluster) is None:
+                show.progress("The cluster was stopped")
+                break
+    down.everything(settings.cluster)
+
+
+@contextmanager
+def held_back(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
+    """Signals wait for `sigtimedwait` inside."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

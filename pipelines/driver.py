@@ -1,0 +1,229 @@
+"""A client for Python scripts, synchronous and asynchronous: `from pipelines.driver import connect`.
+
+Speaks HTTP to the gateway and nothing else, so a script may run inside the cluster or anywhere. Knows how to find
+the gateway from a driver of its Ray cluster.
+
+    with connect() as strata:
+        print(strata.chat("What is 12 times 9?").text)
+        for piece in strata.stream("Tell me about Strata."):
+            print(piece, end="")
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from cluster.errors import Forbidden, InvalidRequest, StrataError, Unauthenticated, Unavailable
+
+Messages = str | Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One finished answer. `usage` counts tokens in the API's names."""
+
+    text: str
+    finish_reason: str | None
+    model: str
+    usage: Mapping[str, Any] = field(default_factory=dict)
+
+
+def connect(url: str | None = None, api_key: str | None = None, *, timeout: float = 600.0) -> "Client":
+    """A client of the gateway at `url`; without one, of the gateway that this machine or this Ray cluster has.
+
+    `timeout` is the seconds that the gateway may be silent. Without `api_key`, STRATA_API_KEY counts, then the key
+    of the person who started Strata on this machine.
+    """
+    found = url or locate()
+    return Client(httpx.Client(base_url=found, headers=_headers(api_key), timeout=timeout, trust_env=False))
+
+
+def connect_async(url: str | None = None, api_key: str | None = None, *, timeout: float = 600.0) -> "AsyncClient":
+    """`connect` for coroutines."""
+    found = url or locate()
+    return AsyncClient(httpx.AsyncClient(base_url=found, headers=_headers(api_key), timeout=timeout, trust_env=False))
+
+
+def locate() -> str:
+    """The gateway's address: STRATA_URL, or what the settings say, on the node of this Ray cluster that has it."""
+    from pipelines.settings import load  # noqa: PLC0415 - a script that names the address needs no settings
+
+    if given := os.environ.get("STRATA_URL"):
+        return given
+    cluster = load(None, os.environ).settings.cluster
+    import ray  # noqa: PLC0415 - as above
+
+    if not ray.is_initialized():
+        return cluster.url
+    head = next((node for node in ray.nodes() if node["Alive"] and "node:__internal_head__" in node["Resources"]), None)
+    return f"http://{head['NodeManagerAddress']}:{cluster.http_port}" if head else cluster.url
+
+
+class Client:
+    """Asks the gateway and waits."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self.http = http
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, wrong: BaseException | None, trace: TracebackType | None) -> None:
+        self.http.close()
+
+    def models(self) -> list[str]:
+        """The names of the models that are served."""
+        return [model["id"] for model in self._request("GET", "/v1/models")["data"]]
+
+    def chat(self, messages: Messages, model: str | None = None, **sampling: Any) -> Answer:
+        """The answer to a conversation, or to one sentence."""
+        body = chat_body(messages, model or self.models()[0], sampling)
+        return chat_answer(self._request("POST", "/v1/chat/completions", body))
+
+    def complete(self, prompt: str, model: str | None = None, **sampling: Any) -> Answer:
+        """What follows `prompt`."""
+        body = {"model": model or self.models()[0], "prompt": prompt, **sampling}
+        return completion_answer(self._request("POST", "/v1/completions", body))
+
+    def stream(self, messages: Messages, model: str | None = None, **sampling: Any) -> Iterator[str]:
+        """The answer to a conversation, piece by piece. Leaving the loop cancels the rest."""
+        body = chat_body(messages, model or self.models()[0], sampling) | {"stream": True}
+        try:
+            with self.http.stream("POST", "/v1/chat/completions", json=body) as response:
+                if response.is_error:
+                    response.read()
+                    raise refusal(response)
+                yield from pieces(response.iter_lines())
+        except httpx.TransportError as wrong:
+            raise unreachable(self.http.base_url, wrong) from None
+
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            return checked(self.http.request(method, path, json=body))
+        except httpx.TransportError as wrong:
+            raise unreachable(self.http.base_url, wrong) from None
+
+
+class AsyncClient:
+    """Asks the gateway and awaits."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type | None, wrong: BaseException | None, trace: TracebackType | None) -> None:
+        await self.http.aclose()
+
+    async def models(self) -> list[str]:
+        """See `Client.models`."""
+        return [model["id"] for model in (await self._request("GET", "/v1/models"))["data"]]
+
+    async def chat(self, messages: Messages, model: str | None = None, **sampling: Any) -> Answer:
+        """See `Client.chat`."""
+        body = chat_body(messages, model or (await self.models())[0], sampling)
+        return chat_answer(await self._request("POST", "/v1/chat/completions", body))
+
+    async def complete(self, prompt: str, model: str | None = None, **sampling: Any) -> Answer:
+        """See `Client.complete`."""
+        body = {"model": model or (await self.models())[0], "prompt": prompt, **sampling}
+        return completion_answer(await self._request("POST", "/v1/completions", body))
+
+    async def stream(self, messages: Messages, model: str | None = None, **sampling: Any) -> AsyncIterator[str]:
+        """See `Client.stream`."""
+        body = chat_body(messages, model or (await self.models())[0], sampling) | {"stream": True}
+        try:
+            async with self.http.stream("POST", "/v1/chat/completions", json=body) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise refusal(response)
+                async for line in response.aiter_lines():
+                    for piece in pieces([line]):
+                        yield piece
+        except httpx.TransportError as wrong:
+            raise unreachable(self.http.base_url, wrong) from None
+
+    async def _request(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            return checked(await self.http.request(method, path, json=body))
+        except httpx.TransportError as wrong:
+            raise unreachable(self.http.base_url, wrong) from None
+
+
+def chat_body(messages: Messages, model: str, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """A chat request's body; one sentence is one message of the user."""
+    turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    return {"model": model, "messages": turns, **sampling}
+
+
+def chat_answer(body: Mapping[str, Any]) -> Answer:
+    """The first choice of a chat response."""
+    choice = body["choices"][0]
+    return Answer(choice["message"]["content"] or "", choice["finish_reason"], body["model"], body.get("usage") or {})
+
+
+def completion_answer(body: Mapping[str, Any]) -> Answer:
+    """The first choice of a completion response."""
+    choice = body["choices"][0]
+    return Answer(choice["text"], choice["finish_reason"], body["model"], body.get("usage") or {})
+
+
+def pieces(lines: Iterator[str] | Sequence[str]) -> Iterator[str]:
+    """The text in lines of server-sent events. Raises Unavailable for an error that came in the stream."""
+    for line in lines:
+        if not line.startswith("data:") or line == "data: [DONE]":
+            continue
+        event = json.loads(line.removeprefix("data:"))
+        if "error" in event:
+            raise Unavailable("the answer", str(event["error"].get("message", event["error"])))
+        for choice in event.get("choices", ()):
+            if text := choice.get("delta", {}).get("content"):
+                yield text
+
+
+def checked(response: httpx.Response) -> Any:
+    """The body of a response. Raises what `refusal` makes of an error."""
+    if response.is_error:
+        raise refusal(response)
+    return response.json()
+
+
+def refusal(response: httpx.Response) -> StrataError:
+    """An error response as one of our errors."""
+    try:
+        error = response.json()["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message, param = response.text[:200] or response.reason_phrase, None
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        return Unauthenticated(message)
+    if response.status_code == httpx.codes.FORBIDDEN:
+        return Forbidden("this key", message)
+    if response.status_code in (429, 500, 502, 503, 504):
+        return Unavailable(str(response.url), message)
+    return InvalidRequest(str(param or "request"), "what was sent", message)
+
+
+def unreachable(url: httpx.URL, wrong: httpx.TransportError) -> Unavailable:
+    """A gateway that does not answer."""
+    return Unavailable(f"the gateway at {url}", f"{str(wrong) or type(wrong).__name__}; is it up? See `strata status`")
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    key = api_key or os.environ.get("STRATA_API_KEY") or _operator_key()
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _operator_key() -> str | None:
+    from pipelines.settings import load  # noqa: PLC0415 - only where no key was given
+
+    try:
+        return load(None, os.environ).settings.cluster.operator_key_file.read_text().strip()
+    except OSError:
+        return None
