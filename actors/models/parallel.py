@@ -100,7 +100,11 @@ class DeepSpeedWorld:
 def build_collectives() -> None:
     """Compile deepspeed's shared-memory op if that has not been done: about a minute, once per machine."""
     with _quiet():
-        _deepspeed_comm().torch.build_shm_op()
+        _deepspeed_comm()
+        # By name from its module: `deepspeed.comm.torch` as an attribute is torch itself, which comm.py star-imports.
+        from deepspeed.comm.torch import build_shm_op  # noqa: PLC0415
+
+        build_shm_op()
 
 
 def _deepspeed_comm() -> Any:
