@@ -33,18 +33,19 @@ def uniforms(keys: npt.NDArray[np.uint64], positions: npt.NDArray[np.int64]) -> 
     return np.asarray((word >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
-def draw(weights: Floats, uniform: Floats) -> npt.NDArray[np.int64]:
+def draw(weights: npt.NDArray[np.float32], uniform: Floats) -> npt.NDArray[np.int64]:
     """Per row one index with probability proportional to its weight: the inverse of the CDF at `uniform`.
 
-    `weights` is [rows, LANES * columns], not negative, each row with a positive sum. The CDF walks down the columns of
-    the row seen as LANES x columns: any fixed order gives the same distribution, and sums over a column
-    are ten times cheaper than a running sum over a vocabulary. Rows never meet.
+    `weights` is [rows, LANES * columns], not negative, each row with a positive sum; sums are in float64.
+    The CDF walks down the columns of the row seen as LANES x columns: any fixed order gives the same
+    distribution, and sums over a column are ten times cheaper than a running sum over a vocabulary.
+    Rows never meet.
     """
     rows, columns = len(weights), weights.shape[1] // LANES
     grid = weights.reshape(rows, LANES, columns)
     each = np.arange(rows)
-    column, rest = _invert(grid.sum(axis=1), uniform, None)
-    lane, _ = _invert(grid[each, :, column], None, rest)
+    column, rest = _invert(grid.sum(axis=1, dtype=np.float64), uniform, None)
+    lane, _ = _invert(grid[each, :, column].astype(np.float64), None, rest)
     token: npt.NDArray[np.int64] = lane * columns + column
     return token
 

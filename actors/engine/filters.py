@@ -12,9 +12,10 @@ HEAD = 256  # likeliest tokens looked at first: top_p rarely needs more, and fin
 
 Floats = npt.NDArray[np.float64]
 Logits = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 
-def restrict(weights: Floats, scaled: Logits, top_k: npt.NDArray[np.int64], top_p: Floats, min_p: Floats) -> None:
+def restrict(weights: Logits, scaled: Logits, top_k: Rows, top_p: Floats, min_p: Floats) -> None:
     """Set the weights [rows, >= vocab] of all tokens that `scaled` [rows, vocab] rules out to 0, in place.
 
     `weights` is exp(scaled), perhaps padded with zeros. Off: top_k >= vocab, top_p >= 1, min_p 0.
@@ -27,11 +28,11 @@ def restrict(weights: Floats, scaled: Logits, top_k: npt.NDArray[np.int64], top_
         head = -np.sort(-_likeliest(scaled, min(HEAD, vocab)), axis=1)
         floor = np.maximum(floor, _kth(scaled, head, top_k))
         _drop(weights, scaled, floor)
-        floor = np.maximum(floor, _nucleus(scaled, head, floor, top_p, weights.sum(axis=1)))
+        floor = np.maximum(floor, _nucleus(scaled, head, floor, top_p, weights.sum(axis=1, dtype=np.float64)))
     _drop(weights, scaled, floor)
 
 
-def _drop(weights: Floats, scaled: Logits, floor: Floats) -> None:
+def _drop(weights: Logits, scaled: Logits, floor: Floats) -> None:
     if (floor > -np.inf).any():
         weights[:, : scaled.shape[1]] *= scaled >= floor[:, None]
 
@@ -43,31 +44,30 @@ def _likeliest(scaled: Logits, count: int) -> Logits:
 
 def _kth(scaled: Logits, head: Logits, top_k: npt.NDArray[np.int64]) -> Floats:
     """Each row's k-th largest value; -inf where top_k is off."""
-    vocab = scaled.shape[1]
-    floor = np.full(len(scaled), -np.inf)
-    for row in np.flatnonzero(top_k < vocab):
-        k = int(top_k[row])
-        floor[row] = head[row, k - 1] if k <= head.shape[1] else np.partition(scaled[row], vocab - k)[vocab - k]
+    vocab, ahead = scaled.shape[1], head.shape[1]
+    floor = np.where(top_k < vocab, head[np.arange(len(head)), np.minimum(top_k, ahead) - 1], -np.inf)
+    for row in np.flatnonzero((top_k > ahead) & (top_k < vocab)):
+        place = vocab - int(top_k[row])
+        floor[row] = np.partition(scaled[row], place)[place]
     return floor
 
 
 def _nucleus(scaled: Logits, head: Logits, floor: Floats, top_p: Floats, mass: Floats) -> Floats:
     """The value of the last token in the smallest set that holds `top_p` of `mass`; -inf where top_p is off."""
-    needed = top_p * mass
+    needed, ahead = top_p * mass, head.shape[1]
     ends = _reaches(head, floor, needed)
-    found = np.full(len(scaled), -np.inf)
-    for row in np.flatnonzero(top_p < 1.0):
-        end, values = int(ends[row]), head[row]
-        if end == len(values) < scaled.shape[1]:
+    found = np.where(top_p < 1.0, head[np.arange(len(head)), np.minimum(ends, ahead - 1)], -np.inf)
+    if ahead < scaled.shape[1]:
+        for row in np.flatnonzero((top_p < 1.0) & (ends == ahead)):
             values = -np.sort(-scaled[row])
             end = int(_reaches(values[None], floor[row : row + 1], needed[row : row + 1])[0])
-        found[row] = values[min(end, len(values) - 1)]
+            found[row] = values[min(end, len(values) - 1)]
     return found
 
 
-def _reaches(values: Logits, floor: Floats, needed: Floats) -> npt.NDArray[np.int64]:
+def _reaches(values: Logits, floor: Floats, needed: Floats) -> Rows:
     """Where the running sum of the weights of sorted `values` first reaches `needed`; their number if never."""
     weights = np.exp(values, dtype=np.float64)
     weights *= values >= floor[:, None]
-    reached: npt.NDArray[np.int64] = (weights.cumsum(axis=1) < needed[:, None]).sum(axis=1)
+    reached: Rows = (weights.cumsum(axis=1) < needed[:, None]).sum(axis=1)
     return reached

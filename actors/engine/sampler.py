@@ -22,9 +22,8 @@ from actors.engine import chance, filters
 from actors.engine.logprobs import logprobs
 from actors.engine.penalties import Seen, penalise, wanted
 from actors.messages import SamplingParams, TokenLogprob
-from cluster.errors import InvalidRequest
 
-CHUNK = 2**17  # weights drawn from at a time: 1 MiB of float64 stays in a core's cache
+CHUNK = 2**18  # weights drawn from at a time: 1 MiB stays in a core's cache
 
 Logits = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -50,13 +49,6 @@ class Edits:
     seen: Seen | None = field(repr=False)
 
 
-def accept(params: SamplingParams, vocab_size: int) -> None:
-    """Refuse what only the vocabulary can tell is wrong. Raises InvalidRequest."""
-    for token in params.logit_bias:
-        if token >= vocab_size:
-            raise InvalidRequest("logit_bias", token, f"the model's tokens are 0 to {vocab_size - 1}")
-
-
 class Sampler:
     """The sampling state of `slots` sequences over one vocabulary."""
 
@@ -76,7 +68,7 @@ class Sampler:
         self._edits: dict[int, Edits] = {}
         columns = -(-vocab_size // chance.LANES)
         self._chunk = max(1, CHUNK // vocab_size)
-        self._weights = np.zeros((self._chunk, chance.LANES * columns), np.float64)
+        self._weights = np.zeros((self._chunk, chance.LANES * columns), np.float32)
 
     def join(  # noqa: PLR0917 (the engine's contract; all six are needed, none has a default)
         self,
@@ -87,8 +79,10 @@ class Sampler:
         prompt: Sequence[int],
         emitted: Sequence[int],
     ) -> None:
-        """Let a sequence have `slot`; `emitted` are output tokens of an earlier life. Raises InvalidRequest."""
-        accept(params, self._vocab)
+        """Let a sequence have `slot`; `emitted` are output tokens of an earlier life.
+
+        Prompt tokens are within the vocabulary: admission saw to it. Stop ids and biases beyond it do nothing.
+        """
         self.leave(slot)
         edits = self._edits_of(params, prompt, emitted)
         if edits is not None:
@@ -145,10 +139,12 @@ class Sampler:
         telling = np.flatnonzero(self._tops[slots] >= 0)
         raw = work[telling]
         self._edit(work, slots)
-        taken = work.argmax(axis=1)
         drawing = np.flatnonzero(self._random[slots])
-        if len(drawing):
-            taken[drawing] = self._draw(work if len(drawing) == len(work) else work[drawing], slots[drawing])
+        if len(drawing) == len(work):
+            taken = self._draw(work, slots)
+        else:
+            taken = work.argmax(axis=1)
+            taken[drawing] = self._draw(work[drawing], slots[drawing])
         tokens: list[int] = taken.tolist()
         found: list[TokenLogprob | None] = [None] * len(tokens)
         if len(telling):
@@ -178,7 +174,7 @@ class Sampler:
             work -= work.max(axis=1, keepdims=True)
             work /= self._temperature[slots, None]
         weights = self._weights[: len(work)]
-        np.exp(work, out=weights[:, : self._vocab], dtype=np.float64)
+        np.exp(work, out=weights[:, : self._vocab])
         top_k, top_p, min_p = self._top_k[slots], self._top_p[slots], self._min_p[slots]
         asking = np.flatnonzero((top_k < self._vocab) | (top_p < 1.0) | (min_p > 0.0))
         if len(asking) == len(work):
@@ -202,9 +198,10 @@ class Sampler:
         if not (params.logit_bias or penalised or len(emitted) < params.min_tokens):
             return None
         banned = sorted(token for token in {*self._ends, *params.stop_ids} if token < self._vocab)
+        bias = {token: amount for token, amount in params.logit_bias.items() if token < self._vocab}
         return Edits(
-            np.fromiter(params.logit_bias.keys(), np.int64, len(params.logit_bias)),
-            np.fromiter(params.logit_bias.values(), np.float32, len(params.logit_bias)),
+            np.fromiter(bias.keys(), np.int64, len(bias)),
+            np.fromiter(bias.values(), np.float32, len(bias)),
             np.array(banned, np.int64),
             params.min_tokens,
             Seen(params, prompt, emitted) if penalised else None,

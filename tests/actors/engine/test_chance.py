@@ -30,14 +30,14 @@ def test_uniforms_are_uniform_over_positions_and_over_keys():
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1.0 - 2**-53])
 def test_nothing_without_weight_is_drawn(uniform):
     for place in (0, 5, LANES, 3 * LANES - 1):
-        weights = np.zeros((1, 3 * LANES))
+        weights = np.zeros((1, 3 * LANES), np.float32)
         weights[0, place] = 1e-30
         assert draw(weights, np.array([uniform])).tolist() == [place]
 
 
 def test_each_share_of_the_unit_interval_is_a_token():
     rng = np.random.default_rng(0)
-    weights = rng.random((1, 2 * LANES)) * (rng.random((1, 2 * LANES)) > 0.5)
+    weights = (rng.random((1, 2 * LANES)) * (rng.random((1, 2 * LANES)) > 0.5)).astype(np.float32)
     grid = (np.arange(100_000) + 0.5) / 100_000
     shares = np.bincount(draw(np.repeat(weights, len(grid), 0), grid), minlength=2 * LANES) / len(grid)
     assert np.abs(shares - weights[0] / weights.sum()).max() < 2e-5

@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.engine.sampler import Sampled, Sampler, accept
+from actors.engine.sampler import Sampled, Sampler
 from actors.messages import SamplingParams, TokenLogprob
-from cluster.errors import InvalidRequest
 
 VOCAB = 100
 END = 2
@@ -309,11 +308,11 @@ def test_when_every_token_is_banned_the_end_token_comes():
     assert own.sample(torch.zeros(1, 3), [0]) == Sampled([0], [None])
 
 
-def test_a_token_that_the_model_lacks_is_refused():
-    with pytest.raises(InvalidRequest, match="logit_bias: 100 is not accepted"):
-        accept(SamplingParams(logit_bias={VOCAB: 1.0}), VOCAB)
-    with pytest.raises(InvalidRequest):
-        sampler().join(0, SamplingParams(logit_bias={VOCAB: 1.0}), 0, 0, (), ())
+def test_a_token_that_the_model_lacks_changes_nothing():
+    """Admission refuses it; a sampler in the middle of a step would take its gang down."""
+    scores = logits(1)
+    biased = SamplingParams(logit_bias={VOCAB: 100.0}, stop_token_ids=[VOCAB], min_tokens=1)
+    assert one(biased, scores[0]) == one(SamplingParams(min_tokens=1), scores[0])
 
 
 def test_no_rows():
