@@ -99,7 +99,8 @@ class Attention(nn.Module):
         scores = (q @ k.transpose(-1, -2)).view(rows, shape.kv_heads, group, tokens, tokens)
         weights = torch.softmax(scores.float() / math.sqrt(shape.head_width) + mask, -1).to(x.dtype)
         mixed = weights.view(rows, shape.kv_heads, group * tokens, tokens) @ v
-        return self.o_proj(mixed.view(rows, shape.heads, tokens, -1).transpose(1, 2).reshape(rows, tokens, -1))
+        out: Tensor = self.o_proj(mixed.view(rows, shape.heads, tokens, -1).transpose(1, 2).reshape(rows, tokens, -1))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -112,7 +113,8 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(shape.hidden, shape.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class Layer(nn.Module):
@@ -127,7 +129,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), turn, mask)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Trunk(nn.Module):
@@ -146,7 +149,8 @@ class Trunk(nn.Module):
         mask = segment_mask(segments)
         for layer in self.layers:
             x = layer(x, turn, mask)
-        return torch.as_tensor(self.norm(x))
+        out: Tensor = self.norm(x)
+        return out
 
 
 class Decoder(nn.Module):

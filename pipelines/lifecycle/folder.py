@@ -15,7 +15,7 @@ from pipelines.lifecycle.tokenizer import write_tokenizer
 def write_model(model: Decoder, shape: Shape, tokenizer: Tokenizer, folder: Path) -> None:
     """Weights in bfloat16 with their configuration, tokenizer and chat template; the weights last, by renaming."""
     write_tokenizer(tokenizer, folder, shape.context_tokens)
-    pad, end = tokenizer.token_to_id(PAD), tokenizer.token_to_id(END)
+    pad, end = (tokenizer.encode(mark).ids[0] for mark in (PAD, END))
     write_json(folder / "config.json", shape.hugging_face(pad, end))
     generation = {"do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad, "max_new_tokens": 256}
     write_json(folder / "generation_config.json", generation)
@@ -24,6 +24,7 @@ def write_model(model: Decoder, shape: Shape, tokenizer: Tokenizer, folder: Path
     }
     part = folder / "model.safetensors.part"
     save_file(weights, part, metadata={"format": "pt"})
+    part.chmod(0o644)  # safetensors writes 0600
     part.replace(folder / "model.safetensors")
 
 

@@ -21,7 +21,6 @@ from pipelines.lifecycle.folder import write_json, write_model
 from pipelines.lifecycle.packing import pack, step_seed
 from pipelines.lifecycle.recipe import Recipe
 
-KEPT_CHECKPOINTS = 2
 SMOOTHED_STEPS = 50
 
 
@@ -112,7 +111,7 @@ def save(engine: Any, recipe: Recipe, tokenizer: Tokenizer, out: Path, step: int
     engine.save_checkpoint(str(folder), tag=f"step{step:06d}", client_state={"step": step})
     if engine.global_rank == 0:
         write_model(engine.module, recipe.shape, tokenizer, out / "model")
-        for old in sorted(folder.glob("step*"))[:-KEPT_CHECKPOINTS]:
+        for old in sorted(folder.glob("step*"))[: -recipe.kept_checkpoints]:
             shutil.rmtree(old)
 
 

@@ -30,6 +30,7 @@ class Recipe:
     workers: int = 1
     threads: int = 1
     checkpoint_seconds: float = 300.0
+    kept_checkpoints: int = 2
     compile: bool = True
     tokenizer_examples: int = 40_000
     shape: Shape = field(default_factory=Shape)

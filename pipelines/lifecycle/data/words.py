@@ -86,7 +86,7 @@ def politely(dice: Dice, question: str, chinese: bool) -> str:
     """`question` as one person or another would put it."""
     if chinese:
         asked = dice.pick(CHINESE_BEFORE) + question
-        if dice.chance(20):
+        if dice.chance(20) and not asked.rstrip("？。！").isascii():  # a bare command must not lose its language
             return asked.rstrip("？。！")
         return asked + dice.pick(CHINESE_AFTER)
     before = dice.pick(ENGLISH_BEFORE)
