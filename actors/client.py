@@ -26,7 +26,10 @@ class Stream(Protocol):
 class Client(Protocol):
     """One model: its replicas behind one face."""
 
-    context_tokens: int
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and answer together. Raises NotReady before a replica is up."""
+        ...
 
     async def submit(  # one argument for each part of the contract
         self,

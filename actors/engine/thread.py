@@ -27,8 +27,13 @@ class EngineThread:
         self._keys: dict[tuple[Hashable, int], int] = {}
         self._told: Load | None = None
         self._closing = False
+        self._resting = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.steps = 0
+
+    def rest(self, seconds: float) -> bool:
+        """Wait until nobody waits for a token; whether that came within `seconds`."""
+        return self._resting.wait(seconds)
 
     def start(self) -> None:
         """Begin to take commands."""
@@ -53,7 +58,10 @@ class EngineThread:
         try:
             while not self._closing:
                 results: dict[Hashable, list[Delta]] = defaultdict(list)
+                if not self._engine.busy:
+                    self._resting.set()
                 self._obey(results, wait=not self._engine.busy)
+                self._resting.clear()
                 self._deliver(results, self._engine.step())
                 self.steps += 1
                 self._tell(results)

@@ -1,0 +1,247 @@
+"""The long connection between a gateway and a leader: submits and cancels one way, a frame a step the other.
+
+A Serve handle's stream costs a Ray message an item, some 500 us; a frame over a socket costs some 20. Both ends speak
+only after the gateway has shown the cluster's link secret, which Ray's own authenticated channel gave it.
+"""
+
+import asyncio
+import hmac
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from typing import Any
+
+from actors.engine.thread import EngineThread
+from actors.messages import Cancel, Delta, Frame, Load, SamplingParams, Submit
+from actors.wire import MAX_FRAME_BYTES, Frames, pack_command, pack_frame, unpack_command, unpack_frame
+from cluster import errors
+from cluster.errors import ReplicaLost, StrataError
+
+_HELLO_BYTES = 256
+_SLOW_READER_BYTES = 32 << 20  # a gateway that lets this much pile up is gone for all purposes
+
+
+class LinkServer:
+    """A leader's listening end, on a thread with its own event loop, so that Serve's never waits for it."""
+
+    def __init__(self, host: str, secret: str) -> None:
+        self._host, self._secret = host, secret.encode()
+        self._engine: EngineThread | None = None
+        self._links: set[_LeaderEnd] = set()
+        self._loop = asyncio.new_event_loop()
+        self.port = 0
+
+    def start(self, engine: EngineThread) -> None:
+        """Listen on a free port, which `port` then names."""
+        self._engine = engine
+        threading.Thread(target=self._loop.run_forever, name="link", daemon=True).start()
+        listening = asyncio.run_coroutine_threadsafe(self._listen(), self._loop)
+        self.port = listening.result(10)
+
+    def publish(self, deltas: Mapping[Hashable, list[Delta]], load: Load) -> None:
+        """What one step did, to each gateway its own; the load to all. Called from the engine's thread."""
+        if self.port:
+            self._loop.call_soon_threadsafe(self._send, deltas, load)
+
+    def close(self) -> None:
+        """Send what is left, then hang up."""
+        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _listen(self) -> int:
+        server = await self._loop.create_server(lambda: _LeaderEnd(self), self._host, 0)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    async def _hang_up(self) -> None:
+        for link in list(self._links):
+            link.transport.close()
+
+    def _send(self, deltas: Mapping[Hashable, list[Delta]], load: Load) -> None:
+        for link in list(self._links):
+            if link.transport.get_write_buffer_size() > _SLOW_READER_BYTES:
+                link.transport.abort()
+                continue
+            link.transport.write(pack_frame(deltas.get(link, []), load))
+
+    def admit(self, link: "_LeaderEnd", hello: bytes) -> bool:
+        """Whether it knows the secret."""
+        if not hmac.compare_digest(hello, self._secret):
+            return False
+        self._links.add(link)
+        return True
+
+    def obey(self, link: "_LeaderEnd", command: Submit | Cancel) -> None:
+        """Hand a gateway's wish to the engine."""
+        if self._engine is not None:
+            self._engine.post(link, command)
+
+    def forget(self, link: "_LeaderEnd") -> None:
+        """A gateway went away: so does all that it asked for."""
+        self._links.discard(link)
+        if self._engine is not None:
+            self._engine.forget(link)
+
+
+class _LeaderEnd(asyncio.Protocol):
+    def __init__(self, server: LinkServer) -> None:
+        self._server = server
+        self._frames = Frames(limit=_HELLO_BYTES)  # until it has said who it is
+        self._admitted = False
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._frames.feed(data):
+                self._take(frame)
+        except (ValueError, TypeError, StrataError):
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 — asyncio's signature
+        self._server.forget(self)
+
+    def _take(self, frame: bytes) -> None:
+        if self._admitted:
+            self._server.obey(self, unpack_command(frame))
+        elif self._server.admit(self, frame):
+            self._admitted = True
+            self._frames.limit = MAX_FRAME_BYTES
+        else:
+            raise ValueError("a stranger")
+
+
+class Link(asyncio.Protocol):
+    """A gateway's end: the streams it runs on one replica. All calls from the event loop that made it."""
+
+    def __init__(self, name: str, on_lost: Callable[[], None]) -> None:
+        self.name = name
+        self.load = Load()
+        self._on_lost = on_lost
+        self._frames = Frames()
+        self._streams: dict[int, LinkStream] = {}
+        self._next = 0
+        self._lost: str | None = None
+        self.transport: asyncio.Transport
+
+    @classmethod
+    async def connect(cls, name: str, host: str, port: int, secret: str, on_lost: Callable[[], None]) -> "Link":
+        """Raises OSError where nobody listens."""
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_connection(lambda: cls(name, on_lost), host, port)
+        hello = secret.encode()
+        link.transport.write(len(hello).to_bytes(4, "little") + hello)
+        return link
+
+    @property
+    def outstanding(self) -> int:
+        """Streams under way, as this gateway knows them."""
+        return len(self._streams)
+
+    def submit(self, prompt: tuple[int, ...], params: SamplingParams, **more: Any) -> "LinkStream":
+        """Send one sequence. Raises ReplicaLost when the connection is gone."""
+        if self._lost is not None:
+            raise ReplicaLost(self.name, self._lost)
+        self._next += 1
+        stream = LinkStream(self, self._next)
+        self._streams[self._next] = stream
+        self.transport.write(pack_command(Submit(self._next, prompt, params, **more)))
+        return stream
+
+    def cancel(self, number: int) -> None:
+        """Tell the leader, once."""
+        if self._streams.pop(number, None) is not None and self._lost is None:
+            self.transport.write(pack_command(Cancel(number)))
+
+    def close(self) -> None:
+        """Hang up; the leader cancels what is left."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for wire in self._frames.feed(data):
+            self._take(unpack_frame(wire))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = "the connection to it closed" if exc is None else f"the connection to it broke: {exc}"
+        error = ReplicaLost(self.name, self._lost)
+        for stream in self._streams.values():
+            stream.fail(error)
+        self._streams.clear()
+        self._on_lost()
+
+    def _take(self, frame: Frame) -> None:
+        self.load = frame.load
+        for delta in frame.deltas:
+            stream = self._streams.get(delta.id)
+            if stream is None:
+                continue  # cancelled here while it was under way
+            if delta.finish is not None:
+                del self._streams[delta.id]
+            stream.feed(delta)
+
+
+class LinkStream:
+    """The deltas of one sequence, as they come."""
+
+    def __init__(self, link: Link, number: int) -> None:
+        self._link, self._number = link, number
+        self._deltas: deque[Delta] = deque()
+        self._error: StrataError | None = None
+        self._ended = False
+        self._news = asyncio.Event()
+
+    async def accepted(self) -> None:
+        """Until the engine has taken it. Raises what it was refused with."""
+        await self._news.wait()
+        if self._deltas:
+            self._deltas.popleft()  # the acknowledgement: no tokens
+        elif self._error is not None:
+            raise self._error
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        while True:
+            while self._deltas:
+                yield self._deltas.popleft()
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+    def cancel(self) -> None:
+        self._link.cancel(self._number)
+        self._ended = True
+        self._news.set()
+
+    def feed(self, delta: Delta) -> None:
+        """From the link: one more."""
+        if delta.error is not None:
+            self._error = revived(*delta.error)
+        else:
+            self._deltas.append(delta)
+            self._ended = self._ended or delta.finish is not None
+        self._news.set()
+
+    def fail(self, error: StrataError) -> None:
+        """From the link: it will not go on."""
+        self._error = error
+        self._news.set()
+
+
+def revived(name: str, arguments: tuple[Any, ...]) -> StrataError:
+    """The error that a leader named; only our own family, whatever the wire says."""
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, StrataError):
+        try:
+            return kind(*arguments)
+        except TypeError:
+            pass
+    return StrataError(f"{name}: {arguments}")

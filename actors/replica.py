@@ -1,0 +1,205 @@
+"""A replica: a Serve replica that leads one gang of shard actors in its own placement group.
+
+The leader (no GPU, no core of its own) lives in bundle 0 beside rank 0; bundle i holds rank i. Ray places, starts and
+watches the ranks; no step of theirs is an actor call. Any rank's death or silence ends the leader's process, Serve
+removes the whole group and makes a new one.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.channel import Quiet
+from actors.directory import ANNOUNCE_SECONDS, Entry
+from actors.engine.loop import Engine, Facts
+from actors.engine.thread import EngineThread
+from actors.engine.tokens import Tokenizer
+from actors.gang import Gang
+from actors.link import LinkServer
+from actors.messages import Assignment, Delta, Load, SamplingParams, ShardFacts, Submit
+from actors.settings import ModelSettings
+from cluster.errors import NotReady, ReplicaLost, StrataError
+
+_FIRST_TOKEN_SECONDS = 120.0
+_DRAIN_SECONDS = 30.0
+_LAST_WORDS_SECONDS = 0.2  # for the frames that tell the gateways; then the process ends
+
+
+class ShardActor:
+    """`shard.Shard` as a Ray actor. torch is imported in its process, never in the leader's."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        from actors.shard import Shard  # noqa: PLC0415 — torch
+
+        self._shard = Shard(assignment)
+
+    def load(self) -> ShardFacts:
+        """See `Shard.load`."""
+        return self._shard.load()
+
+    def serve(self, channel: str, blocks: int, context_tokens: int, end_tokens: tuple[int, ...]) -> None:
+        """See `Shard.serve`; returns when the leader says so."""
+        self._shard.serve(channel, blocks, context_tokens, end_tokens)
+
+
+class Actors:
+    """A launcher that makes one actor a bundle of the leader's placement group."""
+
+    def __init__(self, assignment: Assignment, group: PlacementGroup, cpus: int, gpus: int) -> None:
+        ranks = len(group.bundle_specs)
+        meet = Path("/dev/shm") / f"strata-meet-{os.getpid()}-{os.urandom(6).hex()}"  # noqa: S108 — 0600, unlinked
+        self._meet = meet
+        remote = ray.remote(ShardActor)
+        self._actors = [
+            remote.options(
+                num_cpus=cpus,
+                num_gpus=gpus,
+                max_concurrency=2,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
+            ).remote(replace(assignment, rank=rank, ranks=ranks, rendezvous=f"file://{meet}" if ranks > 1 else None))
+            for rank in range(ranks)
+        ]
+        self._serving: list[Any] = []
+        self._closing = False
+
+    def load(self) -> Sequence[ShardFacts]:
+        try:
+            facts: Sequence[ShardFacts] = ray.get([actor.load.remote() for actor in self._actors])
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            raise (cause if isinstance(cause, StrataError) else ReplicaLost("a shard", repr(cause))) from None
+        finally:
+            self._meet.unlink(missing_ok=True)
+        return facts
+
+    def serve(self, channel: str, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], quiet: Quiet) -> None:
+        self._serving = [actor.serve.remote(channel, blocks, context_tokens, end_tokens) for actor in self._actors]
+        threading.Thread(target=self._watch, args=(quiet,), name="watch", daemon=True).start()
+
+    def close(self) -> None:
+        self._closing = True
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _watch(self, quiet: Quiet) -> None:
+        done, _ = ray.wait(self._serving, num_returns=1)
+        if self._closing:
+            return
+        reason = "ended"
+        try:
+            ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            reason = f"failed: {error.cause!r}"
+        except ray.exceptions.RayError as error:
+            reason = f"died: {str(error).splitlines()[0]}"
+        quiet.problem = f"rank {self._serving.index(done[0])} {reason}"
+
+
+class Replica:
+    """The leader of one gang: the class that Serve deploys."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: ModelSettings, device: str, directory: str
+    ) -> None:
+        """`device` is "cpu" or "cuda"; `directory` the name of its actor."""
+        self._settings, self._device = settings, device
+        self._host = ray.util.get_node_ip_address()
+        self._directory = ray.get_actor(directory, namespace="strata")
+        self._name = f"{settings.name}#{os.urandom(4).hex()}"
+        self._problem: StrataError | None = None
+        await asyncio.to_thread(self._start)
+        self._announcing = asyncio.create_task(self._announce())
+
+    async def check_health(self) -> None:
+        """Raises when the gang is gone; busy is healthy."""
+        if self._problem is not None:
+            raise self._problem
+
+    async def __del__(self) -> None:
+        """Let the running sequences end, then close. Serve calls this when it takes the replica down."""
+        if not hasattr(self, "_thread"):
+            return
+        self._announcing.cancel()
+        await self._directory.withdraw.remote(self._name)
+        try:
+            await asyncio.to_thread(self._thread.rest, _DRAIN_SECONDS)
+        finally:
+            await asyncio.to_thread(self._close)
+
+    def _start(self) -> None:
+        settings = self._settings
+        ends = Tokenizer.from_folder(Path(settings.path)).end_tokens
+        assignment = Assignment(
+            model=settings.name,
+            path=settings.path,
+            dtype=settings.dtype,
+            rank=0,
+            ranks=settings.tensor_parallel_size,
+            device=self._device,
+            cpus=settings.shard_cpus,
+            limits=settings.limits,
+        )
+        group = ray.util.get_current_placement_group()
+        gpus = 1 if self._device == "cuda" else 0
+        self._gang = Gang(assignment, Actors(assignment, group, settings.shard_cpus, gpus), ends)
+        gang = self._gang
+        facts = Facts(settings.name, gang.vocab_size, gang.context_tokens, gang.blocks, ends)
+        self._server = LinkServer(self._host, ray.get(self._directory.secret.remote()))
+        self._probe: SimpleQueue[Delta] = SimpleQueue()
+        self._thread = EngineThread(Engine(gang, facts, settings.limits), self._publish, self._lost)
+        self._thread.start()
+        self._prove(facts)
+        self._server.start(self._thread)
+
+    def _prove(self, facts: Facts) -> None:
+        """One real token through all ranks, or this replica is not up."""
+        self._thread.post(self, Submit(0, (0,), SamplingParams(temperature=0.0, max_tokens=1), seed=0))
+        while True:
+            delta = self._probe.get(timeout=_FIRST_TOKEN_SECONDS)
+            if delta.error is not None:
+                raise NotReady(facts.name, f"its first token failed: {delta.error}")
+            if delta.tokens:
+                return
+
+    def _publish(self, deltas: Any, load: Load) -> None:
+        for delta in deltas.get(self, ()):
+            self._probe.put(delta)
+        self._server.publish(deltas, load)
+
+    def _lost(self, error: StrataError) -> None:
+        self._problem = error
+        threading.Timer(_LAST_WORDS_SECONDS, partial(os._exit, 1)).start()
+
+    def _close(self) -> None:
+        self._thread.close()
+        self._server.close()
+        self._gang.close()
+
+    async def _announce(self) -> None:
+        gang, first = self._gang, self._gang.facts[0]
+        entry = Entry(
+            model=self._settings.name,
+            replica=self._name,
+            host=self._host,
+            port=self._server.port,
+            node=ray.get_runtime_context().get_node_id(),
+            context_tokens=min(gang.context_tokens, gang.blocks * self._settings.limits.block_tokens),
+            kv_tokens=gang.blocks * self._settings.limits.block_tokens,
+            leader_pid=os.getpid(),
+            shard_pids=tuple(fact.pid for fact in gang.facts),
+            cores=tuple(fact.cores for fact in gang.facts),
+            load_seconds=first.load_seconds,
+        )
+        while self._problem is None:
+            self._directory.announce.remote(entry)
+            await asyncio.sleep(ANNOUNCE_SECONDS)

@@ -1,0 +1,164 @@
+"""All replicas of one model behind the `Client` face, kept up with the directory.
+
+Holds links and dated loads; owns nothing. Every call from one event loop.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+
+from actors.directory import Entry
+from actors.link import Link, LinkStream
+from actors.messages import Load, SamplingParams
+from cluster.errors import NotReady, Overloaded, ReplicaLost, Unavailable
+from cluster.scheduling.balance import Candidate, pick
+
+Watch = Callable[[int, float], Awaitable[tuple[int, str, tuple[Entry, ...]]]]
+
+_WATCH_SECONDS = 20.0
+_RETRY_SECONDS = 0.3
+_TRIES = 3  # replicas that are asked before a request is refused: nothing of it has been answered yet
+
+
+class Replicas:
+    """One model."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self._links: dict[str, Link] = {}
+        self._contexts: dict[str, int] = {}
+
+    @property
+    def context_tokens(self) -> int:
+        """What every replica can hold. Raises NotReady before one is up."""
+        if not self._contexts:
+            raise NotReady(self.model, "no replica has made its first token yet")
+        return min(self._contexts.values())
+
+    @property
+    def loads(self) -> dict[str, Load]:
+        return {name: link.load for name, link in self._links.items()}
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._links)
+
+    async def submit(
+        self,
+        prompt: tuple[int, ...],
+        params: SamplingParams,
+        *,
+        seed: int,
+        choice: int = 0,
+        salt: str = "",
+        deadline: float | None = None,
+    ) -> LinkStream:
+        """See `client.Client`. A replica that dies or is full before it took the sequence costs another try."""
+        left = dict(self._links)
+        refused: ReplicaLost | Overloaded | None = None
+        for _ in range(min(_TRIES, len(left))):
+            link = left.pop(_choose(left))
+            try:
+                stream = link.submit(prompt, params, seed=seed, choice=choice, salt=salt, deadline=deadline)
+                await _accepted(stream)
+            except (ReplicaLost, Overloaded) as error:
+                refused = error
+            else:
+                return stream
+        if refused is not None:
+            raise refused
+        raise Unavailable(self.model, "none of its replicas is up; they are being started")
+
+    def adopt(self, name: str, link: Link, context_tokens: int) -> None:
+        """A replica that can be sent to."""
+        self._links[name], self._contexts[name] = link, context_tokens
+
+    def drop(self, name: str) -> Link | None:
+        """A replica that cannot."""
+        self._contexts.pop(name, None)
+        return self._links.pop(name, None)
+
+
+class Roster:
+    """Keeps a link to every replica that the directory names, for as long as it names it."""
+
+    def __init__(self, models: Mapping[str, Replicas], watch: Watch) -> None:
+        self._models, self._watch = models, watch
+        self._entries: dict[str, Entry] = {}
+        self._linked: set[str] = set()
+        self._secret = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Follow the directory from now on, on the running loop."""
+        self._spawn(self._follow())
+
+    async def close(self) -> None:
+        """Hang up everywhere."""
+        for task in list(self._tasks):
+            task.cancel()
+        for replicas in self._models.values():
+            for name in list(replicas.loads):
+                link = replicas.drop(name)
+                if link is not None:
+                    link.close()
+
+    async def _follow(self) -> None:
+        revision = -1
+        while True:
+            try:
+                revision, self._secret, entries = await self._watch(revision, _WATCH_SECONDS)
+            except Exception:  # noqa: BLE001 — the directory's process is being remade; what we have still works
+                revision = -1
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self._reconcile(entries)
+
+    def _reconcile(self, entries: tuple[Entry, ...]) -> None:
+        self._entries = {entry.replica: entry for entry in entries if entry.model in self._models}
+        for replicas in self._models.values():
+            for name in [name for name in replicas.loads if name not in self._entries]:
+                replicas.drop(name)  # it closes by itself once its streams have ended
+        for name, entry in self._entries.items():
+            if name not in self._linked:
+                self._linked.add(name)
+                self._spawn(self._keep(entry))
+
+    async def _keep(self, entry: Entry) -> None:
+        """Be connected to one replica until the directory forgets it."""
+        replicas = self._models[entry.model]
+        try:
+            while entry.replica in self._entries:
+                gone = asyncio.Event()
+                try:
+                    link = await Link.connect(entry.replica, entry.host, entry.port, self._secret, gone.set)
+                except OSError:
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                replicas.adopt(entry.replica, link, entry.context_tokens)
+                await gone.wait()
+                replicas.drop(entry.replica)
+                await asyncio.sleep(_RETRY_SECONDS)
+        finally:
+            self._linked.discard(entry.replica)
+
+    def _spawn(self, work: "Awaitable[None]") -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _choose(links: Mapping[str, Link]) -> str:
+    candidates = [
+        Candidate(name, max(link.outstanding, link.load.running + link.load.waiting), link.load.kv_used)
+        for name, link in links.items()
+    ]
+    return pick(candidates, secrets.randbits(32))
+
+
+async def _accepted(stream: LinkStream) -> None:
+    try:
+        await stream.accepted()
+    except asyncio.CancelledError:
+        stream.cancel()
+        raise

@@ -1,0 +1,121 @@
+"""Settings in, a Serve application out: the gateway in front, one deployment of gangs for each model.
+
+`strata up`, `strata deploy`, `serve run pipelines.app:build` and a Serve config's `import_path` all come through
+`build`.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+
+from actors.directory import Directory, Entry
+from actors.engine.tokens import Tokenizer
+from actors.replica import Replica
+from actors.replicas import Replicas, Roster
+from actors.settings import ModelSettings
+from cluster.security.keys import KeyRing
+from pipelines.chat import Served
+from pipelines.gateway import app as gateway
+from pipelines.settings import Settings
+
+NAMESPACE = "strata"
+DIRECTORY = "directory"
+_MANY = 100_000  # Serve's own limit stays out of the way: the engine's queue decides who is refused
+
+
+class Gateway:
+    """One gateway replica: the ASGI app and its links to every model's replicas."""
+
+    async def __init__(self, settings: Settings, *models: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        """`models` are handles that nobody calls: they make Serve deploy the models with the gateway."""
+        clients = {model.name: Replicas(model.name) for model in settings.models}
+        self._roster = Roster(clients, watch)
+        self._roster.start()
+        created = int(time.time())
+        served = {
+            model.name: Served(model.name, clients[model.name], Tokenizer.from_folder(Path(model.path)), created)
+            for model in settings.models
+        }
+        self._app = gateway.create(served, KeyRing(settings.cluster.keys_file), settings.gateway)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._app
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_roster"):
+            await self._roster.close()
+
+
+async def watch(revision: int, seconds: float) -> tuple[int, str, tuple[Entry, ...]]:
+    """The directory's next state, from whichever process it lives in now."""
+    state: tuple[int, str, tuple[Entry, ...]] = await directory().watch.remote(revision, seconds)
+    return state
+
+
+def directory() -> Any:
+    """The handle of the directory's actor, which is made if need be."""
+    remote = ray.remote(Directory)
+    return remote.options(
+        name=DIRECTORY,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=0,
+        max_restarts=-1,
+        max_concurrency=1000,
+    ).remote()
+
+
+def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Application:
+    """The application that `settings` (or the plain mapping of a Serve config's `args`) describes.
+
+    Raises SettingsInvalid or ModelInvalid before anything is deployed. A Ray cluster must be joined already.
+    """
+    settled = settings if isinstance(settings, Settings) else Settings.of(settings or {})
+    directory()
+    models = [_model(model, settled) for model in settled.models]
+    front = serve.deployment(serve.ingress()(Gateway)).options(
+        name="gateway",
+        num_replicas=1,
+        max_ongoing_requests=_MANY,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=settled.cluster.drain_seconds,
+    )
+    return front.bind(settled, *models)
+
+
+def _model(model: ModelSettings, settings: Settings) -> serve.Application:
+    device = _device(model)
+    bundle: dict[str, float] = {"CPU": model.shard_cpus}
+    if device == "cuda":
+        bundle["GPU"] = 1
+    return (
+        serve.deployment(Replica)
+        .options(
+            name=deployment_name(model.name),
+            num_replicas=model.replicas,
+            max_ongoing_requests=_MANY,
+            ray_actor_options={"num_cpus": 0},
+            placement_group_bundles=[bundle] * model.tensor_parallel_size,
+            placement_group_strategy="STRICT_PACK",
+            health_check_period_s=1.0,
+            health_check_timeout_s=10.0,
+            graceful_shutdown_timeout_s=settings.cluster.drain_seconds + 10,
+        )
+        .bind(model, device, DIRECTORY)
+    )
+
+
+def deployment_name(model: str) -> str:
+    """A model's deployment as Serve's status shows it: Serve takes no slash."""
+    return "model-" + model.replace("/", "--")
+
+
+def _device(model: ModelSettings) -> str:
+    if model.device != "auto":
+        return model.device
+    return "cuda" if ray.cluster_resources().get("GPU", 0) >= model.tensor_parallel_size else "cpu"
