@@ -59,10 +59,24 @@ def _nucleus(scaled: Logits, head: Logits, floor: Floats, top_p: Floats, mass: F
     found = np.where(top_p < 1.0, head[np.arange(len(head)), np.minimum(ends, ahead - 1)], -np.inf)
     if ahead < scaled.shape[1]:
         for row in np.flatnonzero((top_p < 1.0) & (ends == ahead)):
-            values = -np.sort(-scaled[row])
-            end = int(_reaches(values[None], floor[row : row + 1], needed[row : row + 1])[0])
-            found[row] = values[min(end, len(values) - 1)]
+            found[row] = _select(scaled[row][scaled[row] >= floor[row]], float(needed[row]))
     return found
+
+
+def _select(values: Logits, needed: float) -> float:
+    """The value at which the running sum of weights, largest first, reaches `needed`: quickselect by mass."""
+    passed = 0.0
+    while len(values) > HEAD:
+        middle = len(values) // 2
+        split = np.partition(values, middle)
+        upper = float(np.exp(split[middle:]).sum(dtype=np.float64))
+        if passed + upper >= needed:
+            values = split[middle:]
+        else:
+            passed, values = passed + upper, split[:middle]
+    values = -np.sort(-values)
+    end = int((passed + np.exp(values, dtype=np.float64).cumsum() < needed).sum())
+    return float(values[min(end, len(values) - 1)])
 
 
 def _reaches(values: Logits, floor: Floats, needed: Floats) -> Rows:

@@ -14,7 +14,7 @@ def logprobs(logits: npt.NDArray[np.float32], tokens: Sequence[int], tops: Seque
     """For each row of `logits` [rows, vocab] (no NaN, some finite maximum) its token's and its `tops` likeliest."""
     with np.errstate(over="ignore"):  # what overflows to -inf has no weight anyway
         scaled = logits - logits.max(axis=1, keepdims=True)
-    sums = np.log(np.exp(scaled, dtype=np.float64).sum(axis=1)).tolist()
+    sums = np.log(np.exp(scaled).sum(axis=1, dtype=np.float64)).tolist()
     found = []
     for values, total, token, top in zip(scaled, sums, tokens, tops, strict=True):
         likeliest = _likeliest(values, top)
