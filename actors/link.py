@@ -18,6 +18,7 @@ from cluster import errors
 from cluster.errors import ReplicaLost, StrataError
 
 _HELLO_BYTES = 256
+_CLOSE_SECONDS = 5.0
 _SLOW_READER_BYTES = 32 << 20  # a gateway that lets this much pile up is gone for all purposes
 
 
@@ -34,7 +35,8 @@ class LinkServer:
     def start(self, engine: EngineThread) -> None:
         """Listen on a free port, which `port` then names."""
         self._engine = engine
-        threading.Thread(target=self._loop.run_forever, name="link", daemon=True).start()
+        self._serving = threading.Thread(target=self._run, name="link", daemon=True)
+        self._serving.start()
         listening = asyncio.run_coroutine_threadsafe(self._listen(), self._loop)
         self.port = listening.result(10)
 
@@ -45,17 +47,27 @@ class LinkServer:
 
     def close(self) -> None:
         """Send what is left, then hang up."""
-        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(_CLOSE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._serving.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
 
     async def _listen(self) -> int:
-        server = await self._loop.create_server(lambda: _LeaderEnd(self), self._host, 0)
-        port: int = server.sockets[0].getsockname()[1]
+        self._listener = await self._loop.create_server(lambda: _LeaderEnd(self), self._host, 0)
+        port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
     async def _hang_up(self) -> None:
+        self._listener.close()
         for link in list(self._links):
             link.transport.close()
+        async with asyncio.timeout(_CLOSE_SECONDS / 2):
+            await self._listener.wait_closed()
+        while self._links:
+            await asyncio.sleep(0)
 
     def _send(self, deltas: Mapping[Hashable, list[Delta]], load: Load) -> None:
         for link in list(self._links):

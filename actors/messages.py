@@ -5,7 +5,6 @@ Between gateway and leader travel `Submit`, `Cancel` and one `Frame` per engine 
 a `Result`. Nothing here is ever pickled from outside.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -49,8 +48,8 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
-        object.__setattr__(self, "stop", tuple(stop or ()))
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids or ()))
+        object.__setattr__(self, "stop", _listed("stop", stop, MAX_STOP_STRINGS))
+        object.__setattr__(self, "stop_token_ids", _listed("stop_token_ids", self.stop_token_ids, MAX_LOGIT_BIAS))
         _whole("n", self.n, 1, MAX_CHOICES)
         _number("temperature", self.temperature, 0.0, 100.0)
         _number("top_p", self.top_p, 0.0, 1.0, open_low=True)
@@ -63,23 +62,26 @@ class SamplingParams:
         _optional_whole("max_tokens", self.max_tokens, 1, 2**31 - 1)
         _whole("min_tokens", self.min_tokens, 0, 2**31 - 1)
         _optional_whole("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        _flag("include_stop_str_in_output", self.include_stop_str_in_output)
+        _flag("ignore_eos", self.ignore_eos)
+        _flag("skip_special_tokens", self.skip_special_tokens)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidRequest("min_tokens", self.min_tokens, f"at most max_tokens ({self.max_tokens})")
         self._check_stops()
         self._check_bias()
 
     def _check_stops(self) -> None:
-        if len(self.stops) > MAX_STOP_STRINGS:
-            raise InvalidRequest("stop", f"{len(self.stops)} strings", f"give at most {MAX_STOP_STRINGS}")
         for text in self.stops:
             if not isinstance(text, str) or not 0 < len(text) <= MAX_STOP_CHARACTERS:
                 raise InvalidRequest("stop", text, f"each is a text of 1 to {MAX_STOP_CHARACTERS} characters")
-        if len(self.stop_ids) > MAX_LOGIT_BIAS:
-            raise InvalidRequest("stop_token_ids", f"{len(self.stop_ids)} ids", f"at most {MAX_LOGIT_BIAS}")
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise InvalidRequest("stop", text, "send text without lone surrogates")
         for token in self.stop_ids:
             _whole("stop_token_ids", token, 0, 2**31 - 1)
 
     def _check_bias(self) -> None:
+        if not isinstance(self.logit_bias, dict):
+            raise InvalidRequest("logit_bias", self.logit_bias, "it is an object of token ids and numbers")
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
             raise InvalidRequest("logit_bias", f"{len(self.logit_bias)} entries", f"give at most {MAX_LOGIT_BIAS}")
         for token, bias in self.logit_bias.items():
@@ -211,9 +213,10 @@ class ShardFacts:
 
 
 def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidRequest(name, value, f"it is a number from {low:g} to {high:g}")
-    if not (low < value if open_low else low <= value) or value > high:
+    # Compared, never converted: NaN fails every comparison, and an integer may be too large for a float.
+    if not ((low < value if open_low else low <= value) and value <= high):
         raise InvalidRequest(name, value, f"it is {'above' if open_low else 'at least'} {low:g} and at most {high:g}")
 
 
@@ -225,3 +228,19 @@ def _whole(name: str, value: Any, low: int, high: int) -> None:
 def _optional_whole(name: str, value: Any, low: int, high: int) -> None:
     if value is not None:
         _whole(name, value, low, high)
+
+
+def _flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InvalidRequest(name, value, "it is true or false")
+
+
+def _listed(name: str, value: Any, most: int) -> tuple[Any, ...]:
+    """`value` as a tuple; its length is looked at before it is read."""
+    if value is None:
+        return ()
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+        raise InvalidRequest(name, value, "it is a list")
+    if len(value) > most:
+        raise InvalidRequest(name, f"a list of {len(value)}", f"give at most {most}")
+    return tuple(value)

@@ -215,7 +215,10 @@ class DeadlineExceeded(StrataError):
 
 def shorten(value: Any, limit: int = 120) -> str:
     """`value` as text that is safe to show: one line, at most `limit` characters."""
-    text = value if isinstance(value, str) else repr(value)[: 4 * limit]
+    try:
+        text = value if isinstance(value, str) else repr(value)[: 4 * limit]
+    except Exception:  # noqa: BLE001 (any value, any repr; Python will not print an integer of 5,000 digits)
+        text = f"<{type(value).__name__} that cannot be printed>"
     text = (
         text[: 4 * limit].encode("unicode_escape", "backslashreplace").decode("ascii")
         if not text.isprintable()

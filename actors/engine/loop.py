@@ -119,10 +119,13 @@ class Engine:
         now = self._clock()
         sampled = [work.sequence for work in step.works if work.samples]
         logprobs = result.logprobs or [None] * len(sampled)
-        return expired + [
-            (sequence.key, self._grow(sequence, token, logprob, now))
-            for sequence, token, logprob in zip(sampled, result.tokens, logprobs, strict=True)
-        ]
+        grown = expired
+        for index, (sequence, token) in enumerate(zip(sampled, result.tokens, strict=True)):
+            if index in result.faulty:
+                grown.append(self._ended(sequence, StrataError("the model's logits are no numbers (NaN or -inf)")))
+            else:
+                grown.append((sequence.key, self._grow(sequence, token, logprobs[index], now)))
+        return grown
 
     def drain(self, error: StrataError) -> list[tuple[int, Delta]]:
         """End every sequence with `error`: the gang is gone or the replica is closing."""

@@ -78,6 +78,7 @@ class Result:
     forward_seconds: float = 0.0
     sample_seconds: float = 0.0
     fault: str | None = None
+    faulty: tuple[int, ...] = ()  # indexes into `tokens` whose logits were no numbers
 
     def pack(self) -> bytes:
         """The wire form."""
@@ -86,16 +87,16 @@ class Result:
             logprobs = [p and (p.token, p.logprob, p.top) for p in self.logprobs]
         tokens = np.asarray(self.tokens, INT32).tobytes()
         packed: bytes = msgpack.packb(
-            (self.number, tokens, logprobs, self.forward_seconds, self.sample_seconds, self.fault)
+            (self.number, tokens, logprobs, self.forward_seconds, self.sample_seconds, self.fault, self.faulty)
         )
         return packed
 
     @classmethod
     def unpack(cls, wire: bytes | memoryview) -> "Result":
         """Undo `pack`."""
-        number, tokens, logprobs, forward, sample, fault = msgpack.unpackb(wire, use_list=False)
+        number, tokens, logprobs, *rest = msgpack.unpackb(wire, use_list=False)
         made = None if logprobs is None else [p and TokenLogprob(*p) for p in logprobs]
-        return cls(number, np.frombuffer(tokens, INT32).tolist(), made, forward, sample, fault)
+        return cls(number, np.frombuffer(tokens, INT32).tolist(), made, *rest)
 
 
 _DEFAULTS = asdict(SamplingParams())

@@ -50,7 +50,14 @@ class Runner:
             return Result(plan.number, [], None, computed - begun)
         sampled = self._sampler.sample(logits, plan.slots[plan.samples].tolist())
         logprobs = sampled.logprobs if any(p is not None for p in sampled.logprobs) else None
-        return Result(plan.number, sampled.tokens, logprobs, computed - begun, time.perf_counter() - computed)
+        return Result(
+            plan.number,
+            sampled.tokens,
+            logprobs,
+            computed - begun,
+            time.perf_counter() - computed,
+            faulty=sampled.faulty,
+        )
 
     def _mirror(self, plan: Plan) -> None:
         for slot in plan.leaves:

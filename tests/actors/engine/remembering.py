@@ -12,8 +12,8 @@ from actors.engine.sampler import Sampler
 from actors.models.batch import Batch
 from actors.settings import Limits
 
-VOCAB = 97
-END = 96
+VOCAB = 211
+END = VOCAB - 1
 
 
 def next_token(tokens: Sequence[int]) -> int:
@@ -36,7 +36,7 @@ class Remembering:
     """The paged cache holds the tokens themselves."""
 
     vocab_size = VOCAB
-    context_tokens = 512
+    context_tokens = 100_000
     kv_bytes_per_token = 8
 
     def allocate(self, blocks: int, block_tokens: int) -> None:
@@ -54,7 +54,7 @@ class Remembering:
             homes = tables[index, places // batch.block_tokens] * batch.block_tokens + places % batch.block_tokens
             seen = self.cache[homes]
             assert (seen >= 0).all(), "a key is read that was never written"
-            logits[out, next_token(seen.tolist())] = 10.0
+            logits[out, next_token(seen.tolist())] = 4.0
         return logits
 
 

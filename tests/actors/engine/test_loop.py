@@ -1,6 +1,7 @@
 """The engine over a model that notices every wrong block: batching, chunks, reuse, put-backs, cancels, refusals."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +35,7 @@ def run(made: Engine, limit: int = 10_000) -> dict[int, tuple[list[int], Delta]]
 
 
 def prompt_of(seed: int, length: int) -> list[int]:
-    return random.Random(seed).choices(range(96), k=length)
+    return random.Random(seed).choices(range(200), k=length)
 
 
 def test_one_sequence_continues_by_the_rule() -> None:
@@ -53,7 +54,7 @@ def test_one_sequence_continues_by_the_rule() -> None:
 )
 def test_any_mix_in_a_cache_too_small_for_all(wanted: list[tuple[int, int, int]], blocks: int, size: int) -> None:
     """Sequences arrive while others run, share prefixes, are put back; each still continues by the rule."""
-    made, _ = engine(blocks=max(blocks, 80 // size + 1), block_tokens=size)
+    made, _ = engine(blocks=max(blocks, 100 // size + 1), block_tokens=size)
     expected: dict[int, list[int]] = {}
     tokens: dict[int, list[int]] = {}
     for length, count, family in wanted:
@@ -141,7 +142,7 @@ def test_what_can_never_fit_is_refused_and_the_rest_runs() -> None:
     with pytest.raises(InvalidRequest, match="prompt"):
         made.add(submit([], 2))
     with pytest.raises(InvalidRequest, match="vocabulary"):
-        made.add(submit([97], 2))
+        made.add(submit([211], 2))
     with pytest.raises(InvalidRequest, match="vocabulary"):
         made.add(submit([-1], 2))
     key = made.add(submit([1] * 14, 2))
@@ -224,6 +225,18 @@ def test_a_fault_ends_its_step_and_the_engine_goes_on() -> None:
     executor.execute = whole  # type: ignore[method-assign]
     after = made.add(submit([1, 2, 3], 4))
     assert run(made)[after][0] == continuation([1, 2, 3], 4)
+
+
+def test_a_model_that_computes_no_numbers_is_an_error_not_an_end() -> None:
+    made, executor = engine()
+    broken, sound = made.add(submit([1, 2], 4)), made.add(submit([3, 4], 4))
+    whole = executor.execute
+    executor.execute = lambda plan: replace(whole(plan), faulty=(0,))  # type: ignore[method-assign]
+    deltas = dict(made.step())
+    assert deltas[broken].error is not None
+    assert "no numbers" in deltas[broken].error[1][0]
+    executor.execute = whole  # type: ignore[method-assign]
+    assert deltas[sound].tokens + tuple(run(made)[sound][0]) == tuple(continuation([3, 4], 4))
 
 
 def test_the_rule_itself() -> None:

@@ -1,0 +1,211 @@
+"""The offline entry: a folder in, completions out, in the shape that vLLM users know. No Ray.
+
+`tensor_parallel_size=1` computes in this process; more ranks are processes of their own on this machine.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from actors.engine.loop import Engine, Executor, Facts
+from actors.engine.output import CompletionOutput, RequestOutput
+from actors.engine.runner import Runner
+from actors.engine.sampler import Sampler
+from actors.engine.tokens import Detokenizer, Tokenizer
+from actors.gang import Gang, kv_blocks
+from actors.local import Processes
+from actors.messages import Assignment, Delta, SamplingParams, ShardFacts, Submit
+from actors.models import load
+from actors.settings import Limits
+from actors.shard import free_bytes
+from cluster.errors import ExtraMissing, InvalidRequest, StrataError
+
+Prompt = str | Sequence[int] | Mapping[str, Any]
+
+
+class LLM:
+    """One model, ready to generate.
+
+    model: a Hugging Face folder. dtype: "auto", "bfloat16", "float16" or "float32". max_model_len: prompt plus
+    answer; default what the model was made for. max_num_batched_tokens: computed in one step at the most.
+    Raises ModelInvalid or ArchitectureUnsupported for a folder that cannot be served.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        tensor_parallel_size: int = 1,
+        dtype: str = "auto",
+        quantization: str | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 64,
+        max_num_batched_tokens: int = 2048,
+        block_size: int = 16,
+        kv_cache_tokens: int | None = None,
+        device: str = "auto",
+        seed: int | None = None,
+    ) -> None:
+        if quantization is not None:
+            raise ExtraMissing(f"quantization={quantization!r}", "quantization")
+        limits = Limits(
+            context_tokens=max_model_len,
+            running_sequences=max_num_seqs,
+            queued_sequences=2**31,
+            step_tokens=max(max_num_batched_tokens, max_num_seqs),
+            block_tokens=block_size,
+            kv_cache_tokens=kv_cache_tokens,
+        )
+        self._seed = secrets.randbits(63) if seed is None else seed
+        self._seeded = 0
+        self.tokenizer = Tokenizer.from_folder(Path(model))
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        assignment = Assignment(
+            model=Path(model).name, path=str(model), dtype=dtype, rank=0, ranks=tensor_parallel_size, device=chosen,
+            cpus=max(1, torch.get_num_threads() // tensor_parallel_size), limits=limits,
+        )  # fmt: skip
+        self._gang: Gang | None = None
+        ends = self.tokenizer.end_tokens
+        if tensor_parallel_size == 1:
+            executor, facts = _alone(assignment, ends)
+        else:
+            self._gang = Gang(assignment, Processes(assignment, tensor_parallel_size), ends)
+            gang = self._gang
+            executor = gang
+            facts = Facts(assignment.model, gang.vocab_size, gang.context_tokens, gang.blocks, ends)
+        self.engine = Engine(executor, facts, limits)
+
+    def generate(
+        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> list[RequestOutput]:
+        """Complete each prompt (text, token ids, or {"prompt": ...} / {"prompt_token_ids": ...}); same order out.
+
+        Raises InvalidRequest or ContextTooLong before anything is computed, StrataError where the engine failed.
+        """
+        listed = _listed(prompts)
+        wanted = [params or SamplingParams()] * len(listed) if not isinstance(params, Sequence) else list(params)
+        if len(wanted) != len(listed):
+            raise InvalidRequest("params", f"{len(wanted)} of them", f"one for all or one for each of {len(listed)}")
+        requests = [self._request(index, prompt) for index, prompt in enumerate(listed)]
+        return self._run(requests, wanted)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        params: SamplingParams | None = None,
+    ) -> list[RequestOutput]:
+        """Answer one conversation, or each of many, by the model's chat template."""
+        many: Any = messages if messages and not isinstance(messages[0], Mapping) else [messages]
+        return self.generate([self.tokenizer.chat(list(one)) for one in many], params)
+
+    def close(self) -> None:
+        """End the ranks; harmless when called twice."""
+        if self._gang is not None:
+            self._gang.close()
+            self._gang = None
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _request(self, index: int, prompt: Prompt) -> RequestOutput:
+        if isinstance(prompt, Mapping):
+            ids = prompt.get("prompt_token_ids")
+            prompt = ids if ids is not None else prompt.get("prompt", "")
+        if isinstance(prompt, str):
+            return RequestOutput(str(index), prompt, list(self.tokenizer.encode(prompt)), [])
+        return RequestOutput(str(index), None, [int(token) for token in prompt], [])
+
+    def _run(self, requests: list[RequestOutput], params: list[SamplingParams]) -> list[RequestOutput]:
+        live: dict[int, _Choice] = {}
+        try:
+            for request, wanted in zip(requests, params, strict=True):
+                seed = self._next_seed() if wanted.seed is None else wanted.seed
+                for index in range(wanted.n):
+                    submit = Submit(0, tuple(request.prompt_token_ids), wanted, seed, choice=index)
+                    choice = _Choice(request, CompletionOutput(index, ""), Detokenizer(self.tokenizer, wanted, continues=True), wanted)
+                    request.outputs.append(choice.output)
+                    live[self.engine.add(submit)] = choice
+            while live:
+                for key, delta in self.engine.step():
+                    if live[key].take(delta):
+                        self.engine.cancel(key)
+                        del live[key]
+        finally:
+            for key in live:
+                self.engine.cancel(key)
+        return requests
+
+    def _next_seed(self) -> int:
+        self._seeded += 1
+        return (self._seed + self._seeded * 0x9E3779B97F4A7C15) % 2**63  # the golden ratio: far apart, never equal
+
+
+class _Choice:
+    """One sequence's deltas becoming its output."""
+
+    def __init__(
+        self, request: RequestOutput, output: CompletionOutput, detokenizer: Detokenizer, params: SamplingParams
+    ) -> None:
+        self._request, self.output, self._detokenizer, self._params = request, output, detokenizer, params
+
+    def take(self, delta: Delta) -> bool:
+        """Whether the sequence is over."""
+        if delta.error is not None:
+            raise StrataError(f"{delta.error[0]}: {' '.join(map(str, delta.error[1]))}")
+        output, request = self.output, self._request
+        request.num_cached_tokens = max(request.num_cached_tokens, delta.cached_tokens)
+        output.token_ids += delta.tokens
+        if self._params.logprobs is not None:
+            output.logprobs = [*(output.logprobs or []), *delta.logprobs]
+        piece = self._detokenizer.push(delta.tokens, ended=delta.finish == "stop")
+        output.text += piece.text
+        if piece.stopped:
+            output.finish_reason, output.stop_reason = "stop", piece.stop
+            return True
+        if delta.finish is None:
+            return False
+        output.text += self._detokenizer.flush().text
+        output.finish_reason = delta.finish
+        if delta.finish == "stop" and delta.tokens[-1] in self._params.stop_ids:
+            output.stop_reason = delta.tokens[-1]
+        return True
+
+
+class _InProcess:
+    """An executor without processes."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.execute: Any = runner.execute
+
+
+def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Facts]:
+    limits, device = assignment.limits, assignment.device
+    model = load(assignment.path, dtype=assignment.dtype, device=device)
+    shard = ShardFacts(
+        0, 0, model.vocab_size, model.context_tokens, model.kv_bytes_per_token, free_bytes(device), (), 0.0, 0
+    )
+    context = min(model.context_tokens, limits.context_tokens or model.context_tokens)
+    blocks = kv_blocks(assignment, [shard], context)
+    model.allocate(blocks, limits.block_tokens)
+    runner = Runner(
+        model,
+        Sampler(model.vocab_size, limits.running_sequences, ends),
+        slots=limits.running_sequences,
+        context_tokens=context,
+        block_tokens=limits.block_tokens,
+        device=device,
+    )
+    return _InProcess(runner), Facts(assignment.model, model.vocab_size, context, blocks, ends)
+
+
+def _listed(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str | Mapping) or (prompts and isinstance(prompts[0], int)):
+        return [prompts]  # type: ignore[list-item]
+    return list(prompts)  # type: ignore[arg-type]

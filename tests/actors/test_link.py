@@ -1,0 +1,186 @@
+"""The real client: engine thread, link over a socket, directory and roster, without Ray."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from actors.directory import Directory, Entry
+from actors.engine.thread import EngineThread
+from actors.link import Link, LinkServer, revived
+from actors.messages import SamplingParams
+from actors.replicas import Replicas, Roster
+from cluster.errors import NotReady, Overloaded, ReplicaLost, StrataError, Unavailable
+from tests.actors.engine.remembering import continuation, engine
+from tests.contracts.client import PROMPT, ClientContract, collect, greedy, still, tokens
+
+MODEL = "remembering"
+
+
+@dataclass
+class Leader:
+    """One replica's engine and its listening end."""
+
+    thread: EngineThread
+    server: LinkServer
+    entry: Entry
+
+    def close(self) -> None:
+        self.thread.close()
+        self.server.close()
+
+
+async def lead(directory: Directory, name: str, blocks: int = 25_000, **limits: int) -> Leader:
+    made, _ = engine(blocks=blocks, **limits)
+    server = LinkServer("127.0.0.1", await directory.secret())
+    thread = EngineThread(made, server.publish, lambda error: None)
+    thread.start()
+    server.start(thread)
+    entry = Entry(MODEL, name, "127.0.0.1", server.port, "node", made.capacity, blocks * 4, 0, (), (), 0.0)
+    await directory.announce(entry)
+    return Leader(thread, server, entry)
+
+
+async def until_ready(client: Replicas, count: int = 1) -> None:
+    async with asyncio.timeout(20):
+        while len(client.loads) < count:
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def directory() -> Directory:
+    return Directory()
+
+
+@pytest.fixture
+async def client(directory: Directory) -> AsyncIterator[Replicas]:
+    leader = await lead(directory, "one")
+    replicas = Replicas(MODEL)
+    roster = Roster({MODEL: replicas}, directory.watch)
+    roster.start()
+    await until_ready(replicas)
+    yield replicas
+    await roster.close()
+    leader.close()
+
+
+class TestOverALink(ClientContract):
+    """The contract that the gateway relies on."""
+
+
+async def test_tokens_are_the_engine_s_own(client: Replicas) -> None:
+    assert tokens(await collect(await client.submit(PROMPT, greedy(), seed=1))) == continuation(PROMPT, 8)
+
+
+async def test_without_a_replica_it_is_unavailable(directory: Directory) -> None:
+    replicas = Replicas(MODEL)
+    assert not replicas.ready
+    with pytest.raises(NotReady):
+        _ = replicas.context_tokens
+    with pytest.raises(Unavailable, match="none of its replicas"):
+        await replicas.submit(PROMPT, greedy(), seed=1)
+
+
+async def test_a_full_replica_refuses_and_another_takes_it(directory: Directory) -> None:
+    leaders = [await lead(directory, name, running_sequences=1, queued_sequences=0) for name in ("one", "two")]
+    replicas = Replicas(MODEL)
+    roster = Roster({MODEL: replicas}, directory.watch)
+    roster.start()
+    await until_ready(replicas, 2)
+    endless = SamplingParams(temperature=0.0, max_tokens=90_000, ignore_eos=True)
+    first, second = [await replicas.submit(PROMPT, endless, seed=1) for _ in range(2)]
+    with pytest.raises(Overloaded):
+        await replicas.submit(PROMPT, endless, seed=1)
+    first.cancel()
+    second.cancel()
+    await still(replicas)
+    await roster.close()
+    for leader in leaders:
+        leader.close()
+
+
+async def test_a_leader_that_goes_ends_its_streams_with_a_retryable_error(directory: Directory) -> None:
+    leader = await lead(directory, "one")
+    replicas = Replicas(MODEL)
+    roster = Roster({MODEL: replicas}, directory.watch)
+    roster.start()
+    await until_ready(replicas)
+    stream = await replicas.submit(PROMPT, SamplingParams(max_tokens=90_000, ignore_eos=True), seed=1)
+    await anext(aiter(stream))
+    leader.close()
+    with pytest.raises(Unavailable) as caught:
+        await collect(stream)
+    assert caught.value.retryable
+    async with asyncio.timeout(20):
+        while replicas.ready:
+            await asyncio.sleep(0.005)
+    again = await lead(directory, "two")
+    await until_ready(replicas)
+    assert tokens(await collect(await replicas.submit(PROMPT, greedy(), seed=1))) == continuation(PROMPT, 8)
+    await roster.close()
+    again.close()
+
+
+async def test_a_gateway_that_goes_takes_its_sequences_along(directory: Directory) -> None:
+    leader = await lead(directory, "one")
+    link = await Link.connect("one", "127.0.0.1", leader.server.port, await directory.secret(), lambda: None)
+    watcher = await Link.connect("one", "127.0.0.1", leader.server.port, await directory.secret(), lambda: None)
+    stream = link.submit(PROMPT, SamplingParams(max_tokens=90_000, ignore_eos=True), seed=1)
+    await stream.accepted()
+    link.close()
+    probe = watcher.submit((1,), greedy(max_tokens=1), seed=1)
+    await collect(probe)
+    async with asyncio.timeout(20):
+        while watcher.load.running or watcher.load.kv_used:
+            await asyncio.sleep(0.005)
+    leader.close()
+
+
+async def test_a_stranger_is_cut_off(directory: Directory) -> None:
+    leader = await lead(directory, "one")
+    for hello in ("wrong", "", "x" * 100_000):
+        gone = asyncio.Event()
+        link = await Link.connect("one", "127.0.0.1", leader.server.port, hello, gone.set)
+        async with asyncio.timeout(20):
+            await gone.wait()
+        with pytest.raises(ReplicaLost):
+            link.submit(PROMPT, greedy(), seed=1)
+    leader.close()
+
+
+async def test_garbage_on_the_link_closes_it_and_harms_nobody(directory: Directory) -> None:
+    leader = await lead(directory, "one")
+    secret = await directory.secret()
+    for garbage in (b"\x01\x00\x00\x00\xc1", b"\xff\xff\xff\xff", b"\x02\x00\x00\x00\x92\x00"):
+        gone = asyncio.Event()
+        link = await Link.connect("one", "127.0.0.1", leader.server.port, secret, gone.set)
+        link.transport.write(garbage)
+        async with asyncio.timeout(20):
+            await gone.wait()
+    link = await Link.connect("one", "127.0.0.1", leader.server.port, secret, lambda: None)
+    stream = link.submit(PROMPT, greedy(), seed=1)
+    await stream.accepted()
+    assert tokens(await collect(stream)) == continuation(PROMPT, 8)
+    leader.close()
+
+
+async def test_the_silent_are_dropped_from_the_directory() -> None:
+    now = [0.0]
+    directory = Directory(lambda: now[0])
+    entry = Entry(MODEL, "one", "h", 1, "n", 1, 1, 0, (), (), 0.0)
+    await directory.announce(entry)
+    revision, _, entries = await directory.watch(-1, 1.0)
+    assert entries == (entry,)
+    now[0] = 11.0
+    assert await directory.entries() == ()
+    later, _, entries = await directory.watch(revision, 1.0)
+    assert entries == ()
+    assert later > revision
+
+
+def test_only_our_own_errors_come_to_life() -> None:
+    assert isinstance(revived("ReplicaLost", ("a", "b")), ReplicaLost)
+    assert type(revived("SystemExit", (1,))) is StrataError
+    assert type(revived("shorten", ("x",))) is StrataError
+    assert type(revived("ReplicaLost", ())) is StrataError
