@@ -8,9 +8,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from actors.engine.tokens import Detokenizer, Tokenizer
-
 from actors.client import Client, Stream
+from actors.engine.tokens import Detokenizer, Tokenizer
 from actors.messages import Delta, SamplingParams, TokenLogprob
 from cluster.errors import ContextTooLong, Unavailable
 
@@ -185,6 +184,8 @@ async def merge(voices: list[Voice]) -> AsyncGenerator[list[Heard]]:
     async def listen(voice: Voice) -> None:
         async for delta in voice.stream:
             arrived.put_nowait((voice, delta))
+            if delta.finish:
+                return
 
     def follow(voice: Voice) -> asyncio.Task[None]:
         task = asyncio.create_task(listen(voice))

@@ -30,6 +30,7 @@ class Exchange:
     tail: str = ""  # what a route's last segment holds
     principal: Principal = NOBODY
     status: int = 0
+    body_read: bool = False
     model: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ Knows bytes. Knows nothing of what they mean.
 
 import asyncio
 
-from pipelines.gateway.asgi import Receive, Scope, header
+from pipelines.gateway.asgi import Receive, Scope, exchange, header
 from pipelines.gateway.failures import BadHeaders, BodyTooLarge, BodyTooSlow, MediaUnsupported
 from pipelines.gateway.settings import GatewaySettings
 
@@ -33,9 +33,11 @@ async def read_body(scope: Scope, receive: Receive, settings: GatewaySettings) -
     check_media(scope, settings.body_bytes)
     try:
         async with asyncio.timeout(settings.body_seconds):
-            return await gather(receive, settings.body_bytes)
+            body = await gather(receive, settings.body_bytes)
     except TimeoutError:
         raise BodyTooSlow(f"The request body did not arrive within {settings.body_seconds:g} s.") from None
+    exchange(scope).body_read = True
+    return body
 
 
 async def gather(receive: Receive, limit: int) -> bytes:
@@ -52,3 +54,26 @@ async def gather(receive: Receive, limit: int) -> bytes:
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+async def drain(scope: Scope, receive: Receive, limit: int, seconds: float) -> bool:
+    """Throw away the body of a request that is refused, within bounds. Whether all of it came.
+
+    A client that still sends does not read: closing on it loses the answer (a reset overtakes it). One that
+    waits for `100 Continue` has not begun.
+    """
+    if exchange(scope).body_read or not any(header(scope, name) for name in (b"content-length", b"transfer-encoding")):
+        return True
+    if header(scope, b"expect"):
+        return False
+    try:
+        async with asyncio.timeout(seconds):
+            size = 0
+            while size <= limit:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return True
+    except TimeoutError:
+        pass
+    return False

@@ -103,8 +103,6 @@ CODES: tuple[tuple[type[StrataError], str], ...] = (
     (MediaUnsupported, "unsupported_media_type"),
     (HeadersTooLarge, "headers_too_large"),
 )
-# The rest of an unread body cannot be told from the next request, so the connection goes too.
-CLOSES = (BadHeaders, BodyTooSlow, BodyTooLarge, MediaUnsupported, HeadersTooLarge)
 UNEXPECTED = {
     "error": {"message": "An unexpected error.", "type": "server_error", "param": None, "code": "internal_error"}
 }
@@ -153,8 +151,6 @@ def headers_of(error: Exception) -> list[tuple[bytes, bytes]]:
         headers.append((b"www-authenticate", b'Bearer realm="strata"'))
     elif isinstance(known, MethodNotAllowed):
         headers.append((b"allow", ", ".join(known.allowed).encode()))
-    if isinstance(known, CLOSES):
-        headers.append((b"connection", b"close"))
     return headers
 
 

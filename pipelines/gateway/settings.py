@@ -15,6 +15,9 @@ class GatewaySettings(BaseModel):
     )
     body_bytes: int = Field(4 * MIB, ge=1024, description="a longer body is 413")
     body_seconds: float = Field(30.0, gt=0, description="a slower body is 408")
+    farewell_seconds: float = Field(
+        5.0, gt=0, description="for a refused client to stop sending, and to take the error"
+    )
     header_bytes: int = Field(32 * 1024, ge=1024, description="more, all headers together, is 431")
     token_bytes: int = Field(8 * 1024, ge=128, description="a longer Authorization header is 431, unparsed")
     request_seconds: float = Field(600.0, gt=0, description="an answer that takes longer is cut")

@@ -15,7 +15,7 @@ from cluster.errors import InvalidRequest, shorten
 DEPTH = 64  # a conversation needs 5; a JSON schema some 30
 CONTAINERS = 20_000
 MEMBERS = 400_000  # a prompt of token ids has one for each
-STRINGS = 40_000
+STRINGS = 200_000
 
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 BRACKET = re.compile(rb"[\[\]{}]")

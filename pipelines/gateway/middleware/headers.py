@@ -12,7 +12,7 @@ from pipelines.gateway.failures import BadHeaders, HeadersTooLarge
 from pipelines.gateway.settings import GatewaySettings
 
 READ = frozenset(
-    b"host authorization content-type content-length content-encoding transfer-encoding accept user-agent "
+    b"host authorization content-type content-length content-encoding transfer-encoding expect accept user-agent "
     b"x-request-id traceparent tracestate".split()
 )
 ONCE = frozenset(b"host authorization content-type content-length content-encoding".split())

@@ -1,7 +1,9 @@
 """The gateway before a fake model, called in process and over a real port."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,17 +60,33 @@ def stage(make_stage: Callable[..., Stage]) -> Stage:
     return make_stage()
 
 
+class Server(uvicorn.Server):
+    """Uvicorn, which says when it listens."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@asynccontextmanager
+async def listening(app: App) -> AsyncIterator[int]:
+    """The app on a real loopback port."""
+    server = Server(app)
+    running = asyncio.create_task(server.serve())
+    await server.listening.wait()
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = server.force_exit = True
+    await running
+
+
 @pytest.fixture
 async def port(stage: Stage) -> AsyncIterator[int]:
-    """The app on a real loopback port."""
-    server = uvicorn.Server(uvicorn.Config(stage.app, port=0, log_level="error", lifespan="on"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # uvicorn announces it nowhere else
-        await asyncio.sleep(0)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    server.force_exit = True
-    await running
+    async with listening(stage.app) as port:
+        yield port
 
 
 @pytest.fixture
