@@ -62,12 +62,10 @@ class LinkServer:
 
     async def _hang_up(self) -> None:
         self._listener.close()
-        for link in list(self._links):
+        links = list(self._links)
+        for link in links:
             link.transport.close()
-        async with asyncio.timeout(_CLOSE_SECONDS / 2):
-            await self._listener.wait_closed()
-        while self._links:
-            await asyncio.sleep(0)
+        await asyncio.gather(*(link.gone.wait() for link in links))
 
     def _send(self, deltas: Mapping[Hashable, list[Delta]], load: Load) -> None:
         for link in list(self._links):
@@ -100,6 +98,7 @@ class _LeaderEnd(asyncio.Protocol):
         self._server = server
         self._frames = Frames(limit=_HELLO_BYTES)  # until it has said who it is
         self._admitted = False
+        self.gone = asyncio.Event()
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,6 +113,7 @@ class _LeaderEnd(asyncio.Protocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 — asyncio's signature
+        self.gone.set()
         self._server.forget(self)
 
     def _take(self, frame: bytes) -> None:

@@ -129,7 +129,8 @@ class LLM:
                 seed = self._next_seed() if wanted.seed is None else wanted.seed
                 for index in range(wanted.n):
                     submit = Submit(0, tuple(request.prompt_token_ids), wanted, seed, choice=index)
-                    choice = _Choice(request, CompletionOutput(index, ""), Detokenizer(self.tokenizer, wanted, continues=True), wanted)
+                    words = Detokenizer(self.tokenizer, wanted, continues=True)
+                    choice = _Choice(request, CompletionOutput(index, ""), words, wanted)
                     request.outputs.append(choice.output)
                     live[self.engine.add(submit)] = choice
             while live:
