@@ -19,6 +19,7 @@ from pipelines.lifecycle.data.example import Example
 from pipelines.lifecycle.data.mixture import held_out_set
 from pipelines.lifecycle.folder import write_json
 from pipelines.lifecycle.score import Score, score
+from pipelines.lifecycle.tokenizer import load_tokenizer
 
 LONGEST_ANSWER = 120
 Answer = Callable[[Path, Sequence[str]], list[str]]  # model folder, prompts -> answers
@@ -50,9 +51,11 @@ def by_strata(model: Path, prompts: Sequence[str]) -> list[str]:
     """Answers of Strata's engine."""
     from actors.engine import LLM, SamplingParams  # noqa: PLC0415  torch is paid for only here
 
+    tokenizer = load_tokenizer(model)
     llm = LLM(model=str(model), dtype="bfloat16")
+    tokens = [tokenizer.encode(text).ids for text in prompts]  # as text, the engine takes marks for mere words
     params = SamplingParams(temperature=0.0, max_tokens=LONGEST_ANSWER)
-    return [output.outputs[0].text for output in llm.generate(list(prompts), params)]
+    return [output.outputs[0].text for output in llm.generate(tokens, params)]
 
 
 def by_transformers(model: Path, prompts: Sequence[str]) -> list[str]:

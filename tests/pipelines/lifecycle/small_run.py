@@ -12,7 +12,7 @@ from pipelines.lifecycle.train import prepare
 SHAPE = Shape(vocab_size=1024, width=32, layers=2, heads=2, kv_heads=1, head_width=16, hidden=64, context_tokens=256)
 RECIPE = Recipe(
     steps=20, rows=8, width=128, long_every=4, warmup_steps=2, compile=False, checkpoint_seconds=0.0,
-    kept_checkpoints=100, tokenizer_examples=1000, shape=SHAPE,
+    kept_checkpoints=100, tokenizer_examples=1000, learning_rate=2e-2, matrix_rate=5e-2, shape=SHAPE,
 )  # fmt: skip
 
 if __name__ == "__main__":
