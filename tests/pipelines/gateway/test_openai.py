@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from cluster.errors import ReplicaLost
-from tests.pipelines.gateway.conftest import Stage
+from tests.pipelines.gateway.conftest import Stage, listening
 from tests.pipelines.gateway.fakes import full
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -163,3 +163,47 @@ async def test_closing_a_stream_reaches_every_sequence(stage: Stage, ai: openai.
         await asyncio.gather(*(sequence.cancelled.wait() for sequence in stage.client.streams))
     assert len(stage.client.streams) == n
     assert stage.client.running == 0
+
+
+async def test_the_stream_helper_of_the_client(stage: Stage, ai: openai.AsyncOpenAI):
+    stage.client.script, stage.client.end = (*stage.tokenizer.encode("hello"), 256), 256
+    asked = {"model": "starter", "messages": HELLO, "n": 2, "logprobs": True}
+    async with ai.chat.completions.stream(**asked) as stream:
+        kinds = {event.type async for event in stream}
+        made = await stream.get_final_completion()
+    assert {"chunk", "content.delta", "content.done", "logprobs.content.delta"} <= kinds
+    whole = await ai.chat.completions.create(**asked)
+    assert [one.message.content for one in made.choices] == [one.message.content for one in whole.choices]
+    assert len(made.choices[1].logprobs.content) == 6  # the end token has one, too
+
+
+async def test_a_retry_after_a_full_queue(stage: Stage, ai: openai.AsyncOpenAI):
+    """The client retries on its own, as Retry-After says, and gets its answer."""
+    refusal = full()
+    refusal.retry_after_seconds = 0
+    stage.client.refuses = refusal
+    submit = stage.client.submit
+
+    async def once(*args, **more):
+        try:
+            return await submit(*args, **more)
+        finally:
+            stage.client.refuses = None
+
+    stage.client.submit = once
+    made = await ai.with_options(max_retries=1).chat.completions.create(model="starter", messages=HELLO, max_tokens=2)
+    assert made.usage.completion_tokens == 2
+
+
+def test_the_blocking_client_in_a_thread(stage: Stage):
+    async def serve() -> str:
+        async with listening(stage.app) as port:
+            return await asyncio.to_thread(ask, f"http://localhost:{port}/v1")
+
+    def ask(address: str) -> str:
+        with openai.OpenAI(api_key=stage.key, base_url=address, max_retries=0) as client:
+            asked = {"model": "starter", "messages": HELLO, "max_tokens": 3}
+            events = list(client.chat.completions.create(**asked, stream=True))
+            return "".join(event.choices[0].delta.content for event in events)
+
+    assert len(asyncio.run(serve())) == 3
