@@ -6,7 +6,7 @@ cores with the engine. Knows parts and usage. Knows nothing of how they came abo
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json.encoder import encode_basestring_ascii as quoted  # C; ASCII, so no line separator can split an event
 from typing import Any, ClassVar, Protocol
 
@@ -99,19 +99,23 @@ class Shape:
         """One part as an event."""
         head = self._heads.get(part.choice)
         if head is None:
-            head = self._begin(part.choice)
-            body = self.opening(part)
+            head, before = self._begin(part.choice)
+            part = replace(part, text=self.echo(part.choice) + part.text)
         else:
-            body = self.text(part.text)
+            before = ""
         told = compact(self.told(part.logprobs, part.choice)) if self.logprobs else "null"
         ending = f'"{part.finish}"' if part.finish else "null"
         usage = ',"usage":null' if self.include_usage else ""
-        return f'{head}{body},"logprobs":{told},"finish_reason":{ending}}}]{usage}}}\n\n'.encode()
+        body = self.text(part.text)
+        return f'{before}{head}{body},"logprobs":{told},"finish_reason":{ending}}}]{usage}}}\n\n'.encode()
 
-    def _begin(self, choice: int) -> str:
+    def _begin(self, choice: int) -> tuple[str, str]:
+        """What each event of a choice begins with, and the event that comes before its first, if one does."""
         self._heads[choice] = head = f'data: {self.head(self.kinds[1])}{{"index":{choice},'
         self._offsets[choice] = len(self.echo(choice))
-        return head
+        usage = ',"usage":null' if self.include_usage else ""
+        body = self.opening()
+        return head, body and f'{head}{body},"logprobs":null,"finish_reason":null}}]{usage}}}\n\n'
 
     def last(self, usage: Usage) -> bytes:
         """What ends a stream."""
@@ -139,12 +143,12 @@ class Shape:
         """What precedes a choice's text."""
         return self.echoes[index] if self.echoes else ""
 
-    def opening(self, part: Part) -> str:
-        """The text field of a choice's first event."""
-        raise NotImplementedError
+    def opening(self) -> str:
+        """What a choice's first event holds, before there is text; empty for no such event."""
+        return ""
 
     def text(self, text: str) -> str:
-        """The text field of the events that follow."""
+        """The text field of an event."""
         raise NotImplementedError
 
     def said(self, text: str, index: int) -> dict[str, Any]:
@@ -157,12 +161,16 @@ class Shape:
 
 
 class ChatShape(Shape):
-    """`chat.completion` and its chunks. The role comes with the first text: one event fewer before it."""
+    """`chat.completion` and its chunks.
+
+    The role comes in an event of its own, in one write with the first text: OpenAI's client counts the
+    log probabilities of a choice's first event twice when it gathers a stream.
+    """
 
     kinds = ("chat.completion", "chat.completion.chunk")
 
-    def opening(self, part: Part) -> str:
-        return f'"delta":{{"role":"assistant","content":{quoted(part.text)}}}'
+    def opening(self) -> str:
+        return '"delta":{"role":"assistant","content":""}'
 
     def text(self, text: str) -> str:
         return f'"delta":{{"content":{quoted(text)}}}'
@@ -178,9 +186,6 @@ class TextShape(Shape):
     """`text_completion`, whole and in events."""
 
     kinds = ("text_completion", "text_completion")
-
-    def opening(self, part: Part) -> str:
-        return self.text(self.echo(part.choice) + part.text)
 
     def text(self, text: str) -> str:
         return f'"text":{quoted(text)}'

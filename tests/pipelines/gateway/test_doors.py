@@ -81,6 +81,7 @@ def data(raw: bytes) -> dict:
 def test_an_event_is_one_line_whatever_the_text(tokenizer):
     text = 'a"b\\c\n\r\t\x00\x85\u2028\u2029é你😀</script>'
     for shape in (ChatShape("i", 1, 'na"me', tokenizer), TextShape("i", 1, 'na"me', tokenizer)):
+        shape.event(Part(0, ""))
         first, second = data(shape.event(Part(0, text))), data(shape.event(Part(0, text, finish="stop")))
         assert first["model"] == 'na"me'
         said = [event["choices"][0].get("text") or event["choices"][0]["delta"]["content"] for event in (first, second)]
@@ -91,7 +92,10 @@ def test_an_event_is_one_line_whatever_the_text(tokenizer):
 def test_minus_infinity_is_a_number(tokenizer):
     low = TokenLogprob(70, float("-inf"), ((71, float("-inf")),))
     chat = ChatShape("i", 1, "m", tokenizer, logprobs=True)
-    told = data(chat.event(Part(0, "x", (low,))))["choices"][0]["logprobs"]["content"][0]
+    role, told, rest = chat.event(Part(0, "x", (low,))).split(b"\n\n")
+    assert rest == b""
+    assert data(role + b"\n\n")["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    told = data(told + b"\n\n")["choices"][0]["logprobs"]["content"][0]
     assert told["logprob"] == told["top_logprobs"][0]["logprob"] == -9999.0
     text = TextShape("i", 1, "m", tokenizer, logprobs=True)
     assert data(text.event(Part(0, "x", (low,))))["choices"][0]["logprobs"]["token_logprobs"] == [-9999.0]

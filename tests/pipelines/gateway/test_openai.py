@@ -28,7 +28,7 @@ async def test_a_stream_says_what_the_whole_says(ai: openai.AsyncOpenAI):
     events = [event async for event in await ai.chat.completions.create(**asked, stream=True)]
     assert events[0].choices[0].delta.role == "assistant"
     assert "".join(event.choices[0].delta.content for event in events) == whole.choices[0].message.content
-    assert [event.choices[0].finish_reason for event in events] == [None] * 6 + ["length"]
+    assert [event.choices[0].finish_reason for event in events] == [None] * 7 + ["length"]
     assert len({event.id for event in events}) == 1
 
 
@@ -141,7 +141,7 @@ async def test_a_replica_lost_in_mid_stream(stage: Stage, ai: openai.AsyncOpenAI
     with pytest.raises(openai.APIError, match="a rank died"):
         async for event in await ai.chat.completions.create(model="starter", messages=HELLO, stream=True, n=n):
             heard.append(event)
-    assert len(heard) == 2 * n
+    assert len(heard) == 3 * n  # the role and two tokens
     assert stage.client.running == 0
 
 
