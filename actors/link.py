@@ -9,7 +9,9 @@ import hmac
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, cast
+
+import uvloop
 
 from actors.engine.thread import EngineThread
 from actors.messages import Cancel, Delta, Frame, Load, SamplingParams, Submit
@@ -29,7 +31,7 @@ class LinkServer:
         self._host, self._secret = host, secret.encode()
         self._engine: EngineThread | None = None
         self._links: set[_LeaderEnd] = set()
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self.port = 0
 
     def start(self, engine: EngineThread) -> None:
@@ -102,8 +104,7 @@ class _LeaderEnd(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -173,8 +174,7 @@ class Link(asyncio.Protocol):
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
         for wire in self._frames.feed(data):

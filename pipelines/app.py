@@ -24,14 +24,15 @@ from pipelines.settings import Settings
 
 NAMESPACE = "strata"
 DIRECTORY = "directory"
+_LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
 _MANY = 100_000  # Serve's own limit stays out of the way: the engine's queue decides who is refused
 
 
 class Gateway:
     """One gateway replica: the ASGI app and its links to every model's replicas."""
 
-    async def __init__(self, settings: Settings, *models: Any) -> None:  # type: ignore[misc]  # Serve awaits it
-        """`models` are handles that nobody calls: they make Serve deploy the models with the gateway."""
+    async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        """`_models` are handles that nobody calls: they make Serve deploy the models with the gateway."""
         clients = {model.name: Replicas(model.name) for model in settings.models}
         self._roster = Roster(clients, watch)
         self._roster.start()
@@ -83,6 +84,7 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         num_replicas=1,
         max_ongoing_requests=_MANY,
         ray_actor_options={"num_cpus": 0},
+        logging_config=_LOGGING,
         graceful_shutdown_timeout_s=settled.cluster.drain_seconds,
     )
     return front.bind(settled, *models)
@@ -100,6 +102,7 @@ def _model(model: ModelSettings, settings: Settings) -> serve.Application:
             num_replicas=model.replicas,
             max_ongoing_requests=_MANY,
             ray_actor_options={"num_cpus": 0},
+            logging_config=_LOGGING,
             placement_group_bundles=[bundle] * model.tensor_parallel_size,
             placement_group_strategy="STRICT_PACK",
             health_check_period_s=1.0,

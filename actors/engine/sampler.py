@@ -70,7 +70,7 @@ class Sampler:
         self._chunk = max(1, CHUNK // vocab_size)
         self._weights = np.zeros((self._chunk, chance.LANES * columns), np.float32)
 
-    def join(  # noqa: PLR0917 (the engine's contract; all six are needed, none has a default)
+    def join(
         self,
         slot: int,
         params: SamplingParams,

@@ -6,8 +6,8 @@ Knows ranks and two collectives. Knows nothing of models or of what makes the pr
 import io
 import logging
 import os
-import platform
 import secrets
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -17,6 +17,9 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - not a temporary folder but the memory file system itself
+SHARED_MEMORY_BYTES = 68 * 2**20  # what deepspeed's op writes for a rank: two buffers of 32 MiB, two of 1
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 SHARED_MEMORY_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -65,10 +68,14 @@ class DeepSpeedWorld:
         backend = "nccl" if device.startswith("cuda") else "gloo"
         if backend == "nccl":
             torch.cuda.set_device(device)
-        dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=size)
-        local, name = _meet(size)
-        with _environment(LOCAL_SIZE=str(size if local else 0), MASTER_ADDR="127.0.0.1", MASTER_PORT=name), _quiet():
-            comm = _deepspeed_comm()
+        # gloo would else listen where the machine's name points, which may be the world
+        listen = {} if init_method.startswith("tcp://") and "127.0.0.1" not in init_method else LOOPBACK
+        with _environment(**listen):
+            dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=size)
+        local, name = _meet(rank, size)
+        names = {"LOCAL_SIZE": str(size if local else 0), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": name}
+        with _environment(**names), _quiet():
+            comm = _deepspeed_comm(device)
             comm.init_distributed(
                 dist_backend=backend, auto_mpi_discovery=False, dist_init_required=True, verbose=False
             )
@@ -100,17 +107,18 @@ class DeepSpeedWorld:
 def build_collectives() -> None:
     """Compile deepspeed's shared-memory op if that has not been done: about a minute, once per machine."""
     with _quiet():
-        _deepspeed_comm()
+        _deepspeed_comm("cpu")
         # By name from its module: `deepspeed.comm.torch` as an attribute is torch itself, which comm.py star-imports.
         from deepspeed.comm.torch import build_shm_op  # noqa: PLC0415
 
         build_shm_op()
 
 
-def _deepspeed_comm() -> Any:
-    """deepspeed.comm, imported without the lines it prints and logs."""
+def _deepspeed_comm(device: str) -> Any:
+    """deepspeed.comm, imported without the lines it prints and logs and without a guess at the accelerator."""
+    accelerator = "cuda" if device.startswith("cuda") else "cpu"
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _environment(DS_ACCELERATOR=accelerator):
         warnings.simplefilter("ignore")
         import deepspeed.comm  # noqa: PLC0415 - seconds of import that a world of one never pays
         import deepspeed.comm.torch  # noqa: PLC0415
@@ -118,18 +126,26 @@ def _deepspeed_comm() -> Any:
     return deepspeed.comm
 
 
-def _meet(size: int) -> tuple[bool, str]:
-    """Whether all ranks share one machine's memory, and a name that is theirs alone."""
-    shm = Path("/dev/shm")  # noqa: S108 - not a temporary file but the memory file system itself
-    own = (platform.node(), shm.stat().st_dev if shm.exists() else -1)
-    seen: list[tuple[tuple[str, int], str]] = [(own, "")] * size
-    dist.all_gather_object(seen, (own, secrets.token_hex(8)))
-    return all(machine == seen[0][0] for machine, _ in seen), seen[0][1]
+def _meet(rank: int, size: int) -> tuple[bool, str]:
+    """Whether all ranks share one memory file system with room for the op, and a name that is theirs alone."""
+    names: list[str | None] = [None] * size
+    dist.all_gather_object(names, secrets.token_hex(8))
+    name = str(names[0])
+    mark = SHARED_MEMORY / f"strata_{name}"
+    room = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > SHARED_MEMORY_BYTES * size
+    if rank == 0 and room:
+        mark.touch(mode=0o600)
+    dist.barrier()
+    seen: list[bool] = [False] * size
+    dist.all_gather_object(seen, room and mark.exists())
+    if rank == 0:
+        mark.unlink(missing_ok=True)
+    return all(seen), name
 
 
 def _unlink_shared_memory(name: str, rank: int) -> None:
     """Take the op's buffers out of /dev/shm once all have mapped them, so that no death leaves them behind."""
-    for file in Path("/dev/shm").glob(f"*_{name}_{rank}"):  # noqa: S108
+    for file in SHARED_MEMORY.glob(f"*_{name}_{rank}"):
         file.unlink(missing_ok=True)
 
 

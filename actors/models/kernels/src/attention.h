@@ -23,15 +23,20 @@ struct Pages {
 
   int64_t units() const { return shape.head_dim / T::per_unit; }
 
-  // Where positions [from, from + kPositions) of one head lie, in elements. Past `end` the last one is given again:
-  // finite numbers of the sequence's own, for the mask to drop.
-  void locate(int64_t sequence, int64_t head, int64_t from, int64_t end, int64_t* at) const {
+  // Where positions [from, from + count) lie, in elements from the start of the cache; head 0.
+  void locate(int64_t sequence, int64_t from, int64_t count, int64_t* at) const {
     const int32_t* table = step.tables + sequence * step.table_width;
-    for (int i = 0; i < kPositions; i++) {
-      const int64_t p = std::min(from + i, end - 1);
-      const int64_t slot = table[p / step.block_tokens] * step.block_tokens + p % step.block_tokens;
-      at[i] = (slot * shape.kv_heads + head) * shape.head_dim;
-    }
+    const int64_t size = step.block_tokens, stride = shape.kv_heads * shape.head_dim;
+    int64_t block = from / size, inside = from % size;  // one division, not one for each position
+    for (int64_t i = 0; i < count; block++, inside = 0)
+      for (; inside < size && i < count; inside++, i++) at[i] = (table[block] * size + inside) * stride;
+  }
+
+  // Fills up to the next whole vector with the last place: finite numbers of the sequence's own, for masks to drop.
+  static int64_t pad(int64_t* at, int64_t count) {
+    const int64_t whole = (count + kLanes - 1) / kLanes * kLanes;
+    for (int64_t i = count; i < whole; i++) at[i] = at[count - 1];
+    return whole;
   }
 };
 

@@ -1,4 +1,5 @@
-// Attention of single new tokens: each key and value is read once for all the query heads that share it.
+// Attention of single new tokens: each key and value is read once for all the query heads that share it, and the
+// cache is walked in the order in which it lies, all heads of a position together.
 //
 // The softmax runs along with the scores (Milakov and Gimelshein 2018; FlashAttention). Where there are fewer
 // (sequence, head) pairs than threads, a long context is cut and the pieces are joined afterwards.
@@ -9,6 +10,8 @@
 namespace strata {
 namespace {
 
+constexpr int64_t kMostCuts = 256;
+
 // The running softmax of one query head over one piece of context: acc = sum of e^(score - top) value.
 struct Running {
   float top, total;
@@ -16,9 +19,10 @@ struct Running {
 };
 
 template <class T>
-void score(const Pages<T>& pages, const Unit* q, const int64_t* at, float* out) {
+void score(const Pages<T>& pages, const Unit* q, const typename T::Element* keys, const int64_t* at, int64_t count,
+           float* out) {
   const int64_t units = pages.units();
-  for (int group = 0; group < kPositions; group += kLanes) {
+  for (int64_t group = 0; group < count; group += kLanes) {
     __m512 sum[kLanes];
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; i++) sum[i] = _mm512_setzero_ps();
@@ -27,7 +31,7 @@ void score(const Pages<T>& pages, const Unit* q, const int64_t* at, float* out) 
       const __m512i part = _mm512_maskz_loadu_epi32(mask, q + k);
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; i++) {
-        const Unit* key = (const Unit*)(pages.keys + at[group + i]) + k;
+        const Unit* key = (const Unit*)(keys + at[group + i]) + k;
         sum[i] = T::dot(sum[i], part, _mm512_maskz_loadu_epi32(mask, key));
       }
     }
@@ -37,19 +41,17 @@ void score(const Pages<T>& pages, const Unit* q, const int64_t* at, float* out) 
 
 // Turns scores into weights against the new top; returns what the sum so far is to be multiplied by.
 float soften(float* scores, int64_t count, Running& r) {
-  __m512 v[kPositions / kLanes], top = _mm512_set1_ps(r.top);
-  for (int i = 0; i < kPositions / kLanes; i++) {
-    v[i] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), first(count - i * kLanes), _mm512_load_ps(scores + i * kLanes));
-    top = _mm512_max_ps(top, v[i]);
-  }
+  __m512 top = _mm512_set1_ps(r.top);
+  for (int64_t i = 0; i < count; i += kLanes)
+    top = _mm512_mask_max_ps(top, first(count - i), top, _mm512_load_ps(scores + i));
   const float now = _mm512_reduce_max_ps(top);
-  const float shrink = _mm512_cvtss_f32(exp(_mm512_set1_ps(r.top - now)));
   __m512 total = _mm512_setzero_ps();
-  for (int i = 0; i < kPositions / kLanes; i++) {
-    v[i] = _mm512_maskz_mov_ps(first(count - i * kLanes), exp(_mm512_sub_ps(v[i], _mm512_set1_ps(now))));
-    total = _mm512_add_ps(total, v[i]);
-    _mm512_store_ps(scores + i * kLanes, v[i]);
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const __m512 weight = exp(_mm512_sub_ps(_mm512_load_ps(scores + i), _mm512_set1_ps(now)));
+    total = _mm512_mask_add_ps(total, first(count - i), total, weight);
+    _mm512_store_ps(scores + i, weight);
   }
+  const float shrink = r.total > 0 ? std::exp(r.top - now) : 0;
   r.total = r.total * shrink + _mm512_reduce_add_ps(total);
   r.top = now;
   return shrink;
@@ -57,7 +59,7 @@ float soften(float* scores, int64_t count, Running& r) {
 
 // acc = acc * shrink + weights values, for H heads and V vectors of the head's dimensions from `d` on.
 template <class T, int H, int V>
-void gather(const Pages<T>& pages, const int64_t* at, const float* weights, int64_t count, const float* shrink,
+void gather(const Pages<T>& pages, const typename T::Element* values, const int64_t* at, const float* weights, int64_t count, const float* shrink,
             Running* r, int64_t d) {
   __m512 sum[H][V];
   const __mmask16 mask = V == 1 ? first(pages.shape.head_dim - d) : (__mmask16)0xffff;
@@ -69,7 +71,7 @@ void gather(const Pages<T>& pages, const int64_t* at, const float* weights, int6
   for (int64_t p = 0; p < count; p++) {
     __m512 value[V];
 #pragma GCC unroll 4
-    for (int i = 0; i < V; i++) value[i] = T::load(pages.values + at[p] + d + i * kLanes, mask);
+    for (int i = 0; i < V; i++) value[i] = T::load(values + at[p] + d + i * kLanes, mask);
 #pragma GCC unroll 4
     for (int h = 0; h < H; h++) {
       const __m512 weight = _mm512_set1_ps(weights[h * kPositions + p]);
@@ -84,41 +86,54 @@ void gather(const Pages<T>& pages, const int64_t* at, const float* weights, int6
 }
 
 template <class T, int H>
-void gather_all(const Pages<T>& pages, const int64_t* at, const float* weights, int64_t count, const float* shrink, Running* r) {
+void gather_all(const Pages<T>& pages, const typename T::Element* values, const int64_t* at, const float* weights, int64_t count, const float* shrink, Running* r) {
   int64_t d = 0;
-  for (; d + 4 * kLanes <= pages.shape.head_dim; d += 4 * kLanes) gather<T, H, 4>(pages, at, weights, count, shrink, r, d);
-  for (; d < pages.shape.head_dim; d += kLanes) gather<T, H, 1>(pages, at, weights, count, shrink, r, d);
+  for (; d + 4 * kLanes <= pages.shape.head_dim; d += 4 * kLanes) gather<T, H, 4>(pages, values, at, weights, count, shrink, r, d);
+  for (; d < pages.shape.head_dim; d += kLanes) gather<T, H, 1>(pages, values, at, weights, count, shrink, r, d);
 }
 
-// Positions [from, end) of one sequence for the query heads of one key head.
+// One pass over located positions for the query heads of one key head.
 template <class T>
-void run(const Pages<T>& pages, int64_t sequence, int64_t kv_head, int64_t from, int64_t end, Running* r) {
-  const int64_t group = pages.shape.heads / pages.shape.kv_heads;
-  const auto* q = pages.q + sequence * pages.q_stride + kv_head * group * pages.shape.head_dim;
-  int64_t at[kPositions];
+void pass(const Pages<T>& pages, int64_t sequence, int64_t kv_head, const int64_t* at, int64_t count, Running* r) {
+  const int64_t dim = pages.shape.head_dim, group = pages.shape.heads / pages.shape.kv_heads;
+  const auto* q = pages.q + sequence * pages.q_stride + kv_head * group * dim;
+  const auto *keys = pages.keys + kv_head * dim, *values = pages.values + kv_head * dim;
   alignas(64) float weights[4 * kPositions];
   float shrink[4];
-  for (; from < end; from += kPositions) {
-    pages.locate(sequence, kv_head, from, end, at);
-    const int64_t count = std::min<int64_t>(kPositions, end - from);
-    for (int64_t h = 0; h < group; h += 4) {
-      const int now = std::min<int64_t>(4, group - h);
-      for (int i = 0; i < now; i++) {
-        score(pages, (const Unit*)(q + (h + i) * pages.shape.head_dim), at, weights + i * kPositions);
-        shrink[i] = soften(weights + i * kPositions, count, r[h + i]);
-      }
-      if (now == 4) gather_all<T, 4>(pages, at, weights, count, shrink, r + h);
-      else if (now == 3) gather_all<T, 3>(pages, at, weights, count, shrink, r + h);
-      else if (now == 2) gather_all<T, 2>(pages, at, weights, count, shrink, r + h);
-      else gather_all<T, 1>(pages, at, weights, count, shrink, r + h);
+  for (int64_t h = 0; h < group; h += 4) {
+    const int now = std::min<int64_t>(4, group - h);
+    for (int i = 0; i < now; i++) {
+      score(pages, (const Unit*)(q + (h + i) * dim), keys, at, count, weights + i * kPositions);
+      shrink[i] = soften(weights + i * kPositions, count, r[h + i]);
     }
+    if (now == 4) gather_all<T, 4>(pages, values, at, weights, count, shrink, r + h);
+    else if (now == 3) gather_all<T, 3>(pages, values, at, weights, count, shrink, r + h);
+    else if (now == 2) gather_all<T, 2>(pages, values, at, weights, count, shrink, r + h);
+    else gather_all<T, 1>(pages, values, at, weights, count, shrink, r + h);
+  }
+}
+
+// Positions [from, end) of one sequence for `count` key heads.
+template <class T>
+void run(const Pages<T>& pages, int64_t sequence, int64_t kv_head, int64_t count, int64_t from, int64_t end, Running* r) {
+  const int64_t group = pages.shape.heads / pages.shape.kv_heads;
+  const int64_t line = 64 / sizeof(typename T::Element), width = count * pages.shape.head_dim;
+  int64_t at[kPositions];
+  for (; from < end; from += kPositions) {
+    const int64_t now = std::min<int64_t>(kPositions, end - from);
+    pages.locate(sequence, from, now, at);
+    for (int64_t i = 0; i < now; i++)  // the values will be wanted when the scores are done
+      for (int64_t d = 0; d < width; d += line)
+        _mm_prefetch((const char*)(pages.values + at[i] + kv_head * pages.shape.head_dim + d), _MM_HINT_T0);
+    Pages<T>::pad(at, now);
+    for (int64_t h = 0; h < count; h++) pass(pages, sequence, kv_head + h, at, now, r + h * group);
   }
 }
 
 // Joins the pieces of one query head and writes its row.
 template <class T>
 void finish(const Pages<T>& pages, Running* pieces, int64_t count, int64_t stride, typename T::Element* out) {
-  float top = -INFINITY, total = 0, factor[256];
+  float top = -INFINITY, total = 0, factor[kMostCuts];
   for (int64_t i = 0; i < count; i++) top = std::max(top, pieces[i * stride].top);
   for (int64_t i = 0; i < count; i++) {
     factor[i] = pieces[i * stride].total > 0 ? std::exp(pieces[i * stride].top - top) : 0;
@@ -137,29 +152,32 @@ void finish(const Pages<T>& pages, Running* pieces, int64_t count, int64_t strid
 template <class T>
 void attend_decodes(const Pages<T>& pages) {
   const auto& shape = pages.shape;
-  const int64_t group = shape.heads / shape.kv_heads, pairs = pages.step.decodes * shape.kv_heads;
+  const int64_t group = shape.heads / shape.kv_heads, decodes = pages.step.decodes;
   const int threads = omp_get_max_threads();
+  const int64_t each = decodes >= threads ? shape.kv_heads : 1, pairs = decodes * shape.kv_heads / each;
   int64_t longest = 0;
-  for (int64_t s = 0; s < pages.step.decodes; s++) longest = std::max<int64_t>(longest, pages.step.contexts[s]);
+  for (int64_t s = 0; s < decodes; s++) longest = std::max<int64_t>(longest, pages.step.contexts[s]);
   // a piece below 4 passes costs more to join than it saves
-  const int64_t cuts = std::clamp<int64_t>(std::min((threads + pairs - 1) / pairs, longest / (4 * kPositions)), 1, 256);
-  const int64_t width = (shape.head_dim + kLanes - 1) / kLanes * kLanes, items = pairs * cuts;
-  float* acc = (float*)scratch<kDecode>(items * group * width * sizeof(float));
-  Running* running = (Running*)scratch<kPartial>(items * group * sizeof(Running));
+  const int64_t cuts = std::clamp<int64_t>(std::min((threads + pairs - 1) / pairs, longest / (4 * kPositions)), 1, kMostCuts);
+  const int64_t width = (shape.head_dim + kLanes - 1) / kLanes * kLanes, items = pairs * cuts, heads = each * group;
+  float* acc = (float*)scratch<kDecode>(items * heads * width * sizeof(float));
+  Running* running = (Running*)scratch<kPartial>(items * heads * sizeof(Running));
 #pragma omp parallel for if (threads > 1 && items > 1) schedule(dynamic, 1) num_threads(threads)
   for (int64_t item = 0; item < items; item++) {
-    const int64_t cut = item % cuts, pair = item / cuts, sequence = pair / shape.kv_heads;
-    const int64_t context = pages.step.contexts[sequence];
+    const int64_t cut = item % cuts, head = item / cuts * each;  // of all sequences' key heads
+    const int64_t sequence = head / shape.kv_heads, context = pages.step.contexts[sequence];
     const int64_t seen = shape.window && shape.window < context ? shape.window : context, start = context - seen;
-    Running* r = running + item * group;
-    for (int64_t h = 0; h < group; h++) r[h] = {-INFINITY, 0, acc + (item * group + h) * width};
-    memset(r[0].acc, 0, group * width * sizeof(float));
-    run(pages, sequence, pair % shape.kv_heads, start + seen * cut / cuts, start + seen * (cut + 1) / cuts, r);
+    Running* r = running + item * heads;
+    for (int64_t h = 0; h < heads; h++) r[h] = {-INFINITY, 0, acc + (item * heads + h) * width};
+    memset(r[0].acc, 0, heads * width * sizeof(float));
+    run(pages, sequence, head % shape.kv_heads, each, start + seen * cut / cuts, start + seen * (cut + 1) / cuts, r);
   }
-  for (int64_t pair = 0; pair < pairs; pair++)
-    for (int64_t h = 0; h < group; h++)
-      finish<T>(pages, running + pair * cuts * group + h, cuts, group,
-                pages.out + pair / shape.kv_heads * pages.out_stride + (pair % shape.kv_heads * group + h) * shape.head_dim);
+  for (int64_t pair = 0; pair < pairs; pair++) {
+    const int64_t head = pair * each, sequence = head / shape.kv_heads;
+    auto* out = pages.out + sequence * pages.out_stride + head % shape.kv_heads * group * shape.head_dim;
+    for (int64_t h = 0; h < heads; h++)
+      finish<T>(pages, running + pair * cuts * heads + h, cuts, heads, out + h * shape.head_dim);
+  }
 }
 
 template void attend_decodes<F32>(const Pages<F32>&);

@@ -159,17 +159,19 @@ template <class T, int MT>
 void run(const Pages<T>& pages, const Item& item, Desk<T>& desk) {
   const int64_t end = item.position + item.rows, window = pages.shape.window;
   const int64_t start = window ? std::max<int64_t>(0, item.position - window + 1) : 0;
-  const int64_t kv_head = item.head / (pages.shape.heads / pages.shape.kv_heads);
+  const int64_t first_head = item.head / (pages.shape.heads / pages.shape.kv_heads) * pages.shape.head_dim;
   __m512 top[MT], total[MT];
   for (int t = 0; t < MT; t++) top[t] = _mm512_set1_ps(-INFINITY), total[t] = _mm512_setzero_ps();
   memset(desk.sums, 0, desk.width * MT * kLanes * sizeof(float));
   turn_queries<T, MT>(pages, item, desk);
   int64_t at[kPositions];
   for (int64_t from = start; from < end; from += kPositions) {
-    pages.locate(item.sequence, kv_head, from, end, at);
+    const int64_t count = std::min<int64_t>(kPositions, end - from);
+    pages.locate(item.sequence, from, count, at);
+    for (int64_t i = 0; i < kPositions; i++) at[i] = at[std::min(i, count - 1)] + (i < count ? first_head : 0);
     copy_keys(pages, at, desk);
     turn_values(pages, at, desk);
-    pass<T, MT>(pages, item, desk, from, std::min<int64_t>(kPositions, end - from), top, total);
+    pass<T, MT>(pages, item, desk, from, count, top, total);
   }
   write<T, MT>(pages, item, desk, total);
 }
