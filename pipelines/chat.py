@@ -4,9 +4,10 @@ Knows a served model's client and tokenizer. Knows nothing of HTTP, of JSON or o
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from operator import attrgetter
+from typing import Any, Protocol
 
 from actors.client import Client, Stream
 from actors.engine.tokens import Detokenizer, Tokenizer
@@ -49,6 +50,10 @@ class Part:
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: str | None = None
+
+    def __add__(self, after: "Part") -> "Part":
+        """The two as one: what came next of the same choice."""
+        return Part(self.choice, self.text + after.text, self.logprobs + after.logprobs, after.finish)
 
 
 @dataclass(slots=True)
@@ -141,7 +146,8 @@ class Answer:
             await batches.aclose()
 
     def _take(self, batch: list[Heard]) -> list[Part]:
-        parts = []
+        """One part for each choice that got further, however many deltas it got there by."""
+        parts: dict[int, Part] = {}
         for voice, delta in batch:
             if voice.finish:
                 continue
@@ -153,10 +159,11 @@ class Answer:
             part = voice.hear(delta)
             if part is None:
                 continue
-            parts.append(part)
+            before = parts.get(part.choice)
+            parts[part.choice] = before + part if before else part
             if part.finish and self.meter:
                 self.meter.ended(voice.choice, part.finish, voice.tokens)
-        return parts
+        return list(parts.values())
 
     def cancel(self) -> None:
         """Free whatever still runs. Harmless when called twice."""
@@ -213,16 +220,33 @@ async def answer(served: Served, turn: Turn, meter: Meter | None = None) -> Answ
     """Submit every choice of `turn`. Raises ContextTooLong, InvalidRequest, Overloaded or Unavailable."""
     params = fit(turn, served.client.context_tokens)
     voices: list[Voice] = []
+
+    async def submit(place: int, prompt: tuple[int, ...], choice: int) -> None:
+        stream = await served.client.submit(
+            prompt, params, seed=turn.seed, choice=choice, salt=turn.salt, deadline=turn.deadline_seconds
+        )
+        words = Detokenizer(served.tokenizer, params, continues=turn.continues)
+        voices.append(Voice(place, stream, words, served.name, first=choice == 0))
+
+    asked = [(prompt, choice) for prompt in turn.prompts for choice in range(params.n)]
     try:
-        for prompt in turn.prompts:
-            for choice in range(params.n):
-                stream = await served.client.submit(
-                    prompt, params, seed=turn.seed, choice=choice, salt=turn.salt, deadline=turn.deadline_seconds
-                )
-                words = Detokenizer(served.tokenizer, params, continues=turn.continues)
-                voices.append(Voice(len(voices), stream, words, served.name, first=choice == 0))
+        if len(asked) == 1:
+            await submit(0, *asked[0])
+        else:  # side by side: each is a way to the replica and back
+            await together([submit(place, *one) for place, one in enumerate(asked)])
     except BaseException:
         for voice in voices:
             voice.stream.cancel()
         raise
+    voices.sort(key=attrgetter("choice"))
     return Answer(voices, Usage(prompt=sum(map(len, turn.prompts))), meter)
+
+
+async def together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """All of it at once. Raises what the first to fail raised, after the rest was cancelled."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None

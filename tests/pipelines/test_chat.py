@@ -89,16 +89,18 @@ async def test_what_one_step_made_comes_in_one_part(tokenizer: Tokenizer):
 
 
 async def test_a_reader_who_falls_behind_gets_it_together(tokenizer: Tokenizer):
-    """What the choices brought in the meantime is one batch, so that it goes out in one write."""
-    begun = await answer(Served("m", FakeClient(), tokenizer), turn(n=3))
-    sizes = []
-    async with aclosing(begun.parts()) as batches:
-        async for batch in batches:
-            sizes.append(len(batch))
+    """What the choices brought in the meantime is one batch with one part for each, so that it is one write."""
+    begun = await answer(Served("m", FakeClient(), tokenizer), turn(n=3, logprobs=0))
+    batches = []
+    async with aclosing(begun.parts()) as coming:
+        async for batch in coming:
+            batches.append(batch)
             for _ in range(4):
                 await asyncio.sleep(0)
-    assert sum(sizes) == 24
-    assert max(sizes) >= 6
+    assert all(len({part.choice for part in batch}) == len(batch) for batch in batches)
+    assert max(len(part.text) for batch in batches for part in batch) > 1
+    assert [len(text) for text in texts(batches).values()] == [8, 8, 8]
+    assert sum(len(part.logprobs) for batch in batches for part in batch) == 24
 
 
 async def test_half_a_character_waits(tokenizer: Tokenizer):
@@ -230,4 +232,24 @@ async def test_a_choice_that_finds_no_room_takes_the_others_along(tokenizer: Tok
     with pytest.raises(Overloaded):
         await answer(Served("m", client, tokenizer), turn(n=4))
     assert client.running == 0
-    assert client.cancels == 2
+    assert client.cancels == len(client.streams)
+
+
+async def test_a_reader_who_goes_away_while_choices_are_submitted(tokenizer: Tokenizer):
+    client = FakeClient()
+    submit, blocked = client.submit, asyncio.Event()
+
+    async def second_hangs(*args, choice: int, **more):
+        if choice == 1:
+            blocked.set()
+            await asyncio.Event().wait()
+        return await submit(*args, choice=choice, **more)
+
+    client.submit = second_hangs
+    asking = asyncio.create_task(answer(Served("m", client, tokenizer), turn(n=3)))
+    await blocked.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert len(client.streams) >= 1
+    assert client.running == 0
