@@ -12,9 +12,12 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from cluster.errors import ArchitectureUnsupported, ModelInvalid
+from cluster.errors import ArchitectureUnsupported, ModelInvalid, shorten
 
 ATTENTION_TYPES = {"full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "dummy"}
+GENERATING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "GenerationDecoder", "WithLMHead")
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # configs make a list entry for each
+MAX_LAYERS = 10_000
 MAX_CONFIG_BYTES = 16 * 2**20  # the largest honest config.json known is under 1 MB
 
 
@@ -65,6 +68,14 @@ def _refuse_unknown(path: Path, kind: str, raw: dict[str, Any]) -> None:
         )
     if raw.get("is_encoder_decoder"):
         raise ArchitectureUnsupported(str(path), f"{kind!r} has an encoder", "llama works")
+    classes = raw.get("architectures")
+    if isinstance(classes, list) and classes and not any(str(name).endswith(GENERATING) for name in classes):
+        raise ArchitectureUnsupported(
+            str(path), f"{shorten(str(classes[0]))} generates no text", f"{kind} with a language model's head works"
+        )
+    for name in LAYER_COUNTS:
+        if isinstance(raw.get(name), int) and not 0 < raw[name] <= MAX_LAYERS:
+            raise ModelInvalid(str(path), f"{name} is {shorten(raw[name])}", f"it is from 1 to {MAX_LAYERS}")
 
 
 def _build(path: Path, kind: str, raw: dict[str, Any]) -> Any:
@@ -72,7 +83,9 @@ def _build(path: Path, kind: str, raw: dict[str, Any]) -> Any:
     try:
         config = CONFIG_MAPPING[kind].from_dict(kept)
     except Exception as error:  # validators of 150 architectures raise what they like
-        raise ModelInvalid(str(path), f"config.json does not fit {kind}: {error}", "correct the field") from error
+        raise ModelInvalid(
+            str(path), f"config.json does not fit {kind}: {shorten(str(error))}", "correct the field"
+        ) from error
     if config.is_encoder_decoder:
         raise ArchitectureUnsupported(str(path), f"{kind!r} has an encoder", "llama works")
     return config

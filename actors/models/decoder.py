@@ -130,10 +130,6 @@ def load_decoder(
     progress: Progress | None,
 ) -> Decoder:
     """Read this rank's part of the folder `path`; raises ModelInvalid. `dtype` None: what the weights are stored in."""
-    if family.heads % family.kv_heads:
-        raise ModelInvalid(
-            str(path), f"{family.heads} heads share {family.kv_heads} key-value heads unevenly", "correct config.json"
-        )
     checkpoint = Checkpoint(path)
     loader = Loader(family, checkpoint, world, dtype or checkpoint.dtype(checkpoint.tensors), device, progress)
     return Decoder(family, config, loader, world)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cluster.errors import ModelInvalid
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -46,7 +48,23 @@ def describe(config: Any) -> Family | None:
     of = FAMILIES.get(config.model_type)
     if of is None or getattr(config, "use_bidirectional_attention", None):
         return None
-    return of(config)
+    family = of(config)
+    _check(family)
+    return family
+
+
+def _check(family: Family) -> None:
+    """Refuse numbers that no model can have; transformers checks types, and only some values."""
+    names = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context")
+    wrong = [name for name in names if getattr(family, name) < 1]
+    if wrong:
+        raise ModelInvalid("config.json", f"{wrong[0]} is {getattr(family, wrong[0])}", "it is at least 1")
+    if family.heads % family.kv_heads:
+        raise ModelInvalid(
+            "config.json",
+            f"{family.heads} heads share {family.kv_heads} key-value heads",
+            "the second divides the first",
+        )
 
 
 def _llama(config: Any) -> Family:

@@ -1,0 +1,113 @@
+"""What is refused before a weight is read, and what the refusal says."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.models import load
+from actors.models.config import read_config
+from cluster.errors import ArchitectureUnsupported, ModelInvalid
+
+LLAMA = {
+    "model_type": "llama", "vocab_size": 50, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def folder(path: Path, **config: object) -> Path:
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"a": 1}', '{"model_type": 7}', "[" * 100_000, "\udcff"])
+def test_not_a_config(tmp_path, text):
+    (tmp_path / "config.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(ModelInvalid):
+        read_config(tmp_path)
+
+
+def test_no_folder():
+    with pytest.raises(ModelInvalid, match="No such file"):
+        load("nowhere")
+
+
+def test_too_large(tmp_path):
+    (tmp_path / "config.json").write_text(" " * (17 * 2**20))
+    with pytest.raises(ModelInvalid, match="too large"):
+        read_config(tmp_path)
+
+
+def test_code_in_the_folder_is_not_run(tmp_path):
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    auto_map = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    assert read_config(folder(tmp_path, **LLAMA, auto_map=auto_map)).model_type == "llama"
+    with pytest.raises(ArchitectureUnsupported, match="never run"):
+        read_config(folder(tmp_path, model_type="lama2", auto_map=auto_map))
+
+
+@pytest.mark.parametrize(
+    ("kind", "near"), [("qwen3_mo", "qwen3_moe"), ("vit", "works"), ("gemma3text", "gemma3_text"), ("t5", "works")]
+)
+def test_unknown_architectures_name_the_nearest(tmp_path, kind, near):
+    with pytest.raises(ArchitectureUnsupported, match=f"'{kind}'.*{near}"):
+        load(folder(tmp_path, model_type=kind))
+
+
+@pytest.mark.parametrize("kind", ["mamba", "falcon_mamba", "minimax", "recurrent_gemma", "falcon_h1", "nemotron_h"])
+def test_a_state_that_is_no_cache(tmp_path, kind):
+    with pytest.raises(ArchitectureUnsupported, match=f"{kind} has layers of"):
+        load(folder(tmp_path, model_type=kind))
+
+
+def test_an_encoder_in_front(tmp_path):
+    with pytest.raises(ArchitectureUnsupported, match="encoder"):
+        load(folder(tmp_path, model_type="bart", is_encoder_decoder=True))
+
+
+def test_quantized_weights(tmp_path):
+    with pytest.raises(ModelInvalid, match="quantized"):
+        load(folder(tmp_path, **LLAMA, quantization_config={"quant_method": "gptq"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": "wide"}, {"num_hidden_layers": None}, {"num_attention_heads": 0}, {"hidden_size": -32},
+        {"num_key_value_heads": 3}, {"vocab_size": 0}, {"hidden_act": "no such"}, {"rms_norm_eps": "small"},
+        {"rope_scaling": {"rope_type": "no such", "factor": 2.0}}, {"rope_scaling": {"rope_type": "yarn"}},
+        {"rope_scaling": 7}, {"head_dim": 7}, {"num_hidden_layers": 10**12}, {"max_position_embeddings": -1},
+        {"num_hidden_layers": 0}, {"intermediate_size": 0},
+    ],
+)  # fmt: skip
+def test_fields_that_cannot_be(tmp_path, change):
+    with pytest.raises(ModelInvalid):
+        load(folder(tmp_path, **{**LLAMA, **change}))
+
+
+def test_other_heads_than_a_language_model(tmp_path):
+    with pytest.raises(ArchitectureUnsupported, match="LlamaForSequenceClassification"):
+        load(folder(tmp_path, **LLAMA, architectures=["LlamaForSequenceClassification"]))
+
+
+def test_a_dtype_nobody_knows(tmp_path):
+    with pytest.raises(ModelInvalid, match="int4"):
+        load(folder(tmp_path, **LLAMA), dtype="int4")
+
+
+def test_a_weight_is_missing(checkpoint, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for name, victim in [("llama", "model.layers.1.mlp.up_proj.weight"), ("gpt2", "transformer.h.1.mlp.c_fc.weight")]:
+        source = checkpoint(name)
+        tensors = load_file(source / "model.safetensors")
+        del tensors[victim]
+        save_file(tensors, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text((source / "config.json").read_text())
+        with pytest.raises(ModelInvalid, match=victim):
+            load(tmp_path)
+        tensors[victim] = torch.zeros(3, 3)
+        save_file(tensors, tmp_path / "model.safetensors")
+        with pytest.raises(ModelInvalid, match=rf"{victim} has shape \[3, 3\]"):
+            load(tmp_path)

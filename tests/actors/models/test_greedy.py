@@ -1,0 +1,55 @@
+"""Greedy tokens equal transformers' `generate`, whatever is batched with what and however prompts are cut."""
+
+import json
+from typing import Any
+
+import pytest
+
+from actors.models import decoder, load
+from actors.models.decoder import Decoder
+from tests.actors.models import architectures
+from tests.actors.models.driver import Driver
+
+NEW = architectures.NEW_TOKENS
+
+
+def wanted(path: Any) -> tuple[list[list[int]], list[list[int]]]:
+    want = json.loads((path / "want.json").read_text())
+    return want["prompts"], want["answers"]
+
+
+@pytest.mark.parametrize("name", architectures.ALL)
+def test_one_rank(checkpoint, name):
+    path = checkpoint(name)
+    prompts, answers = wanted(path)
+    model = load(path, dtype="float32")
+    assert isinstance(model, Decoder) == (name in architectures.OWN)
+    driver = Driver(model)
+    assert driver.generate(prompts, NEW) == answers
+    assert any(decodes and chunks for decodes, chunks in driver.steps), "nothing was mixed"
+
+
+@pytest.mark.parametrize("name", architectures.OWN)
+def test_plain_torch(checkpoint, name, monkeypatch):
+    monkeypatch.setattr(decoder, "fuse", lambda model: None)
+    path = checkpoint(name)
+    prompts, answers = wanted(path)
+    assert Driver(load(path, dtype="float32"), block_tokens=5, chunk=300, seed=3).generate(prompts, NEW) == answers
+
+
+@pytest.mark.parametrize("name", architectures.ALL)
+def test_two_ranks(checkpoint, pair, name):
+    path = checkpoint(name)
+    prompts, answers = wanted(path)
+    first, second = pair.ask("generate", path, prompts, NEW)
+    assert first["answers"] == answers
+    assert second["answers"] == answers
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "qwen3_moe", "phi3"])
+def test_two_ranks_hold_half_each(checkpoint, pair, name):
+    path = checkpoint(name)
+    prompts, _ = wanted(path)
+    whole = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    for rank in pair.ask("generate", path, prompts[:1], 1):
+        assert rank["weight_bytes"] < 0.62 * whole  # norms, routers and learned positions stay whole
