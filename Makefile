@@ -7,14 +7,14 @@ STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve test install build clean
+.PHONY: help serve test install clean
 
 help:
-	@echo "make serve    install what is missing, build, start Strata and print how to chat with it (Ctrl-C stops it)"
+	@echo "make serve    install and build what is missing, start Strata and print how to chat with it (Ctrl-C stops it)"
 	@echo "make test     install what is missing, check format, lint and types, run the tests"
 	@echo "make install  only install"
 
-serve: build
+serve: install
 	@exec $(BIN)/strata up
 
 test: install
@@ -24,10 +24,6 @@ test: install
 	$(BIN)/pytest
 
 install: $(STAMP)
-
-# What is compiled for this machine at first use; later runs find it in the cache.
-build: $(STAMP)
-	@$(BIN)/python -m pipelines.cli build
 
 # A stamp that is newer than pyproject.toml says: nothing to install. It is written last, so that an
 # installation that was cut short is done again.

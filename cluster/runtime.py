@@ -22,6 +22,8 @@ from cluster import loopback
 from cluster.errors import NotReady, SettingsInvalid, Unavailable
 from cluster.settings import ClusterSettings
 
+_started: list["subprocess.Popen[bytes]"] = []  # heads whose parent is this process, which has to bury them
+
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
@@ -153,12 +155,11 @@ def _start(settings: ClusterSettings) -> Running:
     assert head.stdin
     head.stdin.write(settings.model_dump_json().encode())
     head.stdin.close()
+    _started.append(head)
     _until(lambda: find(settings) is not None or head.poll() is not None, START_SECONDS)
     running = find(settings)
     if running is None:
-        with suppress(ProcessLookupError):
-            head.kill()
-        head.wait()
+        head.kill()
         stop_remains(settings)
         raise NotReady("Ray", f"it did not start; its last words are {_last_line(log_path)!r}, the rest in {log_path}")
     return running
@@ -184,6 +185,9 @@ def _sweep(pids: set[int]) -> None:
             with suppress(psutil.Error):
                 act(process)
         _, left = psutil.wait_procs(left, seconds)
+    for head in list(_started):
+        if head.poll() is not None:
+            _started.remove(head)
 
 
 def _record(settings: ClusterSettings) -> Running | None:

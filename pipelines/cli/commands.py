@@ -120,11 +120,11 @@ def doctor(file: File = None, json: Json = False) -> None:
 
 
 @strata.command()
-def build() -> None:
-    """Compile what is compiled for this machine, unless it is there."""
+def build(file: File = None) -> None:
+    """Compile what is compiled for this machine; `up` does it too where it is missing."""
     from pipelines.cli import build as command
 
-    command.run()
+    command.run(file)
 
 
 @strata.command("node-env", hidden=True)

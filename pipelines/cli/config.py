@@ -22,9 +22,9 @@ def run(key: str, file: Path | None, *, as_json: bool) -> None:
         rows = [{"key": one.key, "value": _plain(one.value), "source": one.source} for one in found]
         show.document(rows[0] if key and len(rows) == 1 else rows)
         return
-    show.table(
-        ("key", "value", "from", "meaning"), [(one.key, _plain(one.value), one.source, one.meaning) for one in found]
-    )
+    show.table(("key", "value", "from"), [(one.key, _plain(one.value), one.source) for one in found])
+    if len(found) == 1 and found[0].meaning:
+        show.line(f"[dim]{found[0].meaning}[/]")
 
 
 def _plain(value: Any) -> Any:

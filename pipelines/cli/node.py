@@ -12,6 +12,7 @@ def run(file: Path | None) -> None:
     cluster = settle(file).settings.cluster
     runtime.prepare(cluster)
     loopback.install(cluster.run_dir)
-    variables = {**runtime.ALWAYS, **loopback.ingress(cluster.run_dir)}
+    token = {"RAY_AUTH_TOKEN_PATH": str(cluster.state / "ray.token")}  # the same on every node: file_mounts brings it
+    variables = {**runtime.ALWAYS, **token, **loopback.ingress(cluster.run_dir)}
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")

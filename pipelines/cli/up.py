@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster import runtime
 from cluster.errors import SettingsInvalid, StrataError
-from pipelines.cli import down, keys, serving, show
+from pipelines.cli import build, down, keys, serving, show
 from pipelines.cli.config import settle
 from pipelines.settings import Settings
 
@@ -26,6 +26,7 @@ def run(file: Path | None, flags: Mapping[str, Any], *, detach: bool, as_json: b
             "cluster.address", settings.cluster.address, "`up` starts its own Ray; use `strata deploy`"
         )
     running = runtime.find(settings.cluster) is not None
+    interruptible()
     try:
         serve(settings)
     except (StrataError, KeyboardInterrupt):
@@ -44,10 +45,12 @@ def serve(settings: Settings) -> None:
     def tell(text: str) -> None:
         show.progress(f"{time.monotonic() - started:5.1f} s  {text}")
 
+    build.ensure(settings.cluster)
     tell("starting Ray")
     running = runtime.start(settings.cluster)
     tell(f"Ray is at {running.address}")
     runtime.connect(settings.cluster, running)
+    interruptible()  # again: Ray has put its own answer to SIGTERM in place
     key = keys.operator(settings.cluster)
     serving.publish(settings)
     serving.wait(settings, key, tell)
@@ -93,6 +96,12 @@ def python(url: str, key: str, model: str) -> str:
             "print(answer.choices[0].message.content)",
         )
     )
+
+
+def interruptible() -> None:
+    """Have every signal to stop arrive as KeyboardInterrupt, so that a half-made start is cleared away."""
+    for number in STOPS:
+        signal.signal(number, signal.default_int_handler)
 
 
 def stay(settings: Settings) -> None:

@@ -1,0 +1,66 @@
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from cluster import loopback
+
+WRITTEN_BY_RAY = """global
+    stats socket /run/admin.sock mode 666 level admin expose-fd listeners
+frontend prometheus
+    bind :9101
+frontend http_frontend
+    bind 127.0.0.1:8000
+listen stats
+  bind *:8404
+"""
+
+
+def test_the_script_narrows_what_ray_wrote_and_becomes_haproxy(tmp_path: Path) -> None:
+    (tmp_path / "proxy's bin").write_text('#!/bin/sh\necho "$@"; cat "$3"\n')
+    (tmp_path / "proxy's bin").chmod(0o700)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(WRITTEN_BY_RAY)
+    loopback.install(tmp_path, str(tmp_path / "proxy's bin"))
+    said = subprocess.run(
+        [tmp_path / "haproxy", "-db", "-f", config, "-sf", "12"], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.startswith(f"-db -f {config} -sf 12\n")
+    assert [line.strip() for line in said.splitlines() if "bind" in line] == [
+        "bind 127.0.0.1:9101", "bind 127.0.0.1:8000", "bind 127.0.0.1:8404",
+    ]  # fmt: skip
+    assert "mode 600 level admin" in said
+
+
+def test_ray_still_writes_what_the_script_rewrites() -> None:
+    from ray.serve._private import haproxy_templates, replica
+
+    template = haproxy_templates.HAPROXY_CONFIG_TEMPLATE
+    assert "bind *:{{ config.stats_port }}" in template
+    assert "bind :{{ config.metrics_port }}" in template
+    assert "mode 666 level admin" in template
+    assert callable(replica.add_port_to_grpc_server)
+
+
+def test_sockets_fit_where_haproxy_takes_them() -> None:
+    names = loopback.ingress(Path("/tmp/strata-01234567"))
+    node = "f" * 56  # Ray puts the node's id between folder and file
+    for name in ("RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH"):
+        path = Path(names[name])
+        assert len(str(path.parent / node / path.name)) <= 97  # HAProxy's own limit
+
+
+def test_ports_differ_and_are_free() -> None:
+    ports = loopback.free_ports(8)
+    assert len(set(ports)) == 8
+
+
+def test_a_listener_on_all_interfaces_is_seen() -> None:
+    with socket.socket() as inner, socket.socket() as outer:
+        inner.bind(("127.0.0.1", 0))
+        inner.listen()
+        assert loopback.reachable({os.getpid()}) == []
+        outer.bind(("0.0.0.0", 0))
+        outer.listen()
+        (found,) = loopback.reachable({os.getpid()})
+        assert found.startswith(f"0.0.0.0:{outer.getsockname()[1]} (")

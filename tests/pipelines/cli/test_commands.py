@@ -1,0 +1,130 @@
+"""The command line as a person meets it: in a process of its own where imports matter, in this one elsewhere."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+
+HEAVY = ("ray", "torch", "transformers", "deepspeed", "numpy", "pydantic", "httpx", "yaml", "fastapi", "psutil")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to be in, and state of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STRATA_CLUSTER__STATE_DIR", str(tmp_path / "state"))
+    return tmp_path
+
+
+def strata(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run a command; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["strata", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['strata', '--help']\n"
+        "from pipelines.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as left: assert not left.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
+    for command in ("up", "status", "chat", "models", "deploy", "down", "bench", "doctor", "config", "keys"):
+        assert f" {command} " in said
+
+
+def test_the_module_is_the_command() -> None:
+    said = subprocess.run([sys.executable, "-m", "pipelines.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: strata" in said.stdout
+
+
+@pytest.mark.usefixtures("home")
+def test_explain_says_where_a_value_came_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("strata.yaml").write_text("cluster:\n  http_port: 9000\n")
+    assert strata(monkeypatch, "config", "explain", "cluster.http_port", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "key": "cluster.http_port",
+        "value": 9000,
+        "source": "strata.yaml:2",
+    }
+    assert strata(monkeypatch, "config", "show") == 0
+    assert "models.0.tensor_parallel_size" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("config", "explain", "cluster.prot"), "unknown key"),
+        (("status", "-f", "none.yaml"), "no such file"),
+        (("deploy",), "strata up --detach"),
+        (("models",), "No key in STRATA_API_KEY"),
+        (("models", "--url", "http://127.0.0.1:1"), "No key in STRATA_API_KEY"),
+        (("keys", "issue", "--role", "king"), "admin, user, monitor"),
+        (("keys", "revoke", "nobody"), "no API key nobody"),
+    ],
+)
+def test_errors_are_a_sentence_and_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], says: str
+) -> None:
+    assert strata(monkeypatch, *words) == 1
+    said = capsys.readouterr().err
+    assert says in said.replace("\n", " ")
+    assert "Traceback" not in said
+    assert strata(monkeypatch, *words, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+@pytest.mark.usefixtures("home")
+def test_misuse_is_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert strata(monkeypatch, "fly") == 2
+    assert strata(monkeypatch, "bench", "--requests", "0") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("home")
+def test_an_error_that_nobody_foresaw_is_still_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("cluster.hardware.look", fail)
+    assert strata(monkeypatch, "doctor") == 1
+    assert "ZeroDivisionError: by zero" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("home")
+def test_nothing_runs_and_nothing_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert strata(monkeypatch, "status", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["status"] == "stopped"
+    assert strata(monkeypatch, "down", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"ended_processes": 0}
+
+
+def test_keys_are_issued_listed_and_revoked(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert strata(monkeypatch, "keys", "issue", "--name", "mine", "--role", "user", "--json") == 0
+    key = json.loads(capsys.readouterr().out)["key"]
+    assert key not in (home / "state" / "keys.json").read_text()
+    assert strata(monkeypatch, "keys", "list", "--json") == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record["name"] == "mine"
+    assert strata(monkeypatch, "keys", "revoke", record["id"]) == 0
+    capsys.readouterr()
+    assert strata(monkeypatch, "keys", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []

@@ -1,0 +1,76 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.hardware import Machine
+from cluster.settings import ClusterSettings
+from pipelines.cli import doctor
+
+GIB = 2**30
+SOUND = Machine(
+    python=(3, 11, 7),
+    compiler="/usr/bin/g++",
+    processor="Some CPU",
+    cores=8,
+    features=("avx2", "avx512f", "avx512_bf16"),
+    memory=16 * GIB,
+    memory_free=8 * GIB,
+    shared_memory=8 * GIB,
+    open_files=65536,
+    gpus=(),
+)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> ClusterSettings:
+    return ClusterSettings(state_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("check", "fault", "verdict"),
+    [
+        (doctor.python, {"python": (3, 10, 9)}, "fail"),
+        (doctor.compiler, {"compiler": ""}, "fail"),
+        (doctor.processor, {"features": ("avx2",)}, "warn"),
+        (doctor.processor, {"features": ()}, "warn"),
+        (doctor.processor, {"cores": 1}, "warn"),
+        (doctor.memory, {"memory_free": 3 * GIB}, "warn"),
+        (doctor.memory, {"memory_free": GIB}, "fail"),
+        (doctor.shared_memory, {"shared_memory": 64 * 2**20}, "fail"),  # Docker's default
+        (doctor.files, {"open_files": 4096}, "warn"),
+        (doctor.files, {"open_files": 256}, "fail"),
+    ],
+)
+def test_each_fault_is_found_and_has_a_remedy(
+    cluster: ClusterSettings, check: object, fault: dict[str, object], verdict: str
+) -> None:
+    assert callable(check)
+    assert check(SOUND, cluster).verdict == "ok"
+    found = check(replace(SOUND, **fault), cluster)  # type: ignore[arg-type]
+    assert found.verdict == verdict
+    assert found.remedy
+
+
+def test_a_token_that_others_can_read_is_found(cluster: ClusterSettings) -> None:
+    token = cluster.state / "ray.token"
+    token.write_text("x")
+    token.chmod(0o600)
+    assert doctor.token(SOUND, cluster).verdict == "ok"
+    token.chmod(0o640)
+    assert doctor.token(SOUND, cluster).verdict == "fail"
+
+
+def test_a_taken_port_is_found(cluster: ClusterSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, verdict in ((True, "ok"), (False, "fail")):
+        monkeypatch.setattr("cluster.hardware.port_is_free", lambda host, port, free=free: free)
+        assert doctor.port(SOUND, cluster).verdict == verdict
+
+
+def test_gpus_are_shown(cluster: ClusterSettings) -> None:
+    assert "H200" in doctor.gpu(replace(SOUND, gpus=("NVIDIA H200, 143771 MiB",)), cluster).seen
+
+
+def test_every_check_is_made_once(cluster: ClusterSettings) -> None:
+    names = [finding.check for finding in doctor.examine(SOUND, cluster)]
+    assert len(set(names)) == len(names) == len(doctor.CHECKS)

@@ -1,0 +1,102 @@
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster.errors import Forbidden, InvalidRequest, Unauthenticated, Unavailable
+from pipelines import driver
+from pipelines.driver import AsyncClient, Client, connect
+
+
+def gateway(request: httpx.Request) -> httpx.Response:
+    """As much of a gateway as a client can tell apart."""
+    body: Any = json.loads(request.content or "null")
+    if request.url.path == "/v1/models":
+        return httpx.Response(200, json={"data": [{"id": "first"}, {"id": "second"}]})
+    if body["model"] == "lost":
+        return httpx.Response(503, json={"error": {"message": "the gang died", "param": None}})
+    if body.get("stream"):
+        events = [{"choices": [{"delta": {"content": piece}}]} for piece in ("Hel", "lo")]
+        end = [{"choices": [{"delta": {}, "finish_reason": "stop"}]}]
+        broken = [{"error": {"message": "cut"}}] if body["model"] == "cut" else []
+        lines = [f"data: {json.dumps(event)}\n\n" for event in events + broken + end]
+        return httpx.Response(200, text=": a comment\n\n" + "".join(lines) + "data: [DONE]\n\n")
+    text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+    shape = {"message": {"content": text.upper()}} if "messages" in body else {"text": text[::-1]}
+    choice = {"finish_reason": "stop", **shape}
+    return httpx.Response(200, json={"choices": [choice], "model": body["model"], "usage": {"total_tokens": 3}})
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(gateway)))
+
+
+def test_chat_complete_and_models(client: Client) -> None:
+    with client as strata:
+        assert strata.models() == ["first", "second"]
+        answer = strata.chat("hello")
+        assert (answer.text, answer.finish_reason, answer.model) == ("HELLO", "stop", "first")
+        assert answer.usage == {"total_tokens": 3}
+        assert strata.chat([{"role": "user", "content": "x"}], "second").model == "second"
+        assert strata.complete("abc").text == "cba"
+
+
+def test_a_stream_gives_its_pieces(client: Client) -> None:
+    assert list(client.stream("hi")) == ["Hel", "lo"]
+
+
+def test_an_error_in_a_stream_is_raised_after_what_came(client: Client) -> None:
+    pieces = client.stream("hi", "cut")
+    assert [next(pieces), next(pieces)] == ["Hel", "lo"]
+    with pytest.raises(Unavailable, match="cut"):
+        next(pieces)
+
+
+def test_a_refused_stream_says_why(client: Client) -> None:
+    with pytest.raises(Unavailable, match="the gang died"):
+        list(client.stream("hi", "lost"))
+
+
+async def test_the_same_for_coroutines() -> None:
+    http = httpx.AsyncClient(base_url="http://gateway", transport=httpx.MockTransport(gateway))
+    async with AsyncClient(http) as strata:
+        assert await strata.models() == ["first", "second"]
+        assert (await strata.chat("hello")).text == "HELLO"
+        assert (await strata.complete("abc")).text == "cba"
+        assert [piece async for piece in strata.stream("hi")] == ["Hel", "lo"]
+        with pytest.raises(Unavailable):
+            await strata.chat("hi", "lost")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, Unauthenticated), (403, Forbidden), (400, InvalidRequest), (404, InvalidRequest), (429, Unavailable)],
+)
+def test_error_responses_become_our_errors(status: int, kind: type[Exception]) -> None:
+    request = httpx.Request("GET", "http://gateway/x")
+    for content in ({"error": {"message": "no", "param": "n"}}, {"error": "no"}, ["no"], "no"):
+        wrong = driver.refusal(httpx.Response(status, json=content, request=request))
+        assert type(wrong) is kind
+        assert "no" in str(wrong)
+
+
+def test_nobody_there_is_one_sentence() -> None:
+    with connect("http://127.0.0.1:1", "key") as strata, pytest.raises(Unavailable, match="strata status"):
+        strata.models()
+
+
+def test_no_proxy_of_the_environment_sees_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:2")
+    monkeypatch.setenv("STRATA_API_KEY", "sk-mine")
+    with connect("http://127.0.0.1:1") as strata:
+        assert strata.http.headers["authorization"] == "Bearer sk-mine"
+        assert not [mount for mount in strata.http._mounts.values() if mount is not None]
+
+
+def test_the_address_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRATA_CLUSTER__HTTP_PORT", "8123")
+    assert driver.locate().endswith(":8123")
+    monkeypatch.setenv("STRATA_URL", "http://elsewhere")
+    assert driver.locate() == "http://elsewhere"
