@@ -17,7 +17,7 @@ CONTAINERS = 20_000
 MEMBERS = 400_000  # a prompt of token ids has one for each
 STRINGS = 200_000
 
-STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # possessive: 4 MiB take 20 ms, not 300
 BRACKET = re.compile(rb"[\[\]{}]")
 ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 LONG_INTEGER = re.compile(rb"(?<![.\d])\d{20,}")  # beyond 64 bits; digits after a point are another matter

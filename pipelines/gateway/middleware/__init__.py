@@ -1,7 +1,7 @@
 """What every request passes, in order: one list of functions that each wrap an ASGI app.
 
-Each takes the desk and the app within. Guardrails, conversation context, version routing, answer cache and traces
-take their places in this list.
+Each takes the desk and the app within. What works on the request as HTTP (rate, audit, traces) takes its place in
+this list; what works on a turn (guardrails, context, version routing, answer cache) does so in `generate`.
 """
 
 from collections.abc import Callable
