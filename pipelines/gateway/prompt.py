@@ -4,42 +4,55 @@ Knows a served model's tokenizer and context. Knows nothing of bodies and shapes
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cluster.errors import ContextTooLong, InvalidRequest
 from pipelines.chat import Served
 
 AT_ONCE = 8_192  # characters that tokenize in about a millisecond; more go to a thread
 WIDEST = 512  # characters of the longest token that vocabularies hold (runs of spaces); text beyond never fits
-
-
-def check_length(served: Served, field: str, characters: int) -> None:
-    """Raises ContextTooLong for text that cannot fit however it is cut: nothing is tokenized in vain."""
-    context = served.client.context_tokens
-    if characters > context * WIDEST:
-        raise ContextTooLong(field, f"{characters} characters", f"this model holds {context} tokens")
+USUAL = 8  # characters a token that hardly any text exceeds: so much of a long text tells whether the rest matters
+SEAM = 64  # tokens by which a text cut short may exceed the same text in one piece
 
 
 async def chat_tokens(served: Served, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-    """The conversation as the model's template writes it."""
+    """The conversation as the model's template writes it. Raises ContextTooLong or InvalidRequest."""
     size = sum(len(message["content"]) for message in messages)
-    check_length(served, "messages", size)
-    spoken = list(messages)
-    if size <= AT_ONCE:
-        return tuple(served.tokenizer.chat(spoken))
-    return tuple(await asyncio.to_thread(served.tokenizer.chat, spoken))
+    await check_length(served, "messages", max((message["content"] for message in messages), key=len), size)
+    return tuple(await aside(size, lambda: served.tokenizer.chat(list(messages))))
 
 
 async def text_tokens(served: Served, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
-    """A prompt as it is, with what the tokenizer puts before a text."""
-    if not isinstance(prompt, str):
-        tokens = prompt
-    else:
-        check_length(served, "prompt", len(prompt))
-        if len(prompt) <= AT_ONCE:
-            tokens = tuple(served.tokenizer.encode(prompt))
-        else:
-            tokens = tuple(await asyncio.to_thread(served.tokenizer.encode, prompt))
+    """A prompt as it is, with what the tokenizer puts before a text. Raises ContextTooLong or InvalidRequest."""
+    tokens = prompt if not isinstance(prompt, str) else await encoded(served, prompt)
     if not tokens:
         raise InvalidRequest("prompt", "an empty prompt", "give at least one token")
     return tokens
+
+
+async def encoded(served: Served, text: str) -> tuple[int, ...]:
+    """A text's tokens."""
+    await check_length(served, "prompt", text, len(text))
+    return tuple(await aside(len(text), lambda: served.tokenizer.encode(text)))
+
+
+async def check_length(served: Served, field: str, longest: str, characters: int) -> None:
+    """Raises ContextTooLong for what cannot fit, before all of it is tokenized: a cheap request stays cheap for us.
+
+    `longest` is the longest of the texts, `characters` what all have together.
+    """
+    if characters <= AT_ONCE:
+        return
+    context = served.client.context_tokens
+    begin = longest[: context * USUAL]
+    hopeless = characters > context * WIDEST
+    if not hopeless and len(begin) < len(longest):
+        told = await aside(len(begin), lambda: served.tokenizer.encode(begin, field=field))
+        hopeless = len(told) > context + SEAM
+    if hopeless:
+        raise ContextTooLong(field, f"{characters} characters", f"this model holds {context} tokens")
+
+
+async def aside(size: int, work: Callable[[], Sequence[int]]) -> Sequence[int]:
+    """The result of `work`, from a thread where the text is long."""
+    return work() if size <= AT_ONCE else await asyncio.to_thread(work)
