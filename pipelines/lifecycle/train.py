@@ -10,15 +10,26 @@ import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
+from cluster.loopback import LOOPBACK_NODE
 from pipelines.lifecycle.curve import write_curve
 from pipelines.lifecycle.progress import follow
 from pipelines.lifecycle.recipe import Recipe
 from pipelines.lifecycle.tokenizer import train_tokenizer
 
 RETRIES = 3
+# A Ray of our own on loopback, which must neither run its workers at niceness 15 (its default, which starves a long run
+# on a busy machine) nor end them because others fill the memory.
+ALONE = {
+    **LOOPBACK_NODE,
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -77,17 +88,13 @@ def prepare(recipe: Recipe, out: Path, resume: bool) -> None:
 
 def fit(recipe: Recipe, out: Path) -> None:
     """The Ray Train job; a worker that dies is started again and goes on from the last checkpoint."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 would starve a long run on a busy machine
-    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")  # nor may it be ended because others fill the memory
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    for name, value in ALONE.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray  # noqa: PLC0415  after the environment that it reads on import
     import torch  # noqa: PLC0415
     from ray.train import FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
-
-    from pipelines.lifecycle.loop import train_worker  # noqa: PLC0415
 
     gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory(prefix="strata-train-") as scratch:
@@ -102,7 +109,7 @@ def fit(recipe: Recipe, out: Path) -> None:
         )
         try:
             TorchTrainer(
-                train_worker,
+                work,
                 train_loop_config={"recipe": recipe.plain(), "out": str(out)},
                 torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
                 scaling_config=ScalingConfig(
@@ -116,6 +123,13 @@ def fit(recipe: Recipe, out: Path) -> None:
             ).fit()
         finally:
             ray.shutdown()
+
+
+def work(config: dict[str, Any]) -> None:
+    """What Ray Train calls on each worker. DeepSpeed is imported there and not by the command."""
+    from pipelines.lifecycle.loop import train_worker  # noqa: PLC0415
+
+    train_worker(config)
 
 
 if __name__ == "__main__":
