@@ -28,6 +28,7 @@ from actors.gang import Gang
 from actors.link import LinkServer
 from actors.messages import Assignment, Delta, Load, SamplingParams, ShardFacts, Submit
 from actors.settings import ModelSettings
+from cluster import loopback
 from cluster.errors import NotReady, ReplicaLost, StrataError
 
 _FIRST_TOKEN_SECONDS = 120.0
@@ -112,6 +113,7 @@ class Replica:
         self, settings: ModelSettings, device: str, directory: str
     ) -> None:
         """`device` is "cpu" or "cuda"; `directory` the name of its actor."""
+        loopback.narrow()
         self._settings, self._device = settings, device
         self._host = ray.util.get_node_ip_address()
         self._directory = ray.get_actor(directory, namespace="strata")

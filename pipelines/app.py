@@ -17,6 +17,7 @@ from actors.engine.tokens import Tokenizer
 from actors.replica import Replica
 from actors.replicas import Replicas, Roster
 from actors.settings import ModelSettings
+from cluster import loopback
 from cluster.security.keys import KeyRing
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
@@ -33,6 +34,7 @@ class Gateway:
 
     async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         """`_models` are handles that nobody calls: they make Serve deploy the models with the gateway."""
+        loopback.narrow()
         clients = {model.name: Replicas(model.name) for model in settings.models}
         self._roster = Roster(clients, watch)
         self._roster.start()
