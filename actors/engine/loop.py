@@ -45,7 +45,7 @@ class Engine:
     def __init__(
         self, executor: Executor, facts: Facts, limits: Limits, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._executor, self._facts, self._limits, self._clock = executor, facts, limits, clock
+        self.executor, self._facts, self._limits, self._clock = executor, facts, limits, clock
         self._scheduler = Scheduler(limits, BlockPool(facts.blocks))
         self._ends = frozenset(facts.end_tokens)
         self._live: dict[int, Sequence] = {}
@@ -111,7 +111,7 @@ class Engine:
         if not step.works:
             return expired
         self._number += 1
-        result = self._executor.execute(self._plan(step))
+        result = self.executor.execute(self._plan(step))
         self.last_result = result
         if result.fault is not None:
             return expired + self._fail(step.works, result.fault)
