@@ -26,11 +26,11 @@ TASKS: tuple[tuple[str, int, Callable[[Dice], Example]], ...] = (
     ("units", 10, units.draw),
     ("dates", 7, dates.draw),
     ("extraction", 13, extraction.draw),
-    ("classification", 10, classification.draw),
+    ("classification", 9, classification.draw),
     ("tools", 10, tools.draw),
     ("about", 10, about.draw),
     ("refusals", 5, refusals.draw),
-    ("smalltalk", 4, smalltalk.draw),
+    ("smalltalk", 5, smalltalk.draw),
     ("dialogue", 10, dialogue.draw),
 )
 NAMES = tuple(name for name, _, _ in TASKS)
