@@ -14,10 +14,11 @@ from typing import Any
 
 import httpx
 
+from cluster.errors import Unavailable
 from pipelines.cli import show
 from pipelines.cli.config import settle
 from pipelines.cli.keys import mine
-from pipelines.driver import connect, unreachable
+from pipelines.driver import connect, refusal, unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request: seconds to the first token and to the end, tokens that came, whether it failed."""
+    """One request: seconds to the first token and to the end, tokens that came, why it failed if it did."""
 
     first: float
     total: float
     tokens: int
-    failed: bool = False
+    failed: str = ""
 
 
 def run(load: Load, model: str | None, file: Path | None, *, url: str | None, as_json: bool) -> None:
@@ -52,6 +53,8 @@ def run(load: Load, model: str | None, file: Path | None, *, url: str | None, as
         started = time.perf_counter()
         samples = asyncio.run(drive(base, key, name, load, streams))
         rows.append(summarize(streams, samples, time.perf_counter() - started))
+        if all(sample.failed for sample in samples):
+            raise Unavailable("every request", samples[0].failed)
     if as_json:
         show.document({"model": name, "load": asdict(load), "results": rows})
         return
@@ -93,20 +96,21 @@ async def ask(http: httpx.AsyncClient, request: dict[str, Any]) -> Sample:
     try:
         async with http.stream("POST", "/v1/completions", json=request) as response:
             if response.is_error:
-                return Sample(0.0, 0.0, 0, failed=True)
+                await response.aread()
+                return Sample(0.0, 0.0, 0, str(refusal(response)))
             async for line in response.aiter_lines():
                 if not line.startswith("data: {"):
                     continue
                 first = first or time.perf_counter() - started
                 event = json.loads(line[6:])
                 if "error" in event:
-                    return Sample(0.0, 0.0, 0, failed=True)
+                    return Sample(0.0, 0.0, 0, str(event["error"]))
                 if event.get("usage"):
                     tokens = event["usage"]["completion_tokens"]
     except httpx.ConnectError as wrong:
         raise unreachable(http.base_url, wrong) from None
-    except httpx.TransportError:
-        return Sample(0.0, 0.0, 0, failed=True)
+    except httpx.TransportError as wrong:
+        return Sample(0.0, 0.0, 0, type(wrong).__name__)
     return Sample(first, time.perf_counter() - started, tokens)
 
 

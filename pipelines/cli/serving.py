@@ -27,7 +27,10 @@ def publish(settings: Settings) -> None:
     from pipelines.app import build  # noqa: PLC0415 - as above
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options={"host": settings.cluster.host, "port": settings.cluster.http_port})
+    serve.start(
+        proxy_location="HeadOnly" if settings.cluster.proxies == "head" else "EveryNode",
+        http_options={"host": settings.cluster.host, "port": settings.cluster.http_port},
+    )
     target = serve.RunTarget(build(settings), name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
 

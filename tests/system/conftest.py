@@ -1,0 +1,131 @@
+"""The whole stack on three simulated nodes, deployed as a Ray job, with a random model that the fixture makes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from cluster import loopback, runtime
+from cluster.security.keys import KeyRing
+from cluster.settings import ClusterSettings
+
+ROOT = Path(__file__).parents[2]
+MODEL = "tiny"
+
+
+@dataclass
+class Stack:
+    """A running stack: where it answers, with which key, and how to look inside."""
+
+    settings: ClusterSettings
+    key: str
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return self.settings.url
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, headers=self.headers, trust_env=False, timeout=30)
+
+    def gauge(self, name: str) -> float:
+        """A metric's sum over its label sets."""
+        rows = [line for line in self.get("/metrics").text.splitlines() if line.startswith((name + " ", name + "{"))]
+        assert rows, f"no metric {name}"
+        return sum(float(row.rsplit(" ", 1)[1]) for row in rows)
+
+    def entries(self) -> list:
+        """What the directory knows."""
+        import ray
+
+        return list(ray.get(ray.get_actor("directory", namespace="strata").entries.remote()))
+
+
+def until(done: Callable[[], object], seconds: float = 120.0) -> None:
+    """Poll until `done()` is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def nodes(ray_cluster: ClusterSettings) -> Iterator[ClusterSettings]:
+    """Two more nodes of two cores beside the shared cluster's head; each with its own files and ports."""
+    running = runtime.find(ray_cluster)
+    assert running
+    processes = []
+    for name in ("b", "c"):
+        surroundings = {
+            **os.environ,
+            **runtime.environment(ray_cluster),
+            **loopback.ingress(ray_cluster.run_dir / name),
+        }
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=2", "--num-gpus=0"]
+        command += [f"--address={running.address}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+        command += ["--object-store-memory=100000000", f"--resources={json.dumps({name: 1})}"]
+        processes.append(subprocess.Popen(command, env=surroundings, stdout=subprocess.DEVNULL, start_new_session=True))
+    import ray
+
+    until(lambda: sum(node["Alive"] for node in ray.nodes()) == 3)
+    yield ray_cluster
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers whose tokenizer knows bytes and nothing else."""
+    from tests.system.model import write
+
+    return write(tmp_path_factory.mktemp("models") / MODEL)
+
+
+@pytest.fixture(scope="session")
+def stack(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Two replicas of two shards, deployed by `ray job submit`, ready."""
+    running = runtime.find(nodes)
+    assert running
+    file = tmp_path_factory.mktemp("settings") / "strata.yaml"
+    cluster = {
+        "address": "auto",
+        "http_port": nodes.http_port,
+        "state_dir": str(nodes.state),
+        "proxies": "head",
+    }
+    model = {
+        "name": MODEL,
+        "path": str(model_folder),
+        "tensor_parallel_size": 2,
+        "replicas": 2,
+        "dtype": "float32",
+        "limits": {"running_sequences": 16, "queued_sequences": 16, "step_tokens": 64, "kv_cache_tokens": 32768},
+    }
+    file.write_text(yaml.safe_dump({"cluster": cluster, "models": [model]}))
+    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", f"--address=http://{running.dashboard}"]
+    submit += ["--working-dir", str(ROOT), "--", sys.executable, "-m", "pipelines.cli", "deploy", "-f", str(file)]
+    surroundings = {**os.environ, **runtime.environment(nodes)}
+    done = subprocess.run(submit, env=surroundings, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    key = KeyRing(nodes.keys_file).issue("tests", "default", "admin", 0)
+    made = Stack(nodes, key, model_folder)
+    until(lambda: made.get("/ready").status_code == 200)
+    until(lambda: len(made.entries()) == 2)
+    yield made
+    from pipelines.cli import serving
+
+    serving.withdraw()

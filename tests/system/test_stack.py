@@ -1,0 +1,172 @@
+"""From the unmodified OpenAI client to two shards on one of three nodes and back; then with the plug pulled."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import openai
+import pytest
+
+from actors.engine import LLM, SamplingParams
+from pipelines.driver import connect
+from tests.system.conftest import MODEL, Stack, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+QUESTION = [{"role": "user", "content": "What is 12 times 9?"}]
+LONG = {"ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> openai.OpenAI:
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=stack.key, max_retries=0, timeout=120) as made:
+        yield made
+
+
+def test_the_shards_of_a_replica_share_a_node_and_replicas_do_not(stack: Stack) -> None:
+    from ray.util.state import list_actors
+
+    entries = stack.entries()
+    assert len({entry.node for entry in entries}) == 2
+    node_of = {actor.pid: actor.node_id for actor in list_actors(filters=[("class_name", "=", "ShardActor")])}
+    for entry in entries:
+        assert len(entry.shard_pids) == 2
+        assert {node_of[pid] for pid in entry.shard_pids} == {entry.node}
+
+
+def test_an_answer_is_the_offline_engine_s(stack: Stack, client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, temperature=0, max_tokens=24, extra_body=LONG
+    )
+    with LLM(stack.folder, dtype="float32", kv_cache_tokens=4096) as llm:
+        (output,) = llm.chat(QUESTION, SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True))
+    assert answer.choices[0].message.content == output.outputs[0].text
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len(output.prompt_token_ids), 24)
+
+
+def test_a_stream_says_the_same_and_counts_once(client: openai.OpenAI) -> None:
+    asked = {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 40, "extra_body": LONG}
+    whole = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert said == whole.choices[0].message.content
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 40
+
+
+def test_a_seed_repeats_itself_whoever_else_is_there(client: openai.OpenAI) -> None:
+    def ask(seed: int) -> list[str]:
+        made = client.chat.completions.create(
+            model=MODEL, messages=QUESTION, seed=seed, max_tokens=20, n=2, temperature=1, extra_body=LONG
+        )
+        return [str(choice.message.content) for choice in made.choices]
+
+    alone = ask(5)
+    crowd = [threading.Thread(target=ask, args=(seed,)) for seed in range(100, 106)]
+    for thread in crowd:
+        thread.start()
+    crowded = ask(5)
+    for thread in crowd:
+        thread.join()
+    assert alone == crowded
+    assert alone[0] != alone[1]
+
+
+def test_a_client_that_goes_frees_its_blocks(stack: Stack, client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, max_tokens=3000, stream=True, temperature=0, extra_body=LONG
+    )
+    next(iter(stream))
+    until(lambda: stack.gauge("vllm:num_requests_running") >= 1)
+    stream.close()
+    until(lambda: stack.gauge("vllm:num_requests_running") == 0, 20)
+    until(lambda: stack.gauge("vllm:kv_cache_usage_perc") == 0, 20)
+
+
+def test_wrong_keys_and_wrong_fields_are_typed(stack: Stack, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.AuthenticationError):
+        client.with_options(api_key="sk-strata-wrong").models.list()
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=10**12)
+    assert caught.value.param == "max_tokens"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="none", messages=QUESTION)
+
+
+def test_a_full_queue_is_429_with_retry_after(client: openai.OpenAI) -> None:
+    streams = []
+    try:
+        with pytest.raises(openai.RateLimitError) as caught:
+            for _ in range(2 * 32 + 1):
+                streams.append(
+                    client.chat.completions.create(
+                        model=MODEL, messages=QUESTION, max_tokens=3000, stream=True, extra_body=LONG
+                    )
+                )
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def test_a_python_script_reaches_it_too(stack: Stack) -> None:
+    with connect(stack.url, stack.key) as strata:
+        assert strata.chat("Hello", max_tokens=4).text is not None
+        assert MODEL in str(strata.models())
+
+
+def test_metrics_carry_vllm_s_names(stack: Stack) -> None:
+    text = stack.get("/metrics").text
+    for name in ("num_requests_waiting", "prefix_cache_hits", "generation_tokens", "time_to_first_token_seconds"):
+        assert f"vllm:{name}" in text
+    assert stack.gauge("vllm:generation_tokens_total") > 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_gang_with_a_lost_rank_is_replaced_whole(stack: Stack, client: openai.OpenAI, how: signal.Signals) -> None:
+    until(lambda: len(stack.entries()) == 2)
+    before = stack.entries()
+    victim = before[0]
+    outcomes: list[object] = []
+
+    def talk() -> None:
+        try:
+            for _ in client.chat.completions.create(
+                model=MODEL, messages=QUESTION, max_tokens=4000, stream=True, extra_body=LONG
+            ):
+                pass
+            outcomes.append(None)
+        except openai.APIError as error:
+            outcomes.append(error)
+
+    streams = [threading.Thread(target=talk) for _ in range(6)]
+    for thread in streams:
+        thread.start()
+    until(lambda: stack.gauge("vllm:num_requests_running") == 6)
+    began = time.monotonic()
+    os.kill(victim.shard_pids[1], how)
+    for thread in streams:
+        thread.join(100)
+        assert not thread.is_alive(), "a stream hangs"
+    lost = [outcome for outcome in outcomes if outcome is not None]
+    assert len(outcomes) == 6
+    assert all("replica_lost" in str(getattr(error, "code", "")) for error in lost)
+    answer = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=4)
+    assert answer.usage is not None, "the other replica serves on"
+    until(lambda: len({entry.replica for entry in stack.entries()} - {entry.replica for entry in before}) == 1, 200)
+    until(lambda: len(stack.entries()) == 2)
+    gone = [*victim.shard_pids, victim.leader_pid]
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in gone), 60)
+    assert time.monotonic() > began
+    from ray.util import placement_group_table
+
+    groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
+    assert len(groups) == 2, "no group is left over"
+
+
+def test_nothing_is_left_in_shared_memory(stack: Stack) -> None:
+    left = [path.name for path in Path("/dev/shm").glob("strata-*") if not path.name.startswith("strata-cores-")]
+    assert not left
