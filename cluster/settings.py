@@ -6,7 +6,7 @@ Knows the branch `cluster`. Knows nothing of where a value comes from: that is `
 import hashlib
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -31,6 +31,7 @@ class ClusterSettings(BaseModel):
     )
     host: str = Field("127.0.0.1", min_length=1, description="where HTTP is answered; 0.0.0.0 for all interfaces")
     http_port: int = Field(8000, ge=1, le=65535, description="port of the gateway")
+    proxies: Literal["every_node", "head"] = Field("every_node", description="which nodes answer HTTP")
     state_dir: Path = Field(Path("~/.strata"), description="keys, tokens and the record of what runs; 0700")
     num_cpus: int | None = Field(None, ge=1, description="cores that a local Ray may hand out; default: all")
     num_gpus: int | None = Field(None, ge=0, description="GPUs that a local Ray may hand out; default: all")

@@ -23,7 +23,8 @@ os.environ.update(runtime.ALWAYS)
 def cluster_settings() -> Iterator[ClusterSettings]:
     """Settings of the shared cluster: a state folder of its own and a free port."""
     folder = Path(tempfile.mkdtemp(prefix="strata-tests-"))
-    yield ClusterSettings(state_dir=folder, http_port=free_ports(1)[0], num_cpus=8, dashboard=False)
+    http, dashboard = free_ports(2)
+    yield ClusterSettings(state_dir=folder, http_port=http, num_cpus=2, dashboard_port=dashboard)
     shutil.rmtree(folder, ignore_errors=True)
 
 
