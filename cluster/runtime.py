@@ -46,9 +46,12 @@ class Running:
 
 
 def environment(settings: ClusterSettings) -> dict[str, str]:
-    """What every process of a cluster and every driver needs in its environment before it imports Ray."""
+    """What every process of a local cluster and every driver needs in its environment before it imports Ray.
+
+    A cluster that is joined has its own mind, and a driver on it has its environment already.
+    """
     if settings.address != "local":
-        return dict(ALWAYS) | {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
+        return {"RAY_USAGE_STATS_ENABLED": "0"}
     return {**ALWAYS, **loopback.LOOPBACK_NODE, "RAY_AUTH_TOKEN_PATH": str(settings.state / "ray.token")}
 
 

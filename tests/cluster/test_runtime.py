@@ -43,6 +43,8 @@ def test_a_local_cluster_is_closed_and_silent(tmp_path: Path) -> None:
     assert names["RAY_AUTH_MODE"] == "token"
     assert names["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "ray.token")
     assert names["RAY_USAGE_STATS_ENABLED"] == "0"
+    joined = runtime.environment(ClusterSettings(state_dir=tmp_path, address="auto"))
+    assert joined == {"RAY_USAGE_STATS_ENABLED": "0"}  # the rest is the cluster's own affair
 
 
 def test_a_record_of_a_dead_head_is_not_believed(tmp_path: Path) -> None:
