@@ -14,9 +14,12 @@ strata = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing help with rich imports its Markdown parser: half of the time that help takes
 )
-config = typer.Typer(help="Settings: what they are and where each came from.", no_args_is_help=True)
-keys = typer.Typer(help="API keys: issue, list, revoke.", no_args_is_help=True)
+config = typer.Typer(
+    help="Settings: what they are and where each came from.", no_args_is_help=True, rich_markup_mode=None
+)
+keys = typer.Typer(help="API keys: issue, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
 strata.add_typer(config, name="config")
 strata.add_typer(keys, name="keys")
 
@@ -38,7 +41,10 @@ def up(
     http_port: Port = None,
     json: Json = False,
 ) -> None:
-    """Start Ray and the gateway, serve the models, print how to use them. Ctrl-C drains and stops."""
+    """Start Ray and serve until Ctrl-C.
+
+    Prints the URL, a first API key and how to use them; Ctrl-C drains and leaves nothing running.
+    """
     from pipelines.cli import up as command
 
     command.run(file, {"cluster.http_port": http_port}, detach=detach, as_json=json)
@@ -46,7 +52,7 @@ def up(
 
 @strata.command()
 def status(file: File = None, json: Json = False) -> None:
-    """Show what runs: the cluster, the models, their replicas."""
+    """Show the cluster, the models, the replicas."""
     from pipelines.cli import status as command
 
     command.run(file, as_json=json)
@@ -79,7 +85,10 @@ def models(file: File = None, url: Url = None, json: Json = False) -> None:
 
 @strata.command()
 def deploy(file: File = None, json: Json = False) -> None:
-    """Deploy the models of a settings file to a running cluster and return when they answer."""
+    """Deploy to a cluster that runs already.
+
+    Returns when every model of the settings file answers.
+    """
     from pipelines.cli import deploy as command
 
     command.run(file, as_json=json)
@@ -87,7 +96,10 @@ def deploy(file: File = None, json: Json = False) -> None:
 
 @strata.command()
 def down(file: File = None, json: Json = False) -> None:
-    """Drain and stop what `up` started, and end whatever a killed `up` left behind."""
+    """Drain and stop what `up` started.
+
+    Also ends whatever a killed `up` left behind.
+    """
     from pipelines.cli import down as command
 
     command.run(file, as_json=json)
@@ -104,7 +116,7 @@ def bench(
     file: File = None,
     json: Json = False,
 ) -> None:
-    """Load the gateway with streams and measure first token, speed and failures."""
+    """Measure the gateway under load."""
     from pipelines.cli import bench as command
 
     load = command.Load(tuple(streams or (1, 8, 32)), requests, prompt_tokens, max_tokens)
@@ -113,7 +125,7 @@ def bench(
 
 @strata.command()
 def doctor(file: File = None, json: Json = False) -> None:
-    """Check this machine and say what to do for each fault."""
+    """Check this machine; say what to do."""
     from pipelines.cli import doctor as command
 
     command.run(file, as_json=json)
@@ -121,7 +133,7 @@ def doctor(file: File = None, json: Json = False) -> None:
 
 @strata.command()
 def build(file: File = None) -> None:
-    """Compile what is compiled for this machine; `up` does it too where it is missing."""
+    """Compile ahead what `up` would compile."""
     from pipelines.cli import build as command
 
     command.run(file)

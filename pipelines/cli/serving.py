@@ -3,11 +3,9 @@
 Knows Serve. Knows nothing of terminals: it reports by calling `tell`. Its caller is a driver of the cluster already.
 """
 
-import io
 import logging
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from typing import Any
 
 import httpx
@@ -60,9 +58,7 @@ def withdraw() -> None:
     """Let running answers end, then take everything off the cluster."""
     from ray import serve  # noqa: PLC0415 - not before Ray's environment stands
 
-    # Ray reports as a failed task that the controller, told to end, has ended.
-    with redirect_stderr(io.StringIO()):
-        serve.shutdown()
+    serve.shutdown()
 
 
 def states() -> dict[str, dict[str, Any]]:

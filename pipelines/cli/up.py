@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import runtime
-from cluster.errors import SettingsInvalid, StrataError
+from cluster.errors import ModelInvalid, SettingsInvalid, StrataError
 from pipelines.cli import build, down, keys, serving, show
 from pipelines.cli.config import settle
 from pipelines.settings import Settings
@@ -25,6 +25,9 @@ def run(file: Path | None, flags: Mapping[str, Any], *, detach: bool, as_json: b
         raise SettingsInvalid(
             "cluster.address", settings.cluster.address, "`up` starts its own Ray; use `strata deploy`"
         )
+    for model in settings.models:  # before anything is started, as the shards are on this machine
+        if not Path(model.path).is_dir():
+            raise ModelInvalid(model.path, "there is no such folder", f"set the path of model {model.name}")
     running = runtime.find(settings.cluster) is not None
     interruptible()
     try:

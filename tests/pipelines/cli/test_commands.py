@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.cli import main
 
-HEAVY = ("ray", "torch", "transformers", "deepspeed", "numpy", "pydantic", "httpx", "yaml", "fastapi", "psutil")
+HEAVY = ("rich", "ray", "torch", "transformers", "deepspeed", "numpy", "pydantic", "httpx", "yaml", "fastapi", "psutil")
 
 
 @pytest.fixture
@@ -69,6 +69,7 @@ def test_explain_says_where_a_value_came_from(
         (("config", "explain", "cluster.prot"), "unknown key"),
         (("status", "-f", "none.yaml"), "no such file"),
         (("deploy",), "strata up --detach"),
+        (("up", "-f", "nowhere.yaml"), "there is no such folder"),
         (("models",), "No key in STRATA_API_KEY"),
         (("models", "--url", "http://127.0.0.1:1"), "No key in STRATA_API_KEY"),
         (("keys", "issue", "--role", "king"), "admin, user, monitor"),
@@ -78,6 +79,7 @@ def test_explain_says_where_a_value_came_from(
 def test_errors_are_a_sentence_and_a_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], says: str
 ) -> None:
+    Path("nowhere.yaml").write_text("models: [{name: a, path: nowhere}]")
     assert strata(monkeypatch, *words) == 1
     said = capsys.readouterr().err
     assert says in said.replace("\n", " ")
