@@ -60,6 +60,8 @@ def load(
     folder = Path(path)
     config = read_config(folder)
     chosen = getattr(torch, dtype) if dtype != "auto" else config.dtype
+    if chosen not in (None, torch.float32, torch.bfloat16, torch.float16):
+        raise ModelInvalid(str(path), f"config.json asks for dtype {chosen}", f"one of {', '.join(DTYPES[1:])}")
     family = describe(config)
     if family is None:
         from actors.models.hosted import load_hosted  # noqa: PLC0415

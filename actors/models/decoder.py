@@ -132,7 +132,9 @@ def load_decoder(
     """Read this rank's part of the folder `path`; raises ModelInvalid. `dtype` None: what the weights are stored in."""
     checkpoint = Checkpoint(path)
     loader = Loader(family, checkpoint, world, dtype or checkpoint.dtype(checkpoint.tensors), device, progress)
-    return Decoder(family, config, loader, world)
+    decoder = Decoder(family, config, loader, world)
+    loader.finish()
+    return decoder
 
 
 def _activation(name: str) -> Activation:

@@ -92,6 +92,7 @@ class _Filling:
             raise ModelInvalid(
                 str(self.checkpoint.path), f"the weights lack {', '.join(lacking[:3])}", "fetch all files of the model"
             )
+        self._advance(self.total)
 
     def _sources(self) -> dict[str, Any]:
         """For each target parameter the tensor that holds it, or the conversion that makes it from several."""

@@ -95,6 +95,11 @@ class Loader:
             mlp_out_norm=self._norm(at + "post_feedforward_layernorm.weight", family.hidden) if sandwich else None,
         )
 
+    def finish(self) -> None:
+        """Say that all is read: a rank's share of the bytes was only an estimate."""
+        if self._progress is not None:
+            self._progress(self._total, self._total)
+
     def _qkv(self, at: str) -> Linear:
         parts = [(at + "q_proj", self.queries), (at + "k_proj", self.keys), (at + "v_proj", self.keys)]
         return self._column(parts, self.family.head_dim, self.family.qkv_bias)

@@ -96,6 +96,22 @@ def test_a_dtype_nobody_knows(tmp_path):
         load(folder(tmp_path, **LLAMA), dtype="int4")
 
 
+@pytest.mark.parametrize("dtype", ["int8", "float64", "float8_e4m3fn", "no such"])
+def test_a_dtype_that_is_not_computed_in(tmp_path, dtype):
+    with pytest.raises(ModelInvalid):
+        load(folder(tmp_path, **LLAMA, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_progress_rises_to_all(checkpoint, name):
+    heard: list[tuple[int, int]] = []
+    load(checkpoint(name), progress=lambda done, total: heard.append((done, total)))
+    done = [so_far for so_far, _ in heard]
+    assert done == sorted(done)
+    assert heard[-1][0] == heard[-1][1] > 0
+    assert len(heard) > 20
+
+
 def test_a_weight_is_missing(checkpoint, tmp_path):
     from safetensors.torch import load_file, save_file
 
