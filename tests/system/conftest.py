@@ -1,6 +1,5 @@
 """The whole stack on three simulated nodes, deployed as a Ray job, with a random model that the fixture makes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -73,18 +72,18 @@ def nodes(ray_cluster: ClusterSettings) -> Iterator[ClusterSettings]:
             **runtime.environment(ray_cluster),
             **loopback.ingress(ray_cluster.run_dir / name),
         }
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=2", "--num-gpus=0"]
-        command += [f"--address={running.address}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
-        command += ["--object-store-memory=100000000", f"--resources={json.dumps({name: 1})}"]
-        processes.append(subprocess.Popen(command, env=surroundings, stdout=subprocess.DEVNULL, start_new_session=True))
+        command = [sys.executable, "-m", "tests.system.node", running.address, name, "2"]
+        processes.append(subprocess.Popen(command, env=surroundings, cwd=ROOT, start_new_session=True))
     import ray
 
-    until(lambda: sum(node["Alive"] for node in ray.nodes()) == 3)
-    yield ray_cluster
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait(30)
+    try:
+        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 3)
+        yield ray_cluster
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +118,7 @@ def stack(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.T
     submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", f"--address=http://{running.dashboard}"]
     submit += ["--working-dir", str(ROOT), "--", sys.executable, "-m", "pipelines.cli", "deploy", "-f", str(file)]
     surroundings = {**os.environ, **runtime.environment(nodes)}
-    done = subprocess.run(submit, env=surroundings, capture_output=True, text=True, timeout=280, check=False)
+    done = _submitted(submit, surroundings)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     key = KeyRing(nodes.keys_file).issue("tests", "default", "admin", 0)
     made = Stack(nodes, key, model_folder)
@@ -129,3 +128,12 @@ def stack(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.T
     from pipelines.cli import serving
 
     serving.withdraw()
+
+
+def _submitted(command: list[str], surroundings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The job's outcome; Ray's job agent comes up a while after its node."""
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done

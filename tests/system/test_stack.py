@@ -13,7 +13,7 @@ from actors.engine import LLM, SamplingParams
 from pipelines.driver import connect
 from tests.system.conftest import MODEL, Stack, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 QUESTION = [{"role": "user", "content": "What is 12 times 9?"}]
 LONG = {"ignore_eos": True}

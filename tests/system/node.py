@@ -1,0 +1,34 @@
+"""One more node of a Ray cluster on this machine, until SIGTERM: `python -m tests.system.node ADDRESS NAME CPUS`.
+
+`ray start` refuses a second node on loopback; this is what ray.cluster_utils does for its simulated nodes.
+"""
+
+import signal
+import sys
+
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+
+def main(address: str, name: str, cpus: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parameters = RayParams(
+        gcs_address=address,
+        node_ip_address="127.0.0.1",
+        num_cpus=int(cpus),
+        num_gpus=0,
+        resources={name: 1},
+        object_store_memory=100 << 20,
+        min_worker_port=0,
+        max_worker_port=0,
+        node_manager_port=0,
+        include_log_monitor=False,
+    )
+    parameters.dashboard_agent_listen_port = None
+    node = Node(parameters, head=False, shutdown_at_exit=False, spawn_reaper=True)
+    signal.sigwait({signal.SIGTERM})
+    node.kill_all_processes(check_alive=False, allow_graceful=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
