@@ -48,7 +48,9 @@ class LinkServer:
             self._loop.call_soon_threadsafe(self._send, deltas, load)
 
     def close(self) -> None:
-        """Send what is left, then hang up."""
+        """Send what is left, then hang up. Harmless when called twice."""
+        if self._loop.is_closed():
+            return
         asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(_CLOSE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._serving.join(_CLOSE_SECONDS)

@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import ray
+import structlog
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -30,6 +31,9 @@ from actors.messages import Assignment, Delta, Load, SamplingParams, ShardFacts,
 from actors.settings import ModelSettings
 from cluster import loopback
 from cluster.errors import NotReady, ReplicaLost, StrataError
+from cluster.telemetry import logs
+
+log = structlog.get_logger(__name__)
 
 _FIRST_TOKEN_SECONDS = 120.0
 _DRAIN_SECONDS = 30.0
@@ -114,6 +118,7 @@ class Replica:
     ) -> None:
         """`device` is "cpu" or "cuda"; `directory` the name of its actor."""
         loopback.narrow()
+        logs.configure()
         self._settings, self._device = settings, device
         self._host = ray.util.get_node_ip_address()
         self._directory = ray.get_actor(directory, namespace="strata")
@@ -121,6 +126,7 @@ class Replica:
         self._problem: StrataError | None = None
         await asyncio.to_thread(self._start)
         self._announcing = asyncio.create_task(self._announce())
+        log.info("replica_up", model=settings.name, replica=self._name, kv_blocks=self._gang.blocks)
 
     async def check_health(self) -> None:
         """Raises when the gang is gone; busy is healthy."""
@@ -179,6 +185,7 @@ class Replica:
         self._server.publish(deltas, load)
 
     def _lost(self, error: StrataError) -> None:
+        log.error("replica_lost", model=self._settings.name, replica=self._name, reason=str(error))
         self._problem = error
         threading.Timer(_LAST_WORDS_SECONDS, partial(os._exit, 1)).start()
 

@@ -19,7 +19,8 @@ LOOPBACK_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 HAPROXY = """#!/bin/sh
 # Written by Strata (cluster/loopback.py). Arguments: -db -f CONFIG ...
-sed -i -e 's/^\\( *bind \\)[*]*:\\([0-9]\\)/\\1127.0.0.1:\\2/' -e 's/ mode 666 level admin/ mode 600 level admin/' "$3"
+sed -i -e 's/^\\( *bind \\)[*]*:\\([0-9]\\)/\\1127.0.0.1:\\2/' -e 's/ mode 666 level admin/ mode 600 level admin/' \\
+  -e '/^defaults/,/mode http/ s/^\\( *\\)mode http$/&\\n\\1timeout http-request 15s/' "$3"
 exec {program} "$@"
 """
 

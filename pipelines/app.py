@@ -19,6 +19,7 @@ from actors.replicas import Replicas, Roster
 from actors.settings import ModelSettings
 from cluster import loopback
 from cluster.security.keys import KeyRing
+from cluster.telemetry import logs
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.settings import Settings
@@ -26,6 +27,7 @@ from pipelines.settings import Settings
 NAMESPACE = "strata"
 DIRECTORY = "directory"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
+_HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
 _MANY = 100_000  # Serve's own limit stays out of the way: the engine's queue decides who is refused
 
 
@@ -35,6 +37,7 @@ class Gateway:
     async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         """`_models` are handles that nobody calls: they make Serve deploy the models with the gateway."""
         loopback.narrow()
+        logs.configure()
         clients = {model.name: Replicas(model.name) for model in settings.models}
         self._roster = Roster(clients, watch)
         self._roster.start()
@@ -85,7 +88,7 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         name="gateway",
         num_replicas=1,
         max_ongoing_requests=_MANY,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}},
         logging_config=_LOGGING,
         graceful_shutdown_timeout_s=settled.cluster.drain_seconds,
     )

@@ -53,7 +53,7 @@ def load(
 
     from actors.models.config import read_config  # noqa: PLC0415
     from actors.models.decoder import load_decoder  # noqa: PLC0415
-    from actors.models.family import describe  # noqa: PLC0415
+    from actors.models.family import describe, language_part  # noqa: PLC0415
 
     if dtype not in DTYPES:
         raise ModelInvalid(str(path), f"dtype {dtype!r} is not known", f"one of {', '.join(DTYPES)}")
@@ -62,9 +62,10 @@ def load(
     chosen = getattr(torch, dtype) if dtype != "auto" else config.dtype
     if chosen not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise ModelInvalid(str(path), f"config.json asks for dtype {chosen}", f"one of {', '.join(DTYPES[1:])}")
-    family = describe(config)
+    decoder = language_part(config)
+    family = describe(decoder)
     if family is None:
         from actors.models.hosted import load_hosted  # noqa: PLC0415
 
         return load_hosted(folder, config, chosen, device, world or Alone(), progress)
-    return load_decoder(folder, config, family, chosen, device, world or Alone(), progress)
+    return load_decoder(folder, decoder, family, chosen, device, world or Alone(), progress)

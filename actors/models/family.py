@@ -43,8 +43,13 @@ class Family:
     logit_softcap: float | None = None
 
 
+def language_part(config: Any) -> Any:
+    """The config of the decoder itself, where an architecture of ours has eyes as well."""
+    return config.text_config if config.model_type == "gemma3" else config
+
+
 def describe(config: Any) -> Family | None:
-    """The family of `config`, or None if it is not one of ours."""
+    """The family of a decoder's `config`, or None if it is not one of ours."""
     of = FAMILIES.get(config.model_type)
     if of is None or getattr(config, "use_bidirectional_attention", None):
         return None

@@ -18,7 +18,7 @@ from cluster.errors import ModelInvalid
 
 Progress = Callable[[int, int], None]
 EMBEDDING = "embed_tokens.weight"
-HEAD = "lm_head.weight"
+HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 
 
 @dataclass(slots=True)
@@ -55,19 +55,22 @@ class Loader:
         self.vocab = split.padded(family.vocab, world.rank, world.size)
         self.vocab_rows = -(-family.vocab // world.size)
         self.prefix = _prefix(checkpoint)
+        self.head_name = next((name for name in HEADS if name in checkpoint), HEADS[0])
         self._progress, self._done = progress, 0
         self._total = sum(t.bytes for t in checkpoint.tensors.values()) // world.size
 
     def embedding(self) -> torch.Tensor:
         """[vocab_rows, hidden]: this rank's rows, zeros after the last."""
         name = self.prefix + EMBEDDING
-        return self._vocab_rows(HEAD if self.family.tied and name not in self.checkpoint else name)
+        return self._vocab_rows(self.head_name if self.family.tied and name not in self.checkpoint else name)
 
     def head(self, embedding: torch.Tensor) -> Linear:
         """The output projection; the embedding itself where they are tied."""
-        if self.family.tied and (HEAD not in self.checkpoint or self.prefix + EMBEDDING not in self.checkpoint):
+        if self.family.tied and (
+            self.head_name not in self.checkpoint or self.prefix + EMBEDDING not in self.checkpoint
+        ):
             return Linear(embedding)
-        own = self._vocab_rows(HEAD)
+        own = self._vocab_rows(self.head_name)
         # as transformers does: a config that says tied is believed only if both tensors agree
         return Linear(embedding if self.family.tied and torch.equal(own, embedding) else own)
 

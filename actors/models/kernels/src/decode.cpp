@@ -57,10 +57,27 @@ float soften(float* scores, int64_t count, Running& r) {
   return shrink;
 }
 
+// Fetches the rows of a later chunk a few lines at a time, between the arithmetic of this one: prefetches in one
+// burst would fill the processor's miss buffers and then hold up everything (7 against 14 GB/s, Zen 5).
+struct Fetch {
+  const char *keys = nullptr, *values = nullptr;
+  const int64_t* at = nullptr;
+  const int64_t* last = nullptr;
+  int64_t scale = 1, line = 0, lines = 0, each = 0;  // bytes an element, next line, lines a row, lines a call
+
+  inline void some() {
+    for (int64_t i = 0; i < each && at < last; i++) {
+      _mm_prefetch(keys + *at * scale + line * 64, _MM_HINT_T0);
+      _mm_prefetch(values + *at * scale + line * 64, _MM_HINT_T0);
+      if (++line == lines) line = 0, at++;
+    }
+  }
+};
+
 // acc = acc * shrink + weights values, for H heads and V vectors of the head's dimensions from `d` on.
 template <class T, int H, int V>
 void gather(const Pages<T>& pages, const typename T::Element* values, const int64_t* at, const float* weights, int64_t count, const float* shrink,
-            Running* r, int64_t d) {
+            Running* r, int64_t d, Fetch& fetch) {
   __m512 sum[H][V];
   const __mmask16 mask = V == 1 ? first(pages.shape.head_dim - d) : (__mmask16)0xffff;
 #pragma GCC unroll 4
@@ -69,6 +86,7 @@ void gather(const Pages<T>& pages, const typename T::Element* values, const int6
     for (int i = 0; i < V; i++)
       sum[h][i] = _mm512_mul_ps(_mm512_load_ps(r[h].acc + d + i * kLanes), _mm512_set1_ps(shrink[h]));
   for (int64_t p = 0; p < count; p++) {
+    fetch.some();
     __m512 value[V];
 #pragma GCC unroll 4
     for (int i = 0; i < V; i++) value[i] = T::load(values + at[p] + d + i * kLanes, mask);
@@ -86,15 +104,15 @@ void gather(const Pages<T>& pages, const typename T::Element* values, const int6
 }
 
 template <class T, int H>
-void gather_all(const Pages<T>& pages, const typename T::Element* values, const int64_t* at, const float* weights, int64_t count, const float* shrink, Running* r) {
+void gather_all(const Pages<T>& pages, const typename T::Element* values, const int64_t* at, const float* weights, int64_t count, const float* shrink, Running* r, Fetch& fetch) {
   int64_t d = 0;
-  for (; d + 4 * kLanes <= pages.shape.head_dim; d += 4 * kLanes) gather<T, H, 4>(pages, values, at, weights, count, shrink, r, d);
-  for (; d < pages.shape.head_dim; d += kLanes) gather<T, H, 1>(pages, values, at, weights, count, shrink, r, d);
+  for (; d + 4 * kLanes <= pages.shape.head_dim; d += 4 * kLanes) gather<T, H, 4>(pages, values, at, weights, count, shrink, r, d, fetch);
+  for (; d < pages.shape.head_dim; d += kLanes) gather<T, H, 1>(pages, values, at, weights, count, shrink, r, d, fetch);
 }
 
 // One pass over located positions for the query heads of one key head.
 template <class T>
-void pass(const Pages<T>& pages, int64_t sequence, int64_t kv_head, const int64_t* at, int64_t count, Running* r) {
+void pass(const Pages<T>& pages, int64_t sequence, int64_t kv_head, const int64_t* at, int64_t count, Running* r, Fetch& fetch) {
   const int64_t dim = pages.shape.head_dim, group = pages.shape.heads / pages.shape.kv_heads;
   const auto* q = pages.q + sequence * pages.q_stride + kv_head * group * dim;
   const auto *keys = pages.keys + kv_head * dim, *values = pages.values + kv_head * dim;
@@ -106,29 +124,68 @@ void pass(const Pages<T>& pages, int64_t sequence, int64_t kv_head, const int64_
       score(pages, (const Unit*)(q + (h + i) * dim), keys, at, count, weights + i * kPositions);
       shrink[i] = soften(weights + i * kPositions, count, r[h + i]);
     }
-    if (now == 4) gather_all<T, 4>(pages, values, at, weights, count, shrink, r + h);
-    else if (now == 3) gather_all<T, 3>(pages, values, at, weights, count, shrink, r + h);
-    else if (now == 2) gather_all<T, 2>(pages, values, at, weights, count, shrink, r + h);
-    else gather_all<T, 1>(pages, values, at, weights, count, shrink, r + h);
+    if (now == 4) gather_all<T, 4>(pages, values, at, weights, count, shrink, r + h, fetch);
+    else if (now == 3) gather_all<T, 3>(pages, values, at, weights, count, shrink, r + h, fetch);
+    else if (now == 2) gather_all<T, 2>(pages, values, at, weights, count, shrink, r + h, fetch);
+    else gather_all<T, 1>(pages, values, at, weights, count, shrink, r + h, fetch);
   }
 }
 
-// Positions [from, end) of one sequence for `count` key heads.
+// The chunks of up to 64 positions that one thread computes, in order, each known one ahead of its turn: the cache
+// of a step is larger than the processor's, and only whoever knows the next block table entry can fetch in time.
 template <class T>
-void run(const Pages<T>& pages, int64_t sequence, int64_t kv_head, int64_t count, int64_t from, int64_t end, Running* r) {
-  const int64_t group = pages.shape.heads / pages.shape.kv_heads;
-  const int64_t line = 64 / sizeof(typename T::Element), width = count * pages.shape.head_dim;
-  int64_t at[kPositions];
-  for (; from < end; from += kPositions) {
-    const int64_t now = std::min<int64_t>(kPositions, end - from);
-    pages.locate(sequence, from, now, at);
-    for (int64_t i = 0; i < now; i++)  // the values will be wanted when the scores are done
-      for (int64_t d = 0; d < width; d += line)
-        _mm_prefetch((const char*)(pages.values + at[i] + kv_head * pages.shape.head_dim + d), _MM_HINT_T0);
-    Pages<T>::pad(at, now);
-    for (int64_t h = 0; h < count; h++) pass(pages, sequence, kv_head + h, at, now, r + h * group);
+struct Walk {
+  const Pages<T>& pages;
+  int64_t items, stride, cuts, each;  // `stride` items from one of this thread's to its next; `each` key heads an item
+  int64_t item, from = 0, end = 0;
+  int64_t at[kPositions], count = 0;
+
+  Walk(const Pages<T>& pages, int64_t items, int64_t cuts, int64_t each, int64_t item, int64_t stride)
+      : pages(pages), items(items), stride(stride), cuts(cuts), each(each), item(item) {
+    if (live()) open(), locate();
   }
-}
+
+  bool live() const { return item < items; }
+  int64_t sequence() const { return item / cuts * each / pages.shape.kv_heads; }
+  int64_t kv_head() const { return item / cuts * each % pages.shape.kv_heads; }
+
+  void take(const Walk& other) {
+    item = other.item, from = other.from, end = other.end, count = other.count;
+    memcpy(at, other.at, sizeof(at));
+  }
+
+  void advance() {
+    from += count;
+    if (from == end) {
+      item += stride;
+      if (live()) open();
+    }
+    if (live()) locate();
+  }
+
+  // A fetch of this chunk in `calls` calls.
+  Fetch fetch(int64_t calls) const {
+    constexpr int64_t size = sizeof(typename T::Element);
+    const int64_t first = kv_head() * pages.shape.head_dim * size;
+    const int64_t lines = (each * pages.shape.head_dim * size + 63) / 64;
+    return {(const char*)pages.keys + first, (const char*)pages.values + first, at, at + count, size, 0, lines,
+            (count * lines + calls - 1) / calls};
+  }
+
+ private:
+  void open() {
+    const int64_t context = pages.step.contexts[sequence()], window = pages.shape.window, cut = item % cuts;
+    const int64_t seen = window && window < context ? window : context;
+    from = context - seen + seen * cut / cuts;
+    end = context - seen + seen * (cut + 1) / cuts;
+  }
+
+  void locate() {
+    count = std::min<int64_t>(kPositions, end - from);
+    pages.locate(sequence(), from, count, at);
+    Pages<T>::pad(at, count);
+  }
+};
 
 // Joins the pieces of one query head and writes its row.
 template <class T>
@@ -162,15 +219,18 @@ void attend_decodes(const Pages<T>& pages) {
   const int64_t width = (shape.head_dim + kLanes - 1) / kLanes * kLanes, items = pairs * cuts, heads = each * group;
   float* acc = (float*)scratch<kDecode>(items * heads * width * sizeof(float));
   Running* running = (Running*)scratch<kPartial>(items * heads * sizeof(Running));
-#pragma omp parallel for if (threads > 1 && items > 1) schedule(dynamic, 1) num_threads(threads)
-  for (int64_t item = 0; item < items; item++) {
-    const int64_t cut = item % cuts, head = item / cuts * each;  // of all sequences' key heads
-    const int64_t sequence = head / shape.kv_heads, context = pages.step.contexts[sequence];
-    const int64_t seen = shape.window && shape.window < context ? shape.window : context, start = context - seen;
-    Running* r = running + item * heads;
-    for (int64_t h = 0; h < heads; h++) r[h] = {-INFINITY, 0, acc + (item * heads + h) * width};
-    memset(r[0].acc, 0, heads * width * sizeof(float));
-    run(pages, sequence, head % shape.kv_heads, each, start + seen * cut / cuts, start + seen * (cut + 1) / cuts, r);
+  for (int64_t i = 0; i < items * heads; i++) running[i] = {-INFINITY, 0, acc + i * width};
+  memset(acc, 0, items * heads * width * sizeof(float));
+#pragma omp parallel for if (threads > 1 && items > 1) schedule(static, 1) num_threads(threads)
+  for (int64_t thread = 0; thread < threads; thread++) {
+    Walk<T> now(pages, items, cuts, each, thread, threads), ahead(now);
+    for (; now.live(); now.take(ahead)) {
+      ahead.advance();
+      Fetch fetch;
+      if (ahead.live()) fetch = ahead.fetch(each * now.count);
+      for (int64_t h = 0; h < each; h++)
+        pass(pages, now.sequence(), now.kv_head() + h, now.at, now.count, running + now.item * heads + h * group, fetch);
+    }
   }
   for (int64_t pair = 0; pair < pairs; pair++) {
     const int64_t head = pair * each, sequence = head / shape.kv_heads;
