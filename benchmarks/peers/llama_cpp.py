@@ -1,0 +1,145 @@
+"""llama.cpp through the C calls of llama-cpp-python. Runs in that package's own environment, as a script.
+
+    python llama_cpp.py install          make the environment
+    PEER/bin/python llama_cpp.py convert FOLDER FILE
+    PEER/bin/python llama_cpp.py ORDER
+
+All sequences of a step go into one `llama_decode`; the next token is numpy's argmax, its cheapest sampler.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ENVIRONMENT = Path.home() / ".cache" / "strata" / "peers" / "llama-cpp"
+PACKAGES = ("llama-cpp-python", "gguf", "numpy")
+
+
+def python() -> Path | None:
+    """The environment's interpreter if it has been made."""
+    found = ENVIRONMENT / "bin" / "python"
+    done = found.exists() and list(ENVIRONMENT.glob("lib/python*/site-packages/llama_cpp"))
+    return found if done else None
+
+
+def install() -> Path:
+    """Make the environment: llama.cpp is built by cmake, which takes some minutes of all cores."""
+    venv.create(ENVIRONMENT, with_pip=True)
+    flags = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
+    subprocess.run([ENVIRONMENT / "bin" / "pip", "install", "-q", *PACKAGES], check=True, env=flags)
+    return ENVIRONMENT / "bin" / "python"
+
+
+def convert(folder: Path, file: Path) -> None:
+    """Write the Qwen3 checkpoint in `folder` as a bf16 GGUF `file`, without a vocabulary of words."""
+    import gguf
+    import numpy as np
+
+    config = json.loads((folder / "config.json").read_text())
+    writer = gguf.GGUFWriter(file, "qwen3")
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    writer.add_tokenizer_model("no_vocab")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
+    for name, values in _tensors(folder / "model.safetensors"):
+        if name == "lm_head.weight" and config["tie_word_embeddings"]:
+            continue
+        target = names.get_name(name, try_suffixes=(".weight",))
+        if values.ndim == 1:
+            writer.add_tensor(target, (values.astype(np.uint32) << 16).view(np.float32))
+        else:
+            writer.add_tensor(target, values.view(np.uint8), raw_dtype=gguf.GGMLQuantizationType.BF16)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _tensors(file: Path):
+    import numpy as np
+
+    raw = np.memmap(file, np.uint8, "r")
+    length = int(raw[:8].view(np.uint64)[0])
+    header = json.loads(raw[8 : 8 + length].tobytes())
+    for name, entry in header.items():
+        if name != "__metadata__":
+            assert entry["dtype"] == "BF16", f"{name} is {entry['dtype']}"
+            begin, end = (8 + length + offset for offset in entry["data_offsets"])
+            yield name, np.array(raw[begin:end]).view(np.uint16).reshape(entry["shape"])
+
+
+def load(order):
+    """Load the GGUF file with room for the largest batch."""
+    import ctypes
+    import importlib.metadata
+
+    import llama_cpp as llama
+    import numpy as np
+    from workload import BATCHES, NEW_TOKENS, PREFILL_TOKENS, PROMPT_TOKENS, VOCABULARY
+
+    quiet = llama.llama_log_callback(lambda *_: None)
+    llama.llama_log_set(quiet, ctypes.c_void_p(0))
+    llama.llama_backend_init()
+    model = llama.llama_model_load_from_file(order.path.encode(), llama.llama_model_default_params())
+    assert model, f"{order.path} does not load"
+    params = llama.llama_context_default_params()
+    most = max(BATCHES)
+    params.n_ctx = most * (PROMPT_TOKENS + NEW_TOKENS + 64)
+    params.n_batch = params.n_ubatch = most * PROMPT_TOKENS
+    params.n_seq_max = most
+    params.n_threads = params.n_threads_batch = order.threads
+    params.kv_unified = True
+    context = llama.llama_init_from_model(model, params)
+    assert context, "no context"
+    batch = llama.llama_batch_init(max(most * PROMPT_TOKENS, PREFILL_TOKENS), 0, 1)
+
+    def fill(rows):
+        for i, (token, position, sequence, wanted) in enumerate(rows):
+            batch.token[i], batch.pos[i] = token, position
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
+            batch.logits[i] = wanted
+        batch.n_tokens = len(rows)
+        assert llama.llama_decode(context, batch) == 0
+
+    def best(rows):
+        logits = [llama.llama_get_logits_ith(context, row) for row in rows]
+        return [int(np.ctypeslib.as_array(one, (VOCABULARY,)).argmax()) for one in logits]
+
+    def generate(prompts, new_tokens):
+        llama.llama_memory_clear(llama.llama_get_memory(context), True)
+        rows = [(t, p, s, p == len(ids) - 1) for s, ids in enumerate(prompts) for p, t in enumerate(ids)]
+        fill(rows)
+        tokens = best([i for i, row in enumerate(rows) if row[3]])
+        for step in range(1, new_tokens):
+            fill([(t, len(prompts[s]) + step - 1, s, True) for s, t in enumerate(tokens)])
+            tokens = best(range(len(tokens)))
+
+    version = importlib.metadata.version("llama-cpp-python")
+    generate.keep = quiet  # the library calls it back for as long as it lives
+    return generate, {"llama-cpp-python": version}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "install":
+        install()
+    elif sys.argv[1] == "convert":
+        convert(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        from workload import serve
+
+        sys.path.pop(0)  # else this file hides the package of its name
+        serve(load)

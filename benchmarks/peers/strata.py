@@ -1,0 +1,25 @@
+"""Our own engine, by its offline entry."""
+
+import torch
+
+from actors.engine import LLM, SamplingParams
+from benchmarks.peers.workload import Generate, Order, serve
+
+
+def load(order: Order) -> tuple[Generate, dict[str, str]]:
+    """Load as a user of the offline entry does."""
+    torch.set_num_threads(order.threads)
+    llm = LLM(model=order.path, dtype="bfloat16")
+
+    def generate(prompts, new_tokens):
+        done = llm.generate(
+            [list(prompt) for prompt in prompts],
+            SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True),
+        )
+        assert all(len(one.outputs[0].token_ids) == new_tokens for one in done)
+
+    return generate, {"torch": torch.__version__}
+
+
+if __name__ == "__main__":
+    serve(load)
