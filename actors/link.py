@@ -6,6 +6,7 @@ only after the gateway has shown the cluster's link secret, which Ray's own auth
 
 import asyncio
 import hmac
+import socket
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
@@ -60,8 +61,9 @@ class LinkServer:
         self._loop.close()
 
     async def _listen(self) -> int:
-        self._listener = await self._loop.create_server(lambda: _LeaderEnd(self), self._host, 0)
-        port: int = self._listener.sockets[0].getsockname()[1]
+        door = socket.create_server((self._host, 0))
+        self._listener = await self._loop.create_server(lambda: _LeaderEnd(self), sock=door)
+        port: int = door.getsockname()[1]
         return port
 
     async def _hang_up(self) -> None:

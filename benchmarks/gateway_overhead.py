@@ -177,17 +177,24 @@ def main() -> None:
     alone = engine_alone(options.model, options.ranks, options.seconds)
     through = served(options.model, options.ranks, options.seconds)
     rows = []
-    print(
-        f"{'streams':>8}{'first token ms: engine':>24}{'http':>8}{'more':>8}{'tokens/s: engine':>19}{'http':>9}{'share':>8}"
+    heads = (
+        ("streams", 8),
+        ("engine: ms to first", 20),
+        ("http", 8),
+        ("more", 8),
+        ("tokens/s", 10),
+        ("http", 9),
+        ("share", 8),
     )
+    print("".join(f"{name:>{width}}" for name, width in heads))
     for streams in STREAMS:
         ours, theirs = alone[streams].summary(), through[streams].summary()
         more = theirs["first_token_ms_p50"] - ours["first_token_ms_p50"]
         share = theirs["tokens_per_second"] / ours["tokens_per_second"]
         rows.append({"streams": streams, "engine": ours, "http": theirs, "more_ms": more, "share": share})
         print(
-            f"{streams:8}{ours['first_token_ms_p50']:24.1f}{theirs['first_token_ms_p50']:8.1f}{more:8.1f}"
-            f"{ours['tokens_per_second']:19.0f}{theirs['tokens_per_second']:9.0f}{share:8.0%}"
+            f"{streams:8}{ours['first_token_ms_p50']:20.1f}{theirs['first_token_ms_p50']:8.1f}{more:8.1f}"
+            f"{ours['tokens_per_second']:10.0f}{theirs['tokens_per_second']:9.0f}{share:8.0%}"
         )
     path = write(
         f"gateway_overhead_{options.model.name}", {"model": options.model.name, "ranks": options.ranks, "rows": rows}
