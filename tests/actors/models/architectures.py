@@ -71,6 +71,15 @@ OWN = {
         embedding_spread=0.03,
     ),
 }  # fmt: skip
+OWN["gemma3-with-eyes"] = Architecture(
+    "gemma3",
+    {
+        "text_config": {**GEMMA, **NO_SPECIALS, "sliding_window_pattern": 2},
+        "vision_config": {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+                          "image_size": 28, "patch_size": 14},
+    },
+    embedding_spread=0.03,
+)  # fmt: skip
 HOSTED = {
     "gpt2": Architecture("gpt2", GPT),
     "gpt_neox": Architecture("gpt_neox", {**LLAMA, "rotary_pct": 0.5}),
@@ -126,11 +135,18 @@ def make(name: str, path: Path) -> Path:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
     model.save_pretrained(path)
     generator = torch.Generator().manual_seed(1)
-    prompts = [torch.randint(0, config.vocab_size, (length,), generator=generator).tolist() for length in LENGTHS]
+    vocab = config.get_text_config().vocab_size
+    prompts = [torch.randint(0, vocab, (length,), generator=generator).tolist() for length in LENGTHS]
     answers = [generate(model, prompt) for prompt in prompts]
     assert len({token for answer in answers for token in answer}) >= 6, "a model that repeats itself tests nothing"
     (path / "want.json").write_text(json.dumps({"prompts": prompts, "answers": answers}))
     return path
+
+
+def read(path: Path) -> tuple[list[list[int]], list[list[int]]]:
+    """The prompts and the answers that `make` wrote."""
+    want = json.loads((path / "want.json").read_text())
+    return want["prompts"], want["answers"]
 
 
 def generate(model: Any, prompt: list[int]) -> list[int]:

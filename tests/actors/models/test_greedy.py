@@ -1,8 +1,5 @@
 """Greedy tokens equal transformers' `generate`, whatever is batched with what and however prompts are cut."""
 
-import json
-from typing import Any
-
 import pytest
 
 from actors.models import decoder, load
@@ -13,15 +10,10 @@ from tests.actors.models.driver import Driver
 NEW = architectures.NEW_TOKENS
 
 
-def wanted(path: Any) -> tuple[list[list[int]], list[list[int]]]:
-    want = json.loads((path / "want.json").read_text())
-    return want["prompts"], want["answers"]
-
-
 @pytest.mark.parametrize("name", architectures.ALL)
 def test_one_rank(checkpoint, name):
     path = checkpoint(name)
-    prompts, answers = wanted(path)
+    prompts, answers = architectures.read(path)
     model = load(path, dtype="float32")
     assert isinstance(model, Decoder) == (name in architectures.OWN)
     driver = Driver(model)
@@ -33,14 +25,14 @@ def test_one_rank(checkpoint, name):
 def test_plain_torch(checkpoint, name, monkeypatch):
     monkeypatch.setattr(decoder, "fuse", lambda model: None)
     path = checkpoint(name)
-    prompts, answers = wanted(path)
+    prompts, answers = architectures.read(path)
     assert Driver(load(path, dtype="float32"), block_tokens=5, chunk=300, seed=3).generate(prompts, NEW) == answers
 
 
 @pytest.mark.parametrize("name", architectures.ALL)
 def test_two_ranks(checkpoint, pair, name):
     path = checkpoint(name)
-    prompts, answers = wanted(path)
+    prompts, answers = architectures.read(path)
     first, second = pair.ask("generate", path, prompts, NEW)
     assert first["answers"] == answers
     assert second["answers"] == answers
@@ -49,7 +41,7 @@ def test_two_ranks(checkpoint, pair, name):
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "qwen3_moe", "phi3"])
 def test_two_ranks_hold_half_each(checkpoint, pair, name):
     path = checkpoint(name)
-    prompts, _ = wanted(path)
+    prompts, _ = architectures.read(path)
     whole = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     for rank in pair.ask("generate", path, prompts[:1], 1):
         assert rank["weight_bytes"] < 0.62 * whole  # norms, routers and learned positions stay whole
