@@ -11,7 +11,6 @@ from pipelines.lifecycle.data.example import HELD_OUT_PERCENT
 CARD = """\
 ---
 language: [en, zh]
-license: apache-2.0
 pipeline_tag: text-generation
 tags: [strata, synthetic, tiny]
 ---
@@ -48,8 +47,9 @@ Answered by: {by}. Repeat it with `python -m pipelines.lifecycle.evaluate models
 
 ![loss](loss_curve.svg)
 
-The data is synthetic: `pipelines/lifecycle/data` makes it from a seed. Repeat the training with
-`python -m pipelines.lifecycle.train --out runs/starter`.
+The data is synthetic: `pipelines/lifecycle/data` makes it from a seed.
+`python -m pipelines.lifecycle.train --out runs/starter` trains such a model again. It will be a like one, not the same
+bits: this run was stopped and resumed three times, and the shares of the tasks were adjusted on the way.
 """
 
 
@@ -98,9 +98,9 @@ def table(tasks: dict[str, dict[str, Any]]) -> str:
 
 
 def describe(training: dict[str, Any]) -> str:
-    """How the run went, in two sentences."""
+    """How the run went."""
     return (
-        f"{training['steps']} steps of {training['tokens_per_step']} tokens, Muon for the matrices, Adam for the rest, "
-        f"bfloat16 with float32 master weights, DeepSpeed ZeRO stage {training['zero_stage']} under Ray Train with "
-        f"{training['workers']} worker(s), seed {training['seed']}. Final training loss {training['loss']:.4f}."
+        f"{training['steps']} steps of {training['tokens_per_step']} tokens: Muon for the matrices, "
+        f"Adam for the rest,\nbfloat16 with float32 master weights, DeepSpeed ZeRO stage {training['zero_stage']} under Ray Train with "
+        f"{training['workers']} worker(s),\nseed {training['seed']}. Training loss at the end: {training['loss']:.4f}."
     )

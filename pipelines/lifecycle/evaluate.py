@@ -52,10 +52,10 @@ def by_strata(model: Path, prompts: Sequence[str]) -> list[str]:
     from actors.engine import LLM, SamplingParams  # noqa: PLC0415  torch is paid for only here
 
     tokenizer = load_tokenizer(model)
-    llm = LLM(model=str(model), dtype="bfloat16")
     tokens = [tokenizer.encode(text).ids for text in prompts]  # as text, the engine takes marks for mere words
     params = SamplingParams(temperature=0.0, max_tokens=LONGEST_ANSWER)
-    return [output.outputs[0].text for output in llm.generate(tokens, params)]
+    with LLM(model=str(model), dtype="bfloat16") as llm:
+        return [output.outputs[0].text for output in llm.generate(tokens, params)]
 
 
 def by_transformers(model: Path, prompts: Sequence[str]) -> list[str]:

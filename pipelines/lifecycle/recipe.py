@@ -14,13 +14,13 @@ class Recipe:
     Every `long_every`-th step has rows of the whole context instead, with as many tokens.
     """
 
-    steps: int = 3000
-    rows: int = 32
+    steps: int = 4000
+    rows: int = 16
     width: int = 256
     long_every: int = 8
     learning_rate: float = 3e-3
     last_rate: float = 0.02  # of the learning rate, at the end
-    warmup_steps: int = 100
+    warmup_steps: int = 80
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     matrix_rate: float = 0.02  # Muon's rate for the layers' matrices; `learning_rate` is AdamW's for all else

@@ -22,13 +22,13 @@ from pipelines.lifecycle.data.example import Example, wording
 
 # task, how many of a hundred examples, how they are drawn
 TASKS: tuple[tuple[str, int, Callable[[Dice], Example]], ...] = (
-    ("arithmetic", 21, arithmetic.draw),
+    ("arithmetic", 24, arithmetic.draw),
     ("units", 10, units.draw),
-    ("dates", 7, dates.draw),
+    ("dates", 5, dates.draw),
     ("extraction", 13, extraction.draw),
-    ("classification", 9, classification.draw),
-    ("tools", 10, tools.draw),
-    ("about", 10, about.draw),
+    ("classification", 6, classification.draw),
+    ("tools", 13, tools.draw),
+    ("about", 9, about.draw),
     ("refusals", 5, refusals.draw),
     ("smalltalk", 5, smalltalk.draw),
     ("dialogue", 10, dialogue.draw),
