@@ -100,7 +100,8 @@ def table(tasks: dict[str, dict[str, Any]]) -> str:
 def describe(training: dict[str, Any]) -> str:
     """How the run went."""
     return (
-        f"{training['steps']} steps of {training['tokens_per_step']} tokens: Muon for the matrices, "
-        f"Adam for the rest,\nbfloat16 with float32 master weights, DeepSpeed ZeRO stage {training['zero_stage']} under Ray Train with "
-        f"{training['workers']} worker(s),\nseed {training['seed']}. Training loss at the end: {training['loss']:.4f}."
+        f"{training['steps']} steps of {training['tokens_per_step']} tokens: Muon for matrices, Adam for the rest,\n"
+        "bfloat16 with float32 master weights, "
+        f"DeepSpeed ZeRO stage {training['zero_stage']} under Ray Train with {training['workers']} worker(s),\n"
+        f"seed {training['seed']}. Training loss at the end: {training['loss']:.4f}."
     )
