@@ -60,7 +60,7 @@ class Decoder:
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:
         """One step: float32 logits [R, vocab] of `batch.rows`, complete on every rank."""
-        if self.fused is not None:
+        if self.fused is not None and self.fused.suits(batch):
             return self._complete(self.fused.forward(batch))
         attention = PagedAttention(batch)
         angles = {kind: rope.angles(batch.positions, self.dtype) for kind, rope in self.ropes.items()}

@@ -11,6 +11,12 @@ from actors.models.kernels.building import BuildFailed, library
 __all__ = ["BuildFailed", "build"]
 
 
-def build(progress: Callable[[str], None] | None = None) -> None:
-    """Compile ahead of use, a line to `progress` for each file. Raises BuildFailed with the reason."""
-    library(progress)
+def build(progress: Callable[[str], None] | None = None) -> bool:
+    """Compile ahead of use, a line to `progress` for each file. False, and a line that says why, where it cannot be."""
+    try:
+        library(progress)
+    except BuildFailed as failed:
+        if progress is not None:
+            progress(f"the kernels are left out and plain torch is used, which is slower: {failed}")
+        return False
+    return True

@@ -74,7 +74,7 @@ def _compiler() -> str:
 def _key(flags: tuple[str, ...], compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=60, check=False).stdout  # noqa: S603
     parts = [version, " ".join(flags).encode()]
-    parts += [path.name.encode() + b"\0" + path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    parts += [path.name.encode() + b"\0" + path.read_bytes() for path in sorted(SOURCES.glob("*.[ch]*"))]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)

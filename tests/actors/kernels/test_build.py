@@ -3,7 +3,7 @@
 import pytest
 import structlog
 
-from actors.models.kernels import building, interface
+from actors.models.kernels import build, building, interface
 from actors.models.kernels.building import BuildFailed, library
 
 
@@ -74,3 +74,11 @@ def test_falls_back_with_one_warning(monkeypatch):
         assert [(log["event"], log["reason"]) for log in logs] == [("kernels_unavailable", "no luck")]
     finally:
         interface.loaded.cache_clear()
+
+
+def test_building_ahead_says_why_it_cannot(monkeypatch):
+    heard = []
+    monkeypatch.setattr(building, "processor_features", lambda: {"sse2"})
+    assert not build(heard.append)
+    assert len(heard) == 1
+    assert "avx512f" in heard[0]

@@ -117,3 +117,18 @@ def test_is_not_used_where_it_cannot_be(folder, monkeypatch):
     model.allocate(8, 8)
     assert model.fused is None
     assert model.forward(scattered([3], [0])).isfinite().all()
+
+
+def test_many_rows_are_left_to_amx_tiles_over_the_same_cache(folder, monkeypatch):
+    monkeypatch.setattr(fused, "processor_features", lambda: {"amx_bf16"})
+    monkeypatch.setattr(fused, "AMX_ROWS", 8)
+    model, plain = load(folder, dtype="bfloat16"), load(folder, dtype="bfloat16")
+    for each in (model, plain):
+        each.allocate(64, 8)
+    plain.fused = None
+    chunk, token = scattered([9], [0]), scattered([1], [9])  # the same table: both take two blocks
+    assert not model.fused.suits(chunk)
+    assert model.fused.suits(token)
+    assert torch.equal(model.forward(chunk), plain.forward(chunk))
+    made, exact = model.forward(token), plain.forward(token)
+    torch.testing.assert_close(made / exact.std(), exact / exact.std(), rtol=0, atol=TOLERANCE["bfloat16"])

@@ -76,8 +76,8 @@ struct Fetch {
 
 // acc = acc * shrink + weights values, for H heads and V vectors of the head's dimensions from `d` on.
 template <class T, int H, int V>
-void gather(const Pages<T>& pages, const typename T::Element* values, const int64_t* at, const float* weights, int64_t count, const float* shrink,
-            Running* r, int64_t d, Fetch& fetch) {
+void gather(const Pages<T>& pages, const typename T::Element* values, const int64_t* at, const float* weights,
+            int64_t count, const float* shrink, Running* r, int64_t d, Fetch& fetch) {
   __m512 sum[H][V];
   const __mmask16 mask = V == 1 ? first(pages.shape.head_dim - d) : (__mmask16)0xffff;
 #pragma GCC unroll 4
@@ -104,15 +104,18 @@ void gather(const Pages<T>& pages, const typename T::Element* values, const int6
 }
 
 template <class T, int H>
-void gather_all(const Pages<T>& pages, const typename T::Element* values, const int64_t* at, const float* weights, int64_t count, const float* shrink, Running* r, Fetch& fetch) {
+void gather_all(const Pages<T>& pages, const typename T::Element* values, const int64_t* at, const float* weights,
+                int64_t count, const float* shrink, Running* r, Fetch& fetch) {
   int64_t d = 0;
-  for (; d + 4 * kLanes <= pages.shape.head_dim; d += 4 * kLanes) gather<T, H, 4>(pages, values, at, weights, count, shrink, r, d, fetch);
+  for (; d + 4 * kLanes <= pages.shape.head_dim; d += 4 * kLanes)
+    gather<T, H, 4>(pages, values, at, weights, count, shrink, r, d, fetch);
   for (; d < pages.shape.head_dim; d += kLanes) gather<T, H, 1>(pages, values, at, weights, count, shrink, r, d, fetch);
 }
 
 // One pass over located positions for the query heads of one key head.
 template <class T>
-void pass(const Pages<T>& pages, int64_t sequence, int64_t kv_head, const int64_t* at, int64_t count, Running* r, Fetch& fetch) {
+void pass(const Pages<T>& pages, int64_t sequence, int64_t kv_head, const int64_t* at, int64_t count, Running* r,
+          Fetch& fetch) {
   const int64_t dim = pages.shape.head_dim, group = pages.shape.heads / pages.shape.kv_heads;
   const auto* q = pages.q + sequence * pages.q_stride + kv_head * group * dim;
   const auto *keys = pages.keys + kv_head * dim, *values = pages.values + kv_head * dim;
@@ -124,10 +127,14 @@ void pass(const Pages<T>& pages, int64_t sequence, int64_t kv_head, const int64_
       score(pages, (const Unit*)(q + (h + i) * dim), keys, at, count, weights + i * kPositions);
       shrink[i] = soften(weights + i * kPositions, count, r[h + i]);
     }
-    if (now == 4) gather_all<T, 4>(pages, values, at, weights, count, shrink, r + h, fetch);
-    else if (now == 3) gather_all<T, 3>(pages, values, at, weights, count, shrink, r + h, fetch);
-    else if (now == 2) gather_all<T, 2>(pages, values, at, weights, count, shrink, r + h, fetch);
-    else gather_all<T, 1>(pages, values, at, weights, count, shrink, r + h, fetch);
+    if (now == 4)
+      gather_all<T, 4>(pages, values, at, weights, count, shrink, r + h, fetch);
+    else if (now == 3)
+      gather_all<T, 3>(pages, values, at, weights, count, shrink, r + h, fetch);
+    else if (now == 2)
+      gather_all<T, 2>(pages, values, at, weights, count, shrink, r + h, fetch);
+    else
+      gather_all<T, 1>(pages, values, at, weights, count, shrink, r + h, fetch);
   }
 }
 
@@ -168,7 +175,7 @@ struct Walk {
     constexpr int64_t size = sizeof(typename T::Element);
     const int64_t first = kv_head() * pages.shape.head_dim * size;
     const int64_t lines = (each * pages.shape.head_dim * size + 63) / 64;
-    return {(const char*)pages.keys + first, (const char*)pages.values + first, at, at + count, size, 0, lines,
+    return {(const char*)pages.keys + first,    (const char*)pages.values + first, at, at + count, size, 0, lines,
             (count * lines + calls - 1) / calls};
   }
 
@@ -215,7 +222,8 @@ void attend_decodes(const Pages<T>& pages) {
   int64_t longest = 0;
   for (int64_t s = 0; s < decodes; s++) longest = std::max<int64_t>(longest, pages.step.contexts[s]);
   // a piece below 4 passes costs more to join than it saves
-  const int64_t cuts = std::clamp<int64_t>(std::min((threads + pairs - 1) / pairs, longest / (4 * kPositions)), 1, kMostCuts);
+  const int64_t cuts =
+      std::clamp<int64_t>(std::min((threads + pairs - 1) / pairs, longest / (4 * kPositions)), 1, kMostCuts);
   const int64_t width = (shape.head_dim + kLanes - 1) / kLanes * kLanes, items = pairs * cuts, heads = each * group;
   float* acc = (float*)scratch<kDecode>(items * heads * width * sizeof(float));
   Running* running = (Running*)scratch<kPartial>(items * heads * sizeof(Running));
@@ -229,7 +237,8 @@ void attend_decodes(const Pages<T>& pages) {
       Fetch fetch;
       if (ahead.live()) fetch = ahead.fetch(each * now.count);
       for (int64_t h = 0; h < each; h++)
-        pass(pages, now.sequence(), now.kv_head() + h, now.at, now.count, running + now.item * heads + h * group, fetch);
+        pass(pages, now.sequence(), now.kv_head() + h, now.at, now.count, running + now.item * heads + h * group,
+             fetch);
     }
   }
   for (int64_t pair = 0; pair < pairs; pair++) {

@@ -63,7 +63,8 @@ void mlp_piece(const Model& model, const Step& step, int64_t index, void* residu
   void* hidden = scratch<kHidden>(step.rows * model.hidden * size);
   void* both = scratch<kMerged>(step.rows * merged_width * size);
   void* gated = scratch<kSeen>(step.rows * std::max(width, layer.attention.heads * layer.attention.head_dim) * size);
-  join(model.type, layer.output.bias, layer.attention_out_norm, layer.mlp_norm, x, residual, hidden, step.rows, model.hidden);
+  join(model.type, layer.output.bias, layer.attention_out_norm, layer.mlp_norm, x, residual, hidden, step.rows,
+       model.hidden);
   apply(model, layer.gate_up, hidden, model.hidden, both, step.rows, true);
   gate(model.type, model.activation, both, gated, step.rows, width);
   apply(model, layer.down, gated, width, x, step.rows, false);

@@ -20,8 +20,8 @@ void strata_attend(int64_t type, const Attention* shape, const Step* step, const
   attend((Type)type, *shape, *step, q, q_stride, keys, values, out, out_stride);
 }
 
-void strata_join(int64_t type, const float* bias, const Norm* out_norm, const Norm* norm, const void* x,
-                 void* residual, void* out, int64_t rows, int64_t width) {
+void strata_join(int64_t type, const float* bias, const Norm* out_norm, const Norm* norm, const void* x, void* residual,
+                 void* out, int64_t rows, int64_t width) {
   join((Type)type, bias, *out_norm, *norm, x, residual, out, rows, width);
 }
 

@@ -85,14 +85,17 @@ void logits_piece(const Model& model, const Step& step, void* residual, const vo
 void forward(const Model& model, const Step& step, void* residual, void* x, float* logits);
 
 // Row by row: out = norm(x), both [rows, width] with the given strides.
-void rms_norm(Type type, const Norm& norm, const void* x, int64_t x_stride, void* out, int64_t out_stride, int64_t rows, int64_t width);
+void rms_norm(Type type, const Norm& norm, const void* x, int64_t x_stride, void* out, int64_t out_stride, int64_t rows,
+              int64_t width);
 // residual += out_norm(x + bias); out = norm(residual). x may be null (nothing is added), out may be x.
-void join(Type type, const float* bias, const Norm& out_norm, const Norm& norm, const void* x, void* residual, void* out, int64_t rows, int64_t width);
+void join(Type type, const float* bias, const Norm& out_norm, const Norm& norm, const void* x, void* residual,
+          void* out, int64_t rows, int64_t width);
 // out [rows, width] = activation(gate) * up of both [rows, 2 * width].
 void gate(Type type, Activation activation, const void* both, void* out, int64_t rows, int64_t width);
 // Cosine and sine [rows, half] of the step's positions.
 void angles(const Step& step, const float* inverse, float factor, int64_t half, float* cosine, float* sine);
-// Norms and turns queries and keys of merged rows [rows, heads + 2 kv_heads, head_dim] in place; writes keys and values to the cache.
+// Norms and turns queries and keys of merged rows [rows, heads + 2 kv_heads, head_dim] in place; writes keys and values
+// to the cache.
 void place(Type type, const Layer& layer, const Step& step, void* merged, const float* cosine, const float* sine);
 
 }  // namespace strata

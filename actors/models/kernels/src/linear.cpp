@@ -3,6 +3,10 @@
 // Few rows (decoding alone): lanes run along K, eight rows of w stream side by side, the next eight are prefetched.
 // Many rows: x is packed so that lanes run along its rows, and each unit of w is broadcast to all of them; no sums
 // across lanes are left to do. `kWideRows` decides.
+//
+// bf16, one core of a Zen 5, weight 4864 x 768 in the third cache: 1 row 66-90 GB/s, 8 rows 365 GFLOP/s, 16 rows 400,
+// 32 rows 457, 512 rows 405; torch's oneDNN 27-34 GB/s, 190, 280, 340, 380. A weight of 49 MB comes from memory at
+// 31 GB/s for 1 row, torch's at 10.
 #include <omp.h>
 
 #include <algorithm>
@@ -77,8 +81,7 @@ inline void narrow_tile(const Product<T, O>& p, int64_t m, int64_t n) {
       out = _mm512_castps128_ps512(_mm_set_ss(_mm512_reduce_add_ps(sum[i][0])));
     } else {
       out = _mm512_castps128_ps512(sum4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));
-      if constexpr (NR == 8)
-        out = _mm512_insertf32x4(out, sum4(sum[i][4], sum[i][5], sum[i][6], sum[i][7]), 1);
+      if constexpr (NR == 8) out = _mm512_insertf32x4(out, sum4(sum[i][4], sum[i][5], sum[i][6], sum[i][7]), 1);
     }
     if (p.bias) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(first(NR), p.bias + n));
     O::store(p.y + (m + i) * p.y_stride + n, out, first(NR));
@@ -157,7 +160,8 @@ void wide_span(const Product<T, O>& p, const Unit* packed, int64_t m, int64_t n,
   constexpr int NR = MT == 3 ? 8 : 12;
   alignas(64) float turned[kSpan * MT * kLanes];
   int64_t j = 0;
-  for (; j + NR <= count; j += NR) wide_tile<T, MT, NR>(p.w + (n + j) * p.units, p.units, packed, turned + j * MT * kLanes);
+  for (; j + NR <= count; j += NR)
+    wide_tile<T, MT, NR>(p.w + (n + j) * p.units, p.units, packed, turned + j * MT * kLanes);
   for (; j < count; j++) wide_tile<T, MT, 1>(p.w + (n + j) * p.units, p.units, packed, turned + j * MT * kLanes);
   unturn<T, O, MT>(p, turned, m, n, count);
 }
@@ -199,7 +203,8 @@ void multiply(const Product<T, O>& p) {
   const int64_t share = (p.columns / threads / kSpan + 1) * kSpan;
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
   for (int i = 0; i < threads; i++) {
-    const int64_t begin = std::min(p.columns, i * share), end = i + 1 < threads ? std::min(p.columns, begin + share) : p.columns;
+    const int64_t begin = std::min(p.columns, i * share),
+                  end = i + 1 < threads ? std::min(p.columns, begin + share) : p.columns;
     wide ? wide_columns<T, O>(p, packed, begin, end) : narrow_columns<T, O>(p, begin, end);
   }
 }

@@ -23,11 +23,13 @@ struct Desk {
 
   explicit Desk(int64_t head_dim) : width((head_dim + kLanes - 1) / kLanes * kLanes) {
     const int64_t lanes = 3 * kLanes, units = width / T::per_unit, positions = kPositions / T::per_unit;
-    const int64_t sizes[] = {units * lanes, kPositions * units, width * positions, positions * lanes, kPositions * lanes, width * lanes, width * lanes};
+    const int64_t sizes[] = {units * lanes,      kPositions * units, width * positions, positions * lanes,
+                             kPositions * lanes, width * lanes,      width * lanes};
     int64_t all = 0;
     for (const int64_t size : sizes) all += size;
     Unit* at = (Unit*)scratch<kPrefill>(all * sizeof(Unit));
-    void** into[] = {(void**)&q, (void**)&keys, (void**)&values, (void**)&weights, (void**)&scores, (void**)&sums, (void**)&part};
+    void** into[] = {(void**)&q,      (void**)&keys, (void**)&values, (void**)&weights,
+                     (void**)&scores, (void**)&sums, (void**)&part};
     for (int i = 0; i < 7; i++) *into[i] = at, at += sizes[i];
   }
 };
@@ -72,8 +74,10 @@ void turn_values(const Pages<T>& pages, const int64_t* at, Desk<T>& desk) {
         if constexpr (T::per_unit == 1) {
           r[i] = _mm512_maskz_loadu_epi32(mask, pages.values + at[p + i] + d);
         } else {
-          const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, pages.values + at[2 * (p + i)] + d));
-          const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, pages.values + at[2 * (p + i) + 1] + d));
+          const __m512i even =
+              _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, pages.values + at[2 * (p + i)] + d));
+          const __m512i odd =
+              _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, pages.values + at[2 * (p + i) + 1] + d));
           r[i] = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
         }
       }
@@ -94,7 +98,8 @@ inline __mmask16 sees(const Pages<T>& pages, const Item& item, int64_t p) {
 
 // One pass: scores of up to 64 positions become weights; top, total and sums follow.
 template <class T, int MT>
-void pass(const Pages<T>& pages, const Item& item, Desk<T>& desk, int64_t from, int64_t count, __m512* top, __m512* total) {
+void pass(const Pages<T>& pages, const Item& item, Desk<T>& desk, int64_t from, int64_t count, __m512* top,
+          __m512* total) {
   constexpr int NR = 8;
   constexpr int64_t lanes = MT * kLanes, positions = kPositions / T::per_unit;
   const int64_t units = pages.units();
@@ -106,12 +111,14 @@ void pass(const Pages<T>& pages, const Item& item, Desk<T>& desk, int64_t from, 
     __m512 now = top[t];
     for (int64_t p = 0; p < kPositions; p++) {
       const __mmask16 mask = p < count ? sees(pages, item, from + p) : (__mmask16)0;
-      const __m512 score = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), mask, bend(pages.shape, _mm512_load_ps(column + p * lanes)));
+      const __m512 score =
+          _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), mask, bend(pages.shape, _mm512_load_ps(column + p * lanes)));
       _mm512_store_ps(column + p * lanes, score);
       now = _mm512_max_ps(now, score);
     }
     // a row that has seen nothing yet has top -inf: take 0 so that no inf - inf arises
-    const __m512 base = _mm512_mask_mov_ps(now, _mm512_cmp_ps_mask(now, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ), _mm512_setzero_ps());
+    const __m512 base =
+        _mm512_mask_mov_ps(now, _mm512_cmp_ps_mask(now, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ), _mm512_setzero_ps());
     shrink[t] = exp(_mm512_sub_ps(top[t], base));
     top[t] = now;
     __m512 sum = _mm512_setzero_ps();
@@ -120,12 +127,14 @@ void pass(const Pages<T>& pages, const Item& item, Desk<T>& desk, int64_t from, 
       for (int i = 0; i < T::per_unit; i++) {
         const __m512 score = _mm512_load_ps(column + (p * T::per_unit + i) * lanes);
         // e^x never reaches 0 here, so that what is masked is dropped by hand
-        weight[i] = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(score, _mm512_set1_ps(-INFINITY), _CMP_NEQ_OQ), exp(_mm512_sub_ps(score, base)));
+        weight[i] = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(score, _mm512_set1_ps(-INFINITY), _CMP_NEQ_OQ),
+                                        exp(_mm512_sub_ps(score, base)));
         sum = _mm512_add_ps(sum, weight[i]);
       }
       __m512i unit = _mm512_castps_si512(weight[0]);
       if constexpr (T::per_unit == 2)
-        unit = _mm512_or_si512(_mm512_cvtepu16_epi32(narrow(weight[0])), _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(weight[1])), 16));
+        unit = _mm512_or_si512(_mm512_cvtepu16_epi32(narrow(weight[0])),
+                               _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(weight[1])), 16));
       _mm512_store_si512(desk.weights + p * lanes + t * kLanes, unit);
     }
     total[t] = _mm512_fmadd_ps(total[t], shrink[t], sum);
@@ -135,7 +144,8 @@ void pass(const Pages<T>& pages, const Item& item, Desk<T>& desk, int64_t from, 
   for (int64_t d = 0; d < desk.width; d++)
     for (int t = 0; t < MT; t++) {
       float* sum = desk.sums + d * lanes + t * kLanes;
-      _mm512_store_ps(sum, _mm512_fmadd_ps(_mm512_load_ps(sum), shrink[t], _mm512_load_ps(desk.part + d * lanes + t * kLanes)));
+      _mm512_store_ps(
+          sum, _mm512_fmadd_ps(_mm512_load_ps(sum), shrink[t], _mm512_load_ps(desk.part + d * lanes + t * kLanes)));
     }
 }
 
@@ -184,9 +194,12 @@ void run_group(const Pages<T>& pages, Item item, int64_t kv_head) {
   for (int64_t h = 0; h < group;) {
     item.head = kv_head * group + h;
     const int64_t left = group - h, now = left == 4 ? 2 : std::min<int64_t>(3, left);
-    if (now == 3) run<T, 3>(pages, item, desk);
-    else if (now == 2) run<T, 2>(pages, item, desk);
-    else run<T, 1>(pages, item, desk);
+    if (now == 3)
+      run<T, 3>(pages, item, desk);
+    else if (now == 2)
+      run<T, 2>(pages, item, desk);
+    else
+      run<T, 1>(pages, item, desk);
     h += now;
   }
 }
@@ -204,7 +217,8 @@ void attend_chunks(const Pages<T>& pages) {
     for (int64_t i = 0; i < items; i++) {
       const int64_t tile = tiles - 1 - i / pages.shape.kv_heads;  // the longest first
       const int64_t row = tile * kLanes, context = step.contexts[s];
-      run_group(pages, {s, step.starts[s] + row, std::min<int64_t>(kLanes, rows - row), context - rows + row, context, 0},
+      run_group(pages,
+                {s, step.starts[s] + row, std::min<int64_t>(kLanes, rows - row), context - rows + row, context, 0},
                 i % pages.shape.kv_heads);
     }
   }
@@ -219,7 +233,9 @@ template <class T>
 void attend_as(const Attention& shape, const Step& step, const void* q, int64_t q_stride, const void* keys,
                const void* values, void* out, int64_t out_stride) {
   using Element = typename T::Element;
-  const Pages<T> pages{shape, step, (const Element*)q, q_stride, (const Element*)keys, (const Element*)values, (Element*)out, out_stride};
+  const Pages<T> pages{
+      shape,         step,      (const Element*)q, q_stride, (const Element*)keys, (const Element*)values,
+      (Element*)out, out_stride};
   if (step.decodes) attend_decodes(pages);
   if (step.sequences > step.decodes) attend_chunks(pages);
 }

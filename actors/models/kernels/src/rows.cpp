@@ -39,7 +39,8 @@ inline void norm_row(const Norm& norm, const typename T::Element* x, typename T:
   });
   const __m512 scale = scale_of(squares, width, norm.eps);
   each_vector(width, [&](int64_t i, __mmask16 m) {
-    T::store(out + i, _mm512_mul_ps(_mm512_mul_ps(T::load(x + i, m), scale), _mm512_maskz_loadu_ps(m, norm.weight + i)), m);
+    T::store(out + i, _mm512_mul_ps(_mm512_mul_ps(T::load(x + i, m), scale), _mm512_maskz_loadu_ps(m, norm.weight + i)),
+             m);
   });
 }
 
@@ -70,7 +71,9 @@ void join_row(const float* bias, const Norm& out_norm, const Norm& norm, const t
   });
   scale = scale_of(squares, width, norm.eps);
   each_vector(width, [&](int64_t i, __mmask16 m) {
-    T::store(out + i, _mm512_mul_ps(_mm512_mul_ps(T::load(residual + i, m), scale), _mm512_maskz_loadu_ps(m, norm.weight + i)), m);
+    T::store(out + i,
+             _mm512_mul_ps(_mm512_mul_ps(T::load(residual + i, m), scale), _mm512_maskz_loadu_ps(m, norm.weight + i)),
+             m);
   });
 }
 
@@ -84,7 +87,8 @@ inline __m512 activate(Activation activation, __m512 v) {
 
 // One head turned in place, halves paired as in GPT-NeoX and Llama; `out` may be elsewhere.
 template <class T>
-inline void turn(const typename T::Element* x, typename T::Element* out, const float* cosine, const float* sine, int64_t half) {
+inline void turn(const typename T::Element* x, typename T::Element* out, const float* cosine, const float* sine,
+                 int64_t half) {
   each_vector(half, [&](int64_t i, __mmask16 m) {
     const __m512 left = T::load(x + i, m), right = T::load(x + half + i, m);
     const __m512 c = _mm512_maskz_loadu_ps(m, cosine + i), s = _mm512_maskz_loadu_ps(m, sine + i);
@@ -114,26 +118,29 @@ void place_row(const Layer& layer, int64_t slot, typename T::Element* row, const
 
 }  // namespace
 
-#define STRATA_BY_TYPE(call)      \
-  if (type == kBf16) {            \
-    using T = Bf16;               \
-    using Element = T::Element;   \
-    call;                         \
-  } else {                        \
-    using T = F32;                \
-    using Element = T::Element;   \
-    call;                         \
+#define STRATA_BY_TYPE(call)    \
+  if (type == kBf16) {          \
+    using T = Bf16;             \
+    using Element = T::Element; \
+    call;                       \
+  } else {                      \
+    using T = F32;              \
+    using Element = T::Element; \
+    call;                       \
   }
 
-void rms_norm(Type type, const Norm& norm, const void* x, int64_t x_stride, void* out, int64_t out_stride, int64_t rows, int64_t width) {
+void rms_norm(Type type, const Norm& norm, const void* x, int64_t x_stride, void* out, int64_t out_stride, int64_t rows,
+              int64_t width) {
   STRATA_BY_TYPE(each_row(rows, width, [&](int64_t r) {
     norm_row<T>(norm, (const Element*)x + r * x_stride, (Element*)out + r * out_stride, width);
   }))
 }
 
-void join(Type type, const float* bias, const Norm& out_norm, const Norm& norm, const void* x, void* residual, void* out, int64_t rows, int64_t width) {
+void join(Type type, const float* bias, const Norm& out_norm, const Norm& norm, const void* x, void* residual,
+          void* out, int64_t rows, int64_t width) {
   STRATA_BY_TYPE(each_row(rows, width, [&](int64_t r) {
-    join_row<T>(bias, out_norm, norm, x ? (const Element*)x + r * width : nullptr, (Element*)residual + r * width, (Element*)out + r * width, width);
+    join_row<T>(bias, out_norm, norm, x ? (const Element*)x + r * width : nullptr, (Element*)residual + r * width,
+                (Element*)out + r * width, width);
   }))
 }
 
