@@ -8,9 +8,11 @@ import json
 import os
 import signal
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import ray
+from ray._private.parameter import RayParams
 
 from cluster.settings import ClusterSettings
 
@@ -20,6 +22,8 @@ def main() -> None:
     # Blocked before Ray starts threads and processes: this process alone takes them, by waiting.
     stops = {signal.SIGTERM, signal.SIGINT}
     settings = ClusterSettings.model_validate_json(sys.stdin.read())
+    # `ray.init` has no argument for the job agent's port, and 52365 is taken where another Ray runs on the machine.
+    RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
     started = ray.init(
         address="local",
         _temp_dir=str(settings.run_dir / "ray"),

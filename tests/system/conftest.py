@@ -65,19 +65,20 @@ def nodes(ray_cluster: ClusterSettings) -> Iterator[ClusterSettings]:
     """Two more nodes of two cores beside the shared cluster's head; each with its own files and ports."""
     running = runtime.find(ray_cluster)
     assert running
-    processes = []
-    for name in ("b", "c"):
-        surroundings = {
-            **os.environ,
-            **runtime.environment(ray_cluster),
-            **loopback.ingress(ray_cluster.run_dir / name),
-        }
-        command = [sys.executable, "-m", "tests.system.node", running.address, name, "2"]
-        processes.append(subprocess.Popen(command, env=surroundings, cwd=ROOT, start_new_session=True))
     import ray
 
+    processes = []
     try:
-        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 3)
+        for count, name in enumerate(("b", "c"), start=2):
+            surroundings = {
+                **os.environ,
+                **runtime.environment(ray_cluster),
+                **loopback.ingress(ray_cluster.run_dir / name),
+            }
+            command = [sys.executable, "-m", "tests.system.node", running.address, name, "2"]
+            processes.append(subprocess.Popen(command, env=surroundings, cwd=ROOT, start_new_session=True))
+            # one after the other: two at once would take the same socket's name
+            until(lambda count=count: sum(node["Alive"] for node in ray.nodes()) == count)
         yield ray_cluster
     finally:
         for process in processes:
