@@ -22,15 +22,15 @@ from pipelines.lifecycle.data.example import Example, wording
 
 # task, how many of a hundred examples, how they are drawn
 TASKS: tuple[tuple[str, int, Callable[[Dice], Example]], ...] = (
-    ("arithmetic", 24, arithmetic.draw),
+    ("arithmetic", 22, arithmetic.draw),
     ("units", 10, units.draw),
-    ("dates", 5, dates.draw),
+    ("dates", 4, dates.draw),
     ("extraction", 13, extraction.draw),
-    ("classification", 6, classification.draw),
-    ("tools", 13, tools.draw),
+    ("classification", 5, classification.draw),
+    ("tools", 19, tools.draw),
     ("about", 9, about.draw),
-    ("refusals", 5, refusals.draw),
-    ("smalltalk", 5, smalltalk.draw),
+    ("refusals", 4, refusals.draw),
+    ("smalltalk", 4, smalltalk.draw),
     ("dialogue", 10, dialogue.draw),
 )
 NAMES = tuple(name for name, _, _ in TASKS)

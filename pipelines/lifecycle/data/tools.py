@@ -104,7 +104,7 @@ def draw(dice: Dice) -> Example:
     question = dice.pick(wanted.chinese if chinese else wanted.english).format(**values)
     offered = dice.sample([tool for tool in TOOLS if tool is not wanted], dice.whole(1, 3))
     key = "|".join((wanted.name, *values.values()))
-    if dice.chance(35):
+    if dice.chance(30):
         return ask("tools", key, question, NONE_CHINESE if chinese else NONE_ENGLISH, definitions(offered))
     offered.insert(dice.whole(0, len(offered)), wanted)
     return ask("tools", key, question, call(wanted.name, values), definitions(offered))
