@@ -16,15 +16,15 @@ LOOK_SECONDS = 0.5
 LINE_STEPS = 25
 
 
-def follow(path: Path, steps: int, done: Event) -> None:
-    """Show `path`'s progress until `done`."""
+def follow(path: Path, steps: int, done: Event, seen: int = 0) -> None:
+    """Show `path`'s progress until `done`, but what stands before byte `seen` is an earlier run's."""
     if sys.stderr.isatty():
-        bar(path, steps, done)
+        bar(path, steps, done, seen)
     else:
-        lines(path, steps, done)
+        lines(path, steps, done, seen)
 
 
-def bar(path: Path, steps: int, done: Event) -> None:
+def bar(path: Path, steps: int, done: Event, seen: int = 0) -> None:
     """A bar with loss and speed."""
     columns = (
         TextColumn("training"),
@@ -35,7 +35,6 @@ def bar(path: Path, steps: int, done: Event) -> None:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=steps, loss=float("nan"), speed=0)
-        seen = 0
         while True:
             over = done.wait(LOOK_SECONDS)
             fresh, seen = read(path, seen)
@@ -46,9 +45,8 @@ def bar(path: Path, steps: int, done: Event) -> None:
                 return
 
 
-def lines(path: Path, steps: int, done: Event) -> None:
+def lines(path: Path, steps: int, done: Event, seen: int = 0) -> None:
     """A plain line every few steps."""
-    seen = 0
     while True:
         over = done.wait(LOOK_SECONDS)
         fresh, seen = read(path, seen)

@@ -62,15 +62,16 @@ def parser() -> argparse.ArgumentParser:
 def run(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train by `recipe` into `out`; the folder of the model."""
     prepare(recipe, out, resume)
-    done = threading.Event()
-    watcher = threading.Thread(target=follow, args=(out / "progress.jsonl", recipe.steps, done), daemon=True)
+    progress, done = out / "progress.jsonl", threading.Event()
+    seen = progress.stat().st_size if progress.exists() else 0
+    watcher = threading.Thread(target=follow, args=(progress, recipe.steps, done, seen), daemon=True)
     watcher.start()
     try:
         fit(recipe, out)
     finally:
         done.set()
         watcher.join()
-    write_curve(out / "progress.jsonl", out / "model" / "loss_curve.svg")
+    write_curve(progress, out / "model" / "loss_curve.svg")
     return out / "model"
 
 

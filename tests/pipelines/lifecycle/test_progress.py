@@ -26,3 +26,12 @@ def test_plain_lines_show_some_steps_and_the_last(tmp_path, capsys):
     shown = capsys.readouterr().err.splitlines()
     assert [text.split()[1] for text in shown] == ["1/40", "26/40", "40/40"]
     assert "loss 1.5000" in shown[0]
+
+
+def test_a_resumed_run_does_not_show_the_steps_before_it(tmp_path, capsys):
+    before = line(0) + line(25)
+    (tmp_path / "progress.jsonl").write_text(before + line(50))
+    done = Event()
+    done.set()
+    lines(tmp_path / "progress.jsonl", 60, done, len(before))
+    assert [text.split()[1] for text in capsys.readouterr().err.splitlines()] == ["51/60"]
