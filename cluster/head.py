@@ -13,6 +13,7 @@ from pathlib import Path
 
 import ray
 from ray._private.parameter import RayParams
+from ray._private.utils import write_ray_address
 
 from cluster.settings import ClusterSettings
 
@@ -38,10 +39,13 @@ def main() -> None:
         namespace="strata",
     )
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    address = ray.get_runtime_context().gcs_address
+    # Where a job's driver looks first; without it Ray picks any cluster on the machine (ray/_private/services.py).
+    write_ray_address(address, str(settings.run_dir / "ray"))
     announce(
         settings.state / "runtime.json",
         {
-            "address": ray.get_runtime_context().gcs_address,
+            "address": address,
             "pid": os.getpid(),
             "dashboard": started.dashboard_url or "",
             "url": settings.url,
