@@ -13,8 +13,6 @@ import platform
 import time
 from pathlib import Path
 
-from cluster.errors import ReplicaLost
-
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine())  # the syscall's number in the kernel's tables
 _WAIT, _WAKE = 0, 1
 _ALL = 2**31 - 1
@@ -33,13 +31,15 @@ class _Lane:
 
     def __init__(self, memory: mmap.mmap, offset: int, buffer: int, readers: int) -> None:
         self._words = memoryview(memory)[offset : offset + 4 * (4 + _RANKS)].cast("i")
-        self._address = ctypes.addressof(ctypes.c_int.from_buffer(memory, offset))
+        self._word = ctypes.c_int.from_buffer(memory, offset)
+        self._address = ctypes.addressof(self._word)
         self._buffer = memoryview(memory)[buffer : buffer + _BUFFER]
         self._readers = readers
 
-    @property
-    def number(self) -> int:
-        return self._words[0]
+    def release(self) -> None:
+        self._words.release()
+        self._buffer.release()
+        del self._word
 
     def write(self, payload: bytes, alive: "Alive") -> None:
         view = memoryview(payload)
@@ -121,6 +121,13 @@ class Channel:
         """Every rank has it: take the name away."""
         self.path.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Give the memory back; nothing may wait on it any more."""
+        self._beats.release()
+        for lane in (self._plans, self._results):
+            lane.release()
+        self._memory.close()
+
     def send_plan(self, payload: bytes, alive: Alive) -> None:
         """To all ranks."""
         self._plans.write(payload, alive)
@@ -145,22 +152,6 @@ class Channel:
         """Seconds since the last beat of `rank`; 0 before the first. CLOCK_MONOTONIC is one clock for all processes."""
         last = self._beats[rank]
         return 0.0 if last == 0.0 else time.monotonic() - last
-
-
-class Quiet(Alive):
-    """Raises ReplicaLost when a watched rank has not beaten for `seconds`."""
-
-    def __init__(self, channel: Channel, watched: range, seconds: float, name: str) -> None:
-        self._channel, self._watched, self._seconds, self._name = channel, watched, seconds, name
-        self.problem: str | None = None
-
-    def __call__(self) -> None:
-        if self.problem is not None:
-            raise ReplicaLost(self._name, self.problem)
-        for rank in self._watched:
-            silence = self._channel.silence(rank)
-            if silence > self._seconds:
-                raise ReplicaLost(self._name, f"rank {rank} has been silent for {silence:.1f} s")
 
 
 def _load_syscall() -> "ctypes._NamedFuncPointer | None":

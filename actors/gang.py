@@ -7,10 +7,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from actors.channel import Channel, Quiet
+from actors.channel import Channel
 from actors.engine.plan import Plan, Result
 from actors.heart import Heart
 from actors.messages import Assignment, ShardFacts
+from actors.quiet import Quiet
 from cluster.errors import ModelInvalid
 
 SILENCE_SECONDS = 2.0  # beats come every 0.2 s; a frozen rank has to be noticed within 3 s
@@ -45,7 +46,9 @@ class Gang:
         self.context_tokens = min(first.context_tokens, limits.context_tokens or first.context_tokens)
         self.blocks = kv_blocks(assignment, self.facts, self.context_tokens)
         self._channel = Channel.create(assignment.ranks)
-        self.quiet = Quiet(self._channel, range(assignment.ranks), SILENCE_SECONDS, assignment.model)
+        self.quiet = Quiet(
+            self._channel, range(assignment.ranks), SILENCE_SECONDS, assignment.model, [fact.pid for fact in self.facts]
+        )
         self._heart = Heart(self._channel, assignment.ranks)
         launcher.serve(str(self._channel.path), self.blocks, self.context_tokens, end_tokens, self.quiet)
         self._channel.wait_attached(self.quiet)

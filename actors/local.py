@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import gettempdir
 
-from actors.channel import Quiet
 from actors.messages import Assignment, ShardFacts
+from actors.quiet import Quiet
 from cluster.errors import ReplicaLost, StrataError
 
 _CLOSE_SECONDS = 5.0

@@ -20,7 +20,6 @@ import structlog
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.channel import Quiet
 from actors.directory import ANNOUNCE_SECONDS, Entry
 from actors.engine.loop import Engine, Facts
 from actors.engine.thread import EngineThread
@@ -28,6 +27,7 @@ from actors.engine.tokens import Tokenizer
 from actors.gang import Gang
 from actors.link import LinkServer
 from actors.messages import Assignment, Delta, Load, SamplingParams, ShardFacts, Submit
+from actors.quiet import Quiet
 from actors.settings import ModelSettings
 from cluster import loopback
 from cluster.errors import NotReady, ReplicaLost, StrataError

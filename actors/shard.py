@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from actors.channel import Alive, Channel, Quiet
+from actors.channel import Alive, Channel
 from actors.cores import Cores
 from actors.engine.plan import Plan, Result
 from actors.engine.runner import Runner
@@ -20,6 +20,7 @@ from actors.heart import Heart
 from actors.messages import Assignment, ShardFacts
 from actors.models import load
 from actors.models.parallel import Alone, DeepSpeedWorld, World
+from actors.quiet import Quiet
 
 LEADER_SILENCE_SECONDS = 30.0
 
