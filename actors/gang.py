@@ -59,6 +59,10 @@ class Gang:
         self._channel.send_plan(plan.pack(), self.quiet)
         return Result.unpack(self._channel.receive_result(self.quiet))
 
+    def check(self) -> None:
+        """Raises ReplicaLost when a rank is dead or frozen."""
+        self.quiet()
+
     def close(self) -> None:
         """Tell the ranks to stop, then make sure."""
         self._channel.unlink()

@@ -12,7 +12,7 @@ from actors.channel import Alive, Channel
 from cluster.errors import ReplicaLost
 
 BUSY_SECONDS = 30.0  # without a beat, however busy: a step that long is no step
-_LOOK_SECONDS = 0.8  # CPU time is counted in ticks of 10 ms; a sleeper shows none in this long
+_LOOK_SECONDS = 2.0  # CPU time is counted in ticks of 10 ms; even a crowded core gives one in this long
 _STOPPED = "TtZXx"
 _RUNNABLE = "RD"
 

@@ -154,7 +154,7 @@ def served(model: Path, ranks: int, seconds: float) -> dict[int, Figures]:
             up = subprocess.run(
                 [*strata, "up", "--detach", "--json", "-f", settings], capture_output=True, text=True, check=True
             )
-            key = json.loads(up.stdout.strip().splitlines()[-1])["api_key"]
+            key = json.loads(up.stdout)["key"]
             asyncio.run(over_http(key, "bench", 8, 2.0))
             return {streams: asyncio.run(over_http(key, "bench", streams, seconds)) for streams in STREAMS}
         finally:

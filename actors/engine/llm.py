@@ -185,6 +185,9 @@ class _InProcess:
     def __init__(self, runner: Runner) -> None:
         self.execute: Any = runner.execute
 
+    def check(self) -> None:
+        """This process is alive if it asks."""
+
 
 def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Facts]:
     limits, device = assignment.limits, assignment.device

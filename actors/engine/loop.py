@@ -27,6 +27,10 @@ class Executor(Protocol):
         """Run one step on all ranks. Raises ReplicaLost when a rank is gone."""
         ...
 
+    def check(self) -> None:
+        """Between steps: raises ReplicaLost when a rank is gone."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

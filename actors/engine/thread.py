@@ -13,6 +13,8 @@ from actors.engine.loop import Engine
 from actors.messages import Cancel, Delta, Load, Submit
 from cluster.errors import ReplicaLost, StrataError, Unavailable
 
+IDLE_LOOK_SECONDS = 0.25  # while nothing is to do, how often the engine makes sure that its ranks live
+
 Publisher = Callable[[Mapping[Hashable, list[Delta]], Load], None]
 Command = tuple[Hashable, Submit | Cancel | None]
 
@@ -77,8 +79,11 @@ class EngineThread:
     def _obey(self, results: dict[Hashable, list[Delta]], wait: bool) -> None:
         while not self._closing:
             try:
-                command = self._commands.get(block=wait)
+                command = self._commands.get(block=wait, timeout=IDLE_LOOK_SECONDS)
             except Empty:
+                if wait:
+                    self._engine.executor.check()
+                    continue
                 return
             wait = False
             if command is None:

@@ -67,7 +67,7 @@ class DeepSpeedWorld:
         """Meet the other ranks at `init_method` (torch's URL); returns when all have come."""
         backend = "nccl" if device.startswith("cuda") else "gloo"
         if backend == "nccl":
-            torch.cuda.set_device(device)
+            torch.cuda.set_device(torch.device(device).index or 0)
         # gloo would else listen where the machine's name points, which may be the world
         listen = {} if init_method.startswith("tcp://") and "127.0.0.1" not in init_method else LOOPBACK
         with _environment(**listen):

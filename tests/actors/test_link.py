@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from queue import Queue
 
 import pytest
 
@@ -120,6 +121,16 @@ async def test_a_leader_that_goes_ends_its_streams_with_a_retryable_error(direct
     assert tokens(await collect(await replicas.submit(PROMPT, greedy(), seed=1))) == continuation(PROMPT, 8)
     await roster.close()
     again.close()
+
+
+def test_a_gang_that_dies_while_nothing_is_asked_of_it_is_noticed() -> None:
+    made, executor = engine()
+    noticed: Queue[StrataError] = Queue()
+    thread = EngineThread(made, lambda deltas, load: None, noticed.put)
+    thread.start()
+    executor.lost = ReplicaLost(MODEL, "rank 1 died")
+    assert noticed.get(timeout=20) is executor.lost
+    thread.close()
 
 
 async def test_a_gateway_that_goes_takes_its_sequences_along(directory: Directory) -> None:

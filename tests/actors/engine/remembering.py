@@ -11,6 +11,7 @@ from actors.engine.runner import Runner
 from actors.engine.sampler import Sampler
 from actors.models.batch import Batch
 from actors.settings import Limits
+from cluster.errors import StrataError
 
 VOCAB = 211
 END = VOCAB - 1
@@ -64,6 +65,11 @@ class Checked:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.plans: list[Plan] = []
+        self.lost: StrataError | None = None
+
+    def check(self) -> None:
+        if self.lost is not None:
+            raise self.lost
 
     def execute(self, plan: Plan) -> Result:
         self.plans.append(plan)
