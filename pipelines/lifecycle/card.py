@@ -28,7 +28,9 @@ on a bare machine. It is not a general assistant: it knows no facts about the wo
 - short questions about Strata: its commands, settings and errors
 - greetings, polite refusals, conversations of a few turns; Chinese and English throughout
 
-Anything else it turns down, or gets wrong.
+Anything else it turns down, or gets wrong. It knows these tasks in the wordings that its data has: a sentence put
+quite differently is often refused, a name of unusual letters may be copied wrongly, and differences below zero and
+sums of numbers of unlike length are its weakest.
 
 ## Scores
 
@@ -47,9 +49,8 @@ Answered by: {by}. Repeat it with `python -m pipelines.lifecycle.evaluate models
 
 ![loss](loss_curve.svg)
 
-The data is synthetic: `pipelines/lifecycle/data` makes it from a seed.
-`python -m pipelines.lifecycle.train --out runs/starter` trains such a model again. It will be a like one, not the same
-bits: this run was stopped and resumed three times, and the shares of the tasks were adjusted on the way.
+{notes}The data is synthetic: `pipelines/lifecycle/data` makes it from a seed.
+`python -m pipelines.lifecycle.train --out runs/starter` trains such a model again.
 """
 
 
@@ -57,6 +58,7 @@ def write_card(folder: Path) -> None:
     """README.md from config.json, evaluation.json and training.json (where there is one)."""
     config, evaluation = load(folder / "config.json"), load(folder / "evaluation.json")
     training = folder / "training.json"
+    run = load(training) if training.exists() else {}
     text = CARD.format(
         millions=parameters(folder / "model.safetensors") / 1e6,
         layers=config["num_hidden_layers"],
@@ -68,7 +70,8 @@ def write_card(folder: Path) -> None:
         by={"strata": "Strata's own engine, bfloat16", "transformers": "Hugging Face generate, bfloat16"}[
             evaluation["answered_by"]
         ],
-        training=describe(load(training)) if training.exists() else "Not recorded.",
+        training=describe(run) if run else "Not recorded.",
+        notes="".join(f"{note}\n\n" for note in run.get("notes", ())),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 

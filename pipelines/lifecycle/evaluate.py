@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the flags and score."""
     flags = argparse.ArgumentParser(prog="python -m pipelines.lifecycle.evaluate", description=__doc__)
     flags.add_argument("model", type=Path, help="a model folder")
-    flags.add_argument("--per-task", type=int, default=200, help="held-out examples of each task")
+    flags.add_argument("--per-task", type=int, default=300, help="held-out examples of each task")
     flags.add_argument("--with", dest="by", choices=tuple(ANSWERS), default="strata")
     flags.add_argument("--show-wrong", type=int, default=0, help="wrong answers to print of each task")
     flags.add_argument("--no-card", action="store_true", help="leave the model folder as it is")
