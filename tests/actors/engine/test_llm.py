@@ -1,0 +1,181 @@
+"""The offline entry: prompts in every form, choices, stops, logprobs; equal to transformers through the engine."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from actors.engine import LLM, SamplingParams
+from cluster.errors import ContextTooLong, ExtraMissing, InvalidRequest, ModelInvalid
+from tests.actors.models import architectures
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+LENGTHS = (1, 7, 40, 150, 300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama whose tokenizer knows bytes."""
+    made = tmp_path_factory.mktemp("llm") / "bytes"
+    made.mkdir()
+    tokenizer = bytes_only()
+    tokenizer.save(str(made / "tokenizer.json"))
+    (made / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    (made / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.token_to_id("<|im_end|>"),
+        initializer_range=0.3,
+    )
+    LlamaForCausalLM(config).save_pretrained(made)
+    return made
+
+
+def bytes_only() -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def llm(folder: Path) -> Iterator[LLM]:
+    with LLM(folder, dtype="float32", kv_cache_tokens=4096) as made:
+        yield made
+
+
+def reference(folder: Path, prompt: list[int], count: int) -> list[int]:
+    """What transformers generates."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([prompt])
+    made = model.generate(  # without a mask it takes each token 0 of the prompt for padding
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, min_new_tokens=count, do_sample=False
+    )
+    tokens: list[int] = made[0, len(prompt) :].tolist()
+    return tokens
+
+
+def prompts() -> list[list[int]]:
+    return [[(7 * length + index * 11) % 200 for index in range(length)] for length in LENGTHS]
+
+
+def test_text_ids_and_dicts_are_the_same_prompt(llm: LLM) -> None:
+    ids = llm.tokenizer.encode("a plan")
+    outputs = llm.generate(["a plan", list(ids), {"prompt": "a plan"}, {"prompt_token_ids": list(ids)}], GREEDY)
+    assert len({tuple(output.outputs[0].token_ids) for output in outputs}) == 1
+    assert outputs[0].prompt == "a plan"
+    assert outputs[0].prompt_token_ids == list(ids)
+    (single,) = llm.generate("a plan", GREEDY)
+    assert single.outputs[0].text == outputs[0].outputs[0].text
+    assert single.outputs[0].finish_reason == "length"
+
+
+def test_text_is_the_tokens_decoded(llm: LLM) -> None:
+    (output,) = llm.generate("The", SamplingParams(temperature=1.0, seed=1, max_tokens=60, ignore_eos=True))
+    whole = llm.tokenizer.decode(output.outputs[0].token_ids)
+    half = "\N{REPLACEMENT CHARACTER}"  # a limit may cut the last character in two
+    assert output.outputs[0].text.rstrip(half) == whole.rstrip(half)
+
+
+def test_choices_logprobs_and_seeds(llm: LLM) -> None:
+    params = SamplingParams(n=3, temperature=1.0, seed=9, max_tokens=10, logprobs=2, ignore_eos=True)
+    one, two = llm.generate(["x", "x"], params)
+    assert [choice.token_ids for choice in one.outputs] == [choice.token_ids for choice in two.outputs]
+    assert len({tuple(choice.token_ids) for choice in one.outputs}) == 3
+    for choice in one.outputs:
+        assert choice.logprobs is not None
+        assert [entry.token for entry in choice.logprobs] == choice.token_ids
+        assert all(len(entry.top) == 2 for entry in choice.logprobs)
+        assert choice.cumulative_logprob == sum(entry.logprob for entry in choice.logprobs)
+
+
+def test_a_stop_string_ends_a_text_before_it(llm: LLM) -> None:
+    (free,) = llm.generate("Once", SamplingParams(temperature=1.0, seed=2, max_tokens=40, ignore_eos=True))
+    text = free.outputs[0].text
+    stop = text[10:12]
+    params = SamplingParams(temperature=1.0, seed=2, max_tokens=40, ignore_eos=True, stop=[stop])
+    (output,) = llm.generate("Once", params)
+    assert output.outputs[0].text == text[: text.index(stop)]
+    assert (output.outputs[0].finish_reason, output.outputs[0].stop_reason) == ("stop", stop)
+    assert not llm.engine.busy
+
+
+def test_a_stop_id_is_named(llm: LLM) -> None:
+    (free,) = llm.generate("Once", GREEDY)
+    token = free.outputs[0].token_ids[4]
+    (output,) = llm.generate(
+        "Once", SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, stop_token_ids=[token])
+    )
+    assert output.outputs[0].stop_reason == token
+    assert output.outputs[0].token_ids == free.outputs[0].token_ids[: free.outputs[0].token_ids.index(token) + 1]
+
+
+def test_a_chat_goes_by_the_template(llm: LLM) -> None:
+    (output,) = llm.chat([{"role": "user", "content": "hi"}], GREEDY)
+    assert llm.tokenizer.decode(output.prompt_token_ids) == "user: hi\n"
+    both = llm.chat([[{"role": "user", "content": "hi"}], [{"role": "user", "content": "ho"}]], GREEDY)
+    assert both[0].outputs[0].text == output.outputs[0].text
+
+
+@pytest.mark.parametrize("bad", ["", [], [999], {"prompt_token_ids": [-1]}])
+def test_a_prompt_that_is_none_is_refused(llm: LLM, bad: object) -> None:
+    with pytest.raises(InvalidRequest, match="prompt"):
+        llm.generate([bad], GREEDY)  # type: ignore[list-item]
+    assert not llm.engine.busy
+
+
+def test_one_bad_prompt_leaves_nothing_of_the_others_behind(llm: LLM) -> None:
+    with pytest.raises(ContextTooLong):
+        llm.generate(["fine", [1] * 600], GREEDY)
+    assert not llm.engine.busy
+    assert llm.engine.load.kv_used == 0.0
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ModelInvalid, match=str(tmp_path)):
+        LLM(tmp_path)
+    with pytest.raises(ExtraMissing, match="quantization"):
+        LLM(folder, quantization="int8")
+    with pytest.raises(InvalidRequest, match="params"):
+        LLM(folder, kv_cache_tokens=512).generate(["a", "b"], [GREEDY])
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "gemma2", "gpt2", "bloom"])
+def test_greedy_equals_transformers_when_blocks_are_short(name: str, tmp_path: Path) -> None:
+    """Chunked prompts and reuse in one small cache, through scheduler, plan, runner and sampler."""
+    checkpoint = architectures.make(name, tmp_path / name)
+    bytes_only().save(str(checkpoint / "tokenizer.json"))
+    (checkpoint / "tokenizer_config.json").write_text("{}")
+    wanted = [reference(checkpoint, prompt, 8) for prompt in prompts()]
+    params = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True)
+    with LLM(checkpoint, dtype="float32", kv_cache_tokens=320, max_num_batched_tokens=64, max_num_seqs=4) as small:
+        outputs = small.generate(prompts(), params)
+        assert [output.outputs[0].token_ids for output in outputs] == wanted
+        assert small.engine.load.prefix_hits == 0
+        again = small.generate(prompts()[::-1], params)
+        assert [output.outputs[0].token_ids for output in again] == wanted[::-1]
+
+
+def test_two_ranks_say_what_one_says(folder: Path, llm: LLM) -> None:
+    alone = llm.generate(prompts(), GREEDY)
+    with LLM(folder, dtype="float32", kv_cache_tokens=4096, tensor_parallel_size=2) as gang:
+        together = gang.generate(prompts(), GREEDY)
+        sampled = gang.generate("x", SamplingParams(temperature=1.0, seed=3, max_tokens=20, ignore_eos=True))
+        gang.close()
+        gang.close()
+    assert [o.outputs[0].token_ids for o in together] == [o.outputs[0].token_ids for o in alone]
+    (other,) = llm.generate("x", SamplingParams(temperature=1.0, seed=3, max_tokens=20, ignore_eos=True))
+    assert sampled[0].outputs[0].token_ids == other.outputs[0].token_ids
