@@ -186,16 +186,17 @@ class NotReady(Unavailable):
 
 
 class PlacementImpossible(StrataError):
-    """A gang that no free machine can hold: what it needs and what there is."""
+    """Gangs that the machines of the cluster can never hold: what they need and what each machine has."""
 
     status = 503
 
-    def __init__(self, model: str, needs: str, free: str) -> None:
-        self.model, self.needs, self.free = model, needs, free
-        super().__init__(model, needs, free)
+    def __init__(self, model: str, needs: str, there: str) -> None:
+        self.model, self.needs, self.there = model, needs, there
+        super().__init__(model, needs, there)
 
     def __str__(self) -> str:
-        return f"{self.model} needs {self.needs} and the cluster has free {self.free}"
+        remedy = "lower tensor_parallel_size, replicas or shard_cpus, or add a node"
+        return f"{self.model} needs {self.needs} and there is {self.there}; {remedy}"
 
 
 class DeadlineExceeded(StrataError):

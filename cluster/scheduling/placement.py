@@ -1,0 +1,63 @@
+"""Whether gangs can be placed at all: what they need against what each node has in all.
+
+Refuses only what can never be: a node's whole size counts, not what is free now, since what holds it may end. Knows
+numbers; asks no cluster.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cluster.errors import PlacementImpossible
+
+SHOWN = ("CPU", "GPU")  # of what a node has, what a gang asks for
+_SLACK = 1e-6  # Ray counts resources in ten-thousandths
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """One model's gangs: what one of them needs on a single node, and how many there shall be."""
+
+    model: str
+    needs: Mapping[str, float]
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine of the cluster and all that it may hand out."""
+
+    name: str
+    total: Mapping[str, float]
+
+
+def check(gangs: Sequence[Gang], nodes: Sequence[Node]) -> None:
+    """Raises PlacementImpossible for the first gang that no node holds, or if all of them are too much together."""
+    for gang in gangs:
+        if sum(_copies(gang, node) for node in nodes) < gang.replicas:
+            raise PlacementImpossible(gang.model, _needs(gang), _told(nodes))
+    for name in sorted({name for gang in gangs for name in gang.needs}):
+        wanted = sum(gang.needs.get(name, 0) * gang.replicas for gang in gangs)
+        if wanted > sum(node.total.get(name, 0) for node in nodes) + _SLACK:
+            models = " and ".join(gang.model for gang in gangs)
+            raise PlacementImpossible(models, f"{wanted:g} {name} together", _told(nodes))
+
+
+def _copies(gang: Gang, node: Node) -> int:
+    """How many of these gangs the node holds when it holds nothing else."""
+    needed = [(name, amount) for name, amount in gang.needs.items() if amount > 0]
+    if not needed:
+        return gang.replicas
+    return min(int((node.total.get(name, 0) + _SLACK) / amount) for name, amount in needed)
+
+
+def _needs(gang: Gang) -> str:
+    one = f"{_amounts(gang.needs)} on one node"
+    return one if gang.replicas == 1 else f"{gang.replicas} times {one}"
+
+
+def _told(nodes: Iterable[Node]) -> str:
+    return ", ".join(f"{node.name}: {_amounts(node.total)}" for node in nodes) or "no node"
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{resources[name]:g} {name}" for name in SHOWN if resources.get(name)) or "0 CPU"

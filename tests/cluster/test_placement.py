@@ -1,0 +1,50 @@
+import pytest
+
+from cluster.errors import PlacementImpossible
+from cluster.scheduling.placement import Gang, Node, check
+
+PAIR = Gang("pair", {"CPU": 2}, 1)
+
+
+def nodes(*cores: float) -> list[Node]:
+    return [Node(f"n{index}", {"CPU": count, "memory": 1e9}) for index, count in enumerate(cores)]
+
+
+@pytest.mark.parametrize(
+    ("gangs", "cores"),
+    [
+        ([PAIR], (2,)),
+        ([PAIR], (0, 1, 2)),
+        ([Gang("a", {"CPU": 2}, 3)], (2, 5)),
+        ([PAIR, Gang("other", {"CPU": 1}, 2)], (4,)),
+        ([Gang("free", {"CPU": 0}, 9)], (0,)),
+    ],
+)
+def test_what_fits_is_let_through(gangs: list[Gang], cores: tuple[float, ...]) -> None:
+    check(gangs, nodes(*cores))
+
+
+@pytest.mark.parametrize(
+    ("gangs", "cores", "needs"),
+    [
+        ([PAIR], (1,), "2 CPU on one node"),
+        ([PAIR], (1, 1), "2 CPU on one node"),  # two cores, but a gang stays on one node
+        ([Gang("a", {"CPU": 2}, 2)], (3,), "2 times 2 CPU on one node"),
+        ([Gang("a", {"CPU": 2, "GPU": 2}, 1)], (8,), "2 CPU and 2 GPU on one node"),
+        ([PAIR, Gang("other", {"CPU": 1}, 1)], (2,), "3 CPU together"),
+        ([PAIR], (), "2 CPU on one node"),
+    ],
+)
+def test_what_can_never_be_placed_is_refused(gangs: list[Gang], cores: tuple[float, ...], needs: str) -> None:
+    with pytest.raises(PlacementImpossible) as refused:
+        check(gangs, nodes(*cores))
+    assert refused.value.needs == needs
+
+
+def test_the_refusal_names_model_nodes_and_remedy() -> None:
+    with pytest.raises(PlacementImpossible) as refused:
+        check([PAIR], [Node("10.0.0.1", {"CPU": 1}), Node("10.0.0.2", {"GPU": 4})])
+    said = str(refused.value)
+    assert said.startswith("pair needs 2 CPU on one node and there is 10.0.0.1: 1 CPU, 10.0.0.2: 4 GPU;")
+    for word in ("tensor_parallel_size", "replicas", "shard_cpus", "add a node"):
+        assert word in said
