@@ -13,9 +13,11 @@ from pathlib import Path
 
 import ray
 from ray._private.parameter import RayParams
-from ray._private.utils import write_ray_address
+from ray._private.utils import get_num_cpus, write_ray_address
 
 from cluster.settings import ClusterSettings
+
+LEAST_CORES = 2  # what the starter's gang of two asks for; on one core its shards take turns
 
 
 def main() -> None:
@@ -25,10 +27,11 @@ def main() -> None:
     settings = ClusterSettings.model_validate_json(sys.stdin.read())
     # `ray.init` has no argument for the job agent's port, and 52365 is taken where another Ray runs on the machine.
     RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+    cores, note = cores_of(settings.num_cpus, get_num_cpus())
     started = ray.init(
         address="local",
         _temp_dir=str(settings.run_dir / "ray"),
-        num_cpus=settings.num_cpus,
+        num_cpus=cores,
         num_gpus=settings.num_gpus,
         object_store_memory=settings.object_store_megabytes * 2**20,
         include_dashboard=settings.dashboard,
@@ -49,10 +52,18 @@ def main() -> None:
             "pid": os.getpid(),
             "dashboard": started.dashboard_url or "",
             "url": settings.url,
+            "note": note,
         },
     )
     signal.sigwait(stops)
     ray.shutdown()
+
+
+def cores_of(wanted: int | None, there: int) -> tuple[int, str]:
+    """How many cores Ray may hand out on a machine that has `there`, and what to say about it."""
+    if wanted or there >= LEAST_CORES:
+        return wanted or there, ""
+    return LEAST_CORES, f"{there} core counts as {LEAST_CORES}: the shards of a gang take turns on it, which is slow"
 
 
 def announce(path: Path, facts: dict[str, object]) -> None:

@@ -37,12 +37,16 @@ ALWAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A local cluster that answers: the address of its control store, its head's process, its dashboard."""
+    """A local cluster that answers: the address of its control store, its head's process, its dashboard.
+
+    `note` is what its owner should know of it, if there is something.
+    """
 
     address: str
     pid: int
     dashboard: str = ""
     url: str = ""
+    note: str = ""
 
 
 def environment(settings: ClusterSettings) -> dict[str, str]:
@@ -94,6 +98,20 @@ def connect(settings: ClusterSettings, running: Running | None = None) -> None:
         ray.init(address, namespace="strata", log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as wrong:
         raise Unavailable(f"the Ray cluster {address}", str(wrong).splitlines()[0]) from None
+
+
+def join(settings: ClusterSettings) -> None:
+    """`connect` to the cluster that is meant: inside `ray job submit` the job's own, elsewhere the one of the settings.
+
+    Raises Unavailable where there is none.
+    """
+    running = find(settings)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or os.environ.get("RAY_ADDRESS"):  # set by `ray job submit`
+        connect(settings.model_copy(update={"address": "auto"}))
+    elif settings.address == "local" and running is None:
+        raise Unavailable("the local cluster", "it is not up; run `strata up --detach`, or set cluster.address")
+    else:
+        connect(settings, running)
 
 
 def disconnect() -> None:
@@ -196,7 +214,7 @@ def _sweep(pids: set[int]) -> None:
 def _record(settings: ClusterSettings) -> Running | None:
     try:
         facts: dict[str, Any] = json.loads((settings.state / "runtime.json").read_text())
-        return Running(facts["address"], facts["pid"], facts["dashboard"], facts["url"])
+        return Running(facts["address"], facts["pid"], facts["dashboard"], facts["url"], facts.get("note", ""))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

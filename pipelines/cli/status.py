@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import runtime
-from pipelines.cli import deploy, serving, show
+from pipelines.cli import serving, show
 from pipelines.cli.config import settle
 from pipelines.settings import Settings
 
@@ -27,7 +27,7 @@ def gather(settings: Settings) -> dict[str, Any]:
     running = runtime.find(settings.cluster)
     if local and running is None:
         return {"status": "stopped", "url": None, "deployments": {}}
-    deploy.join(settings)
+    runtime.join(settings.cluster)
     import ray  # noqa: PLC0415 - not before its environment stands
 
     facts = {

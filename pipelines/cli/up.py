@@ -52,6 +52,8 @@ def serve(settings: Settings) -> None:
     tell("starting Ray")
     running = runtime.start(settings.cluster)
     tell(f"Ray is at {running.address}")
+    if running.note:
+        tell(running.note)
     runtime.connect(settings.cluster, running)
     interruptible()  # again: Ray has put its own answer to SIGTERM in place
     key = keys.operator(settings.cluster)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster import runtime
-from cluster.errors import SettingsInvalid
+from cluster.errors import SettingsInvalid, Unavailable
 from cluster.loopback import reachable
 from cluster.settings import ClusterSettings
 
@@ -99,3 +99,16 @@ def test_a_killed_head_leaves_nothing_behind(tmp_path: Path) -> None:
     assert running.pid in members
     assert runtime.processes(settings) == set()
     assert not settings.run_dir.exists()
+
+
+def test_the_cluster_that_is_joined_is_the_jobs_own_or_that_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[tuple[str, object]] = []
+    monkeypatch.setattr(runtime, "connect", lambda settings, running=None: joined.append((settings.address, running)))
+    with pytest.raises(Unavailable, match="strata up --detach"):
+        runtime.join(ClusterSettings(state_dir=tmp_path))
+    runtime.join(ClusterSettings(state_dir=tmp_path, address="head:6379"))
+    monkeypatch.setenv("RAY_ADDRESS", "other:6379")
+    runtime.join(ClusterSettings(state_dir=tmp_path))
+    assert joined == [("head:6379", None), ("auto", None)]
