@@ -4,6 +4,7 @@
 `build`.
 """
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,17 +18,21 @@ from actors.engine.tokens import Tokenizer
 from actors.replica import Replica
 from actors.replicas import Replicas, Roster
 from actors.settings import ModelSettings
-from cluster import loopback
+from cluster import loopback, runtime
+from cluster.scheduling import placement
+from cluster.scheduling.placement import Gang, Node
 from cluster.security.keys import KeyRing
+from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
-from pipelines.settings import Settings
+from pipelines.settings import Settings, load
 
 NAMESPACE = "strata"
 DIRECTORY = "directory"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
 _HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
+_GROUP = "ray.io/node-group"  # Ray's label on nodes that an autoscaler started: it may start more
 _MANY = 100_000  # Serve's own limit stays out of the way: the engine's queue decides who is refused
 
 
@@ -79,9 +84,19 @@ def directory() -> Any:
 def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Application:
     """The application that `settings` (or the plain mapping of a Serve config's `args`) describes.
 
-    Raises SettingsInvalid or ModelInvalid before anything is deployed. A Ray cluster must be joined already.
+    Without settings, those of strata.yaml here and of STRATA_* count. `serve run` calls this before it joins a cluster:
+    then the cluster of the settings is joined, and Serve is started to answer where they say.
+
+    Raises SettingsInvalid, Unavailable or PlacementImpossible before anything is deployed.
     """
-    settled = settings if isinstance(settings, Settings) else Settings.of(settings or {})
+    settled = settle(settings)
+    if not ray.is_initialized():
+        runtime.join(settled.cluster)
+        answer(settled.cluster)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if not any(_GROUP in node.get("Labels", ()) for node in nodes):
+        there = [Node(node["NodeManagerAddress"], node["Resources"]) for node in nodes]
+        placement.check([_gang(model) for model in settled.models], there)
     directory()
     models = [_model(model, settled) for model in settled.models]
     front = serve.deployment(serve.ingress()(Gateway)).options(
@@ -95,11 +110,33 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     return front.bind(settled, *models)
 
 
+def settle(settings: Settings | Mapping[str, Any] | None) -> Settings:
+    """What `build` was given, as settings; those of strata.yaml and the environment where it was given none."""
+    if isinstance(settings, Settings):
+        return settings
+    return Settings.of(settings) if settings else load(None, os.environ).settings
+
+
+def answer(cluster: ClusterSettings) -> None:
+    """Start Serve, unless it runs, so that it answers HTTP where the settings say."""
+    serve.start(
+        proxy_location="HeadOnly" if cluster.proxies == "head" else "EveryNode",
+        http_options={"host": cluster.host, "port": cluster.http_port},
+    )
+
+
+def _gang(model: ModelSettings) -> Gang:
+    needs = {name: amount * model.tensor_parallel_size for name, amount in _bundle(model).items()}
+    return Gang(model.name, needs, model.replicas)
+
+
+def _bundle(model: ModelSettings) -> dict[str, float]:
+    """What one shard needs."""
+    gpu = {"GPU": 1.0} if _device(model) == "cuda" else {}
+    return {"CPU": float(model.shard_cpus), **gpu}
+
+
 def _model(model: ModelSettings, settings: Settings) -> serve.Application:
-    device = _device(model)
-    bundle: dict[str, float] = {"CPU": model.shard_cpus}
-    if device == "cuda":
-        bundle["GPU"] = 1
     return (
         serve.deployment(Replica)
         .options(
@@ -108,13 +145,13 @@ def _model(model: ModelSettings, settings: Settings) -> serve.Application:
             max_ongoing_requests=_MANY,
             ray_actor_options={"num_cpus": 0},
             logging_config=_LOGGING,
-            placement_group_bundles=[bundle] * model.tensor_parallel_size,
+            placement_group_bundles=[_bundle(model)] * model.tensor_parallel_size,
             placement_group_strategy="STRICT_PACK",
             health_check_period_s=1.0,
             health_check_timeout_s=10.0,
             graceful_shutdown_timeout_s=settings.cluster.drain_seconds + 10,
         )
-        .bind(model, device, DIRECTORY)
+        .bind(model, _device(model), DIRECTORY)
     )
 
 

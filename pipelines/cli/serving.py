@@ -19,17 +19,18 @@ Tell = Callable[[str], None]
 
 
 def publish(settings: Settings) -> None:
-    """Deploy the application; returns when Serve has taken it, which is before it answers."""
+    """Deploy the application; returns when Serve has taken it, which is before it answers.
+
+    Raises what `build` raises, before anything is deployed.
+    """
     from ray import serve  # noqa: PLC0415 - not before Ray's environment stands
 
-    from pipelines.app import build  # noqa: PLC0415 - as above
+    from pipelines.app import answer, build  # noqa: PLC0415 - as above
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(
-        proxy_location="HeadOnly" if settings.cluster.proxies == "head" else "EveryNode",
-        http_options={"host": settings.cluster.host, "port": settings.cluster.http_port},
-    )
-    target = serve.RunTarget(build(settings), name=APPLICATION, route_prefix="/")
+    application = build(settings)
+    answer(settings.cluster)
+    target = serve.RunTarget(application, name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
 
 

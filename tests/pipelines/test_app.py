@@ -1,0 +1,67 @@
+"""What `build` does before anything is deployed; the application at work is in tests/system."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import serve
+
+from cluster import runtime
+from cluster.errors import PlacementImpossible, SettingsInvalid
+from cluster.settings import ClusterSettings
+from pipelines import app
+from pipelines.settings import Settings
+
+FILE = "cluster: {http_port: 9001}\nmodels: [{name: mine, path: m, tensor_parallel_size: 2, device: cpu}]\n"
+
+
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What was asked of the cluster, which is not there: Ray says that it has one node of two cores."""
+    calls: list[tuple[str, Any]] = []
+    node = {"Alive": True, "NodeManagerAddress": "127.0.0.1", "Resources": {"CPU": 2.0}, "Labels": {}}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    monkeypatch.setattr(runtime, "join", lambda cluster: calls.append(("join", cluster.http_port)))
+    monkeypatch.setattr(serve, "start", lambda **options: calls.append(("start", options["http_options"]["port"])))
+    monkeypatch.setattr(app, "directory", lambda: calls.append(("directory", None)))
+    return calls
+
+
+@pytest.mark.parametrize("given", [None, {}])
+def test_without_settings_the_file_and_the_environment_count(
+    called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch, given: dict[str, Any] | None
+) -> None:
+    Path("strata.yaml").write_text(FILE)
+    monkeypatch.setenv("STRATA_CLUSTER__HTTP_PORT", "9002")
+    assert isinstance(app.build(given), serve.Application)
+    assert called == [("join", 9002), ("start", 9002), ("directory", None)]
+    assert [model.name for model in app.settle(given).models] == ["mine"]
+
+
+def test_what_is_given_counts_alone(called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("strata.yaml").write_text("this: is not read")
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    app.build({"models": [{"name": "a", "path": "m", "device": "cpu"}]})
+    assert called == [("directory", None)]  # whoever is a driver already has joined and says where to answer
+    settings = Settings(cluster=ClusterSettings(http_port=7))
+    assert app.settle(settings) is settings
+    with pytest.raises(SettingsInvalid):
+        app.settle(None)
+
+
+def test_a_gang_that_no_node_holds_is_refused_before_anything_is_deployed(
+    called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    wide = {"models": [{"name": "wide", "path": "m", "tensor_parallel_size": 2, "shard_cpus": 2, "device": "cpu"}]}
+    with pytest.raises(PlacementImpossible, match="wide needs 4 CPU on one node and there is"):
+        app.build(wide)
+    assert called == []
+    monkeypatch.setattr(ray, "nodes", lambda: [
+        {"Alive": True, "NodeManagerAddress": "h", "Resources": {}, "Labels": {"ray.io/node-group": "head"}}
+    ])  # fmt: skip
+    app.build(wide)  # an autoscaler may start a node that holds it
+    assert called == [("directory", None)]
