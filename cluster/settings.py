@@ -66,6 +66,11 @@ class ClusterSettings(BaseModel):
         return Path("/tmp") / f"strata-{mark}"  # noqa: S108 - made 0700 and checked to be ours; TMPDIR may be long
 
     @property
+    def loopback(self) -> bool:
+        """Whether HTTP is answered on this machine alone."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    @property
     def url(self) -> str:
         """Where a client on this machine finds the gateway."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound

@@ -50,7 +50,10 @@ def connect_async(url: str | None = None, api_key: str | None = None, *, timeout
 
 
 def locate() -> str:
-    """The gateway's address: STRATA_URL, or what the settings say, on the node of this Ray cluster that has it."""
+    """The gateway's address: STRATA_URL, or what the settings say, on the node of this Ray cluster that has it.
+
+    Where HTTP stays on loopback nobody reaches another node's proxy: then it is this node's own, if every node has one.
+    """
     from pipelines.settings import load  # noqa: PLC0415 - a script that names the address needs no settings
 
     if given := os.environ.get("STRATA_URL"):
@@ -58,7 +61,7 @@ def locate() -> str:
     cluster = load(None, os.environ).settings.cluster
     import ray  # noqa: PLC0415 - as above
 
-    if not ray.is_initialized():
+    if not ray.is_initialized() or (cluster.loopback and cluster.proxies == "every_node"):
         return cluster.url
     head = next((node for node in ray.nodes() if node["Alive"] and "node:__internal_head__" in node["Resources"]), None)
     return f"http://{head['NodeManagerAddress']}:{cluster.http_port}" if head else cluster.url

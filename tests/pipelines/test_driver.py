@@ -3,6 +3,7 @@ from typing import Any
 
 import httpx
 import pytest
+import ray
 
 from cluster.errors import Forbidden, InvalidRequest, Unauthenticated, Unavailable
 from pipelines import driver
@@ -100,3 +101,22 @@ def test_the_address_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) ->
     assert driver.locate().endswith(":8123")
     monkeypatch.setenv("STRATA_URL", "http://elsewhere")
     assert driver.locate() == "http://elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("host", "proxies", "found"),
+    [
+        ("127.0.0.1", "every_node", "http://127.0.0.1:8000"),
+        ("127.0.0.1", "head", "http://10.0.0.9:8000"),
+        ("0.0.0.0", "every_node", "http://10.0.0.9:8000"),
+    ],
+)
+def test_a_driver_asks_its_own_node_where_http_stays_on_loopback(
+    monkeypatch: pytest.MonkeyPatch, host: str, proxies: str, found: str
+) -> None:
+    head = {"Alive": True, "NodeManagerAddress": "10.0.0.9", "Resources": {"node:__internal_head__": 1.0}}
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {}}, head])
+    monkeypatch.setenv("STRATA_CLUSTER__HOST", host)
+    monkeypatch.setenv("STRATA_CLUSTER__PROXIES", proxies)
+    assert driver.locate() == found
