@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml
 	@command -v g++ >/dev/null || command -v c++ >/dev/null || { echo "Strata compiles its collectives: install a C++ compiler (Debian, Ubuntu: apt install g++)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@echo "Installing into $(VENV): some minutes the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[dev]'
 	@touch $@
 
 clean:

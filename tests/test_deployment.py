@@ -57,6 +57,10 @@ def test_no_registry_is_named(name: str) -> None:
     assert not re.search(r"--(extra-)?index-url|--find-links|pypi\.org|\buv (pip|sync|run)\b", text)
 
 
+def test_no_command_of_minutes_is_silent() -> None:
+    assert not re.search(r"pip install.*(-q\b|--quiet)", (ROOT / "Makefile").read_text())
+
+
 def test_continuous_integration_runs_what_a_person_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)

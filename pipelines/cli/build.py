@@ -7,8 +7,10 @@ a stamp in the state folder spares a start the seconds of import that asking the
 import hashlib
 import importlib.metadata
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster import hardware, runtime
@@ -17,26 +19,32 @@ from pipelines.cli import show
 from pipelines.settings import HOME
 
 SOURCES = HOME / "actors" / "models" / "kernels"
+TICK_SECONDS = 5.0  # how often a long compile says that it goes on
 
 
-def run(file: Path | None) -> None:
-    """Compile both, with a line before and after each."""
+def run(file: Path | None, *, as_json: bool) -> None:
+    """Compile both, with a line before, during and after each."""
     from pipelines.cli.config import settle  # noqa: PLC0415 - `up` calls `ensure` and has its settings
 
     cluster = settle(file).settings.cluster
     (cluster.state / "built").unlink(missing_ok=True)
-    ensure(cluster)
+    seconds = ensure(cluster)
+    if as_json:
+        show.document({"seconds": {name: round(taken, 1) for name, taken in seconds.items()}})
 
 
-def ensure(cluster: ClusterSettings) -> None:
-    """Compile both unless that was done for this machine, these versions and these sources."""
+def ensure(cluster: ClusterSettings) -> dict[str, float]:
+    """Compile both unless that was done for this machine, these versions and these sources; the seconds of each."""
     runtime.prepare(cluster)
     stamp, mark = cluster.state / "built", fingerprint()
     if stamp.exists() and stamp.read_text() == mark:
-        return
-    timed("collectives over shared memory (about a minute, once per machine)", _collectives)
-    timed("kernels for this processor (once per machine)", _kernels)
+        return {}
+    seconds = {
+        "collectives": timed("collectives over shared memory (about a minute, once per machine)", _collectives),
+        "kernels": timed("kernels for this processor (once per machine)", _kernels),
+    }
     stamp.write_text(mark)
+    return seconds
 
 
 def fingerprint() -> str:
@@ -62,9 +70,30 @@ def _kernels() -> None:
     kernels.build(lambda text: show.progress(f"  {text}"))
 
 
-def timed(what: str, work: Callable[[], None]) -> None:
-    """Do `work`, saying so before and after."""
+def timed(what: str, work: Callable[[], None]) -> float:
+    """Do `work`, saying so before, every few seconds and after; the seconds that it took."""
     started = time.monotonic()
     show.progress(f"building {what}")
-    work()
-    show.progress(f"  built in {time.monotonic() - started:.0f} s")
+    with ticking(lambda: show.progress(f"  {time.monotonic() - started:.0f} s"), TICK_SECONDS):
+        work()
+    seconds = time.monotonic() - started
+    show.progress(f"  built in {seconds:.0f} s")
+    return seconds
+
+
+@contextmanager
+def ticking(tick: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call `tick` every so many seconds, from a thread, for as long as the block runs."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(seconds):
+            tick()
+
+    thread = threading.Thread(target=go_on, name="ticking", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -132,11 +132,11 @@ def doctor(file: File = None, json: Json = False) -> None:
 
 
 @strata.command()
-def build(file: File = None) -> None:
+def build(file: File = None, json: Json = False) -> None:
     """Compile ahead what `up` would compile."""
     from pipelines.cli import build as command
 
-    command.run(file)
+    command.run(file, as_json=json)
 
 
 @strata.command("node-env", hidden=True)
