@@ -17,6 +17,7 @@ from pipelines.cli.config import settle
 
 GIB = 2**30
 RAY = "2.60.0"  # the version whose private names `cluster.loopback` relies on
+KERNELS = ("avx512f", "avx512bw", "avx512dq", "avx512vl")  # what actors/models/kernels is written in
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -90,14 +91,16 @@ def token(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG00
 
 
 def processor(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
-    """Wide vectors, and bfloat16 in hardware."""
+    """Cores for the starter's two shards, what our kernels need, and bfloat16 in hardware."""
     seen = f"{machine.processor}, {machine.cores} cores, {' '.join(machine.features) or 'no vector extensions known'}"
-    if not {"avx2", "asimd"} & set(machine.features):
-        return Finding("processor", "warn", seen, "without AVX2 the kernels are not used and plain torch is slow")
+    if machine.cores < 2:
+        remedy = "the starter's two shards take turns on one core: for speed set tensor_parallel_size: 1 for the models"
+        return Finding("processor", "warn", seen, remedy)
     if not {"avx512_bf16", "amx_bf16", "bf16"} & set(machine.features):
         return Finding("processor", "warn", seen, "no bfloat16 in hardware: set dtype: float32 for the models")
-    if machine.cores < 2:
-        return Finding("processor", "warn", seen, "two shards share one core: set tensor_parallel_size: 1")
+    if missing := [feature for feature in KERNELS if feature not in machine.features]:
+        remedy = f"our kernels need {' '.join(missing)} besides: plain torch runs in their place, which is slower"
+        return Finding("processor", "warn", seen, remedy)
     return Finding("processor", "ok", seen)
 
 
@@ -153,6 +156,21 @@ def port(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
     return Finding("port", "fail", f"{seen} is taken", "end what listens there, or run strata up --http-port 8001")
 
 
+def dashboard_port(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """Free, or Ray takes the next one."""
+    seen = f"127.0.0.1:{cluster.dashboard_port}"
+    running = runtime.find(cluster)
+    if cluster.address != "local" or not cluster.dashboard:
+        return Finding("dashboard port", "ok", "no dashboard is started")
+    if running:
+        return Finding("dashboard port", "ok", f"{running.dashboard or seen}, Strata is running")
+    if hardware.port_is_free("127.0.0.1", cluster.dashboard_port):
+        return Finding("dashboard port", "ok", f"{seen} is free")
+    remedy = "the next free one is taken, which strata status shows; set cluster.dashboard_port to choose"
+    return Finding("dashboard port", "warn", f"{seen} is taken", remedy)
+
+
 CHECKS: tuple[Callable[[Machine, ClusterSettings], Finding], ...] = (
     python, compiler, ray_version, token, processor, gpu, memory, shared_memory, disk, files, port,
+    dashboard_port,
 )  # fmt: skip

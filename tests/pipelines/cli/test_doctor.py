@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.models.kernels.building import NEEDED
 from cluster.hardware import Machine
 from cluster.settings import ClusterSettings
 from pipelines.cli import doctor
@@ -13,7 +14,7 @@ SOUND = Machine(
     compiler="/usr/bin/g++",
     processor="Some CPU",
     cores=8,
-    features=("avx2", "avx512f", "avx512_bf16"),
+    features=("avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"),
     memory=16 * GIB,
     memory_free=8 * GIB,
     shared_memory=8 * GIB,
@@ -33,6 +34,7 @@ def cluster(tmp_path: Path) -> ClusterSettings:
         (doctor.python, {"python": (3, 10, 9)}, "fail"),
         (doctor.compiler, {"compiler": ""}, "fail"),
         (doctor.processor, {"features": ("avx2",)}, "warn"),
+        (doctor.processor, {"features": ("avx2", "avx512f", "avx512_bf16")}, "warn"),
         (doctor.processor, {"features": ()}, "warn"),
         (doctor.processor, {"cores": 1}, "warn"),
         (doctor.memory, {"memory_free": 3 * GIB}, "warn"),
@@ -65,6 +67,20 @@ def test_a_taken_port_is_found(cluster: ClusterSettings, monkeypatch: pytest.Mon
     for free, verdict in ((True, "ok"), (False, "fail")):
         monkeypatch.setattr("cluster.hardware.port_is_free", lambda host, port, free=free: free)
         assert doctor.port(SOUND, cluster).verdict == verdict
+
+
+def test_a_taken_dashboard_port_is_no_fault_as_the_next_is_taken(
+    cluster: ClusterSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.hardware.port_is_free", lambda host, port: False)
+    found = doctor.dashboard_port(SOUND, cluster)
+    assert (found.verdict, "next free one" in found.remedy) == ("warn", True)
+    without = cluster.model_copy(update={"dashboard": False})
+    assert doctor.dashboard_port(SOUND, without).verdict == "ok"
+
+
+def test_doctor_and_kernels_ask_for_the_same_features() -> None:
+    assert set(doctor.KERNELS) == NEEDED
 
 
 def test_gpus_are_shown(cluster: ClusterSettings) -> None:
