@@ -1,7 +1,7 @@
 """One rank of a gang: a process that holds a slice of the model and executes plans until its leader stops.
 
 A plain class; `replica` wraps it in a Ray actor, `local` starts it as a process of its own for the offline entry. Steps
-arrive over `channel`, or from rank 0 over the process group where the gang spans machines.
+arrive over `channel`: a gang stays on one machine.
 """
 
 import os

@@ -5,7 +5,7 @@
 At 1, 8 and 32 streams (64 tokens in, 128 out, each stream one request after the other): time to first token and tokens
 per second, first of the engine driven in this process, then through `strata up` on loopback with a client of raw
 sockets. Bars: first token <= engine + 8 ms (p50), tokens per second >= 85 % of the engine. Writes
-results/gateway_overhead.json.
+results/gateway_overhead_<model>.json.
 """
 
 import argparse

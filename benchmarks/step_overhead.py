@@ -1,6 +1,6 @@
 """What does one engine step cost beside the model's own arithmetic, at tensor parallel 1 and 2?
 
-    python -m benchmarks.step_overhead [--model FOLDER] [--batch N] [--steps N]
+    python -m benchmarks.step_overhead [--model FOLDER] [--steps N]
 
 Microseconds per decode step, medians: plan (what to compute), broadcast (the plan to the ranks and the result back,
 over shared memory), forward and sample (on rank 0), settle (blocks, ends, deltas) and emit (the frame to a gateway).
