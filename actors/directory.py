@@ -45,12 +45,13 @@ class Directory:
         """What a gateway shows a leader."""
         return self._secret
 
-    async def announce(self, entry: Entry) -> None:
-        """A leader is up, or still is."""
+    async def announce(self, entry: Entry) -> str:
+        """A leader is up, or still is: the secret that gateways will show it."""
         known = self._entries.get(entry.replica)
         self._entries[entry.replica] = (entry, self._clock())
         if known is None or known[0] != entry:
             self._bump()
+        return self._secret
 
     async def withdraw(self, replica: str) -> None:
         """A leader is closing: send it nothing more."""
@@ -71,7 +72,8 @@ class Directory:
                     await changed.wait()
             except TimeoutError:
                 pass
-        return self._revision, self._secret, await self.entries()
+        entries = await self.entries()  # before the revision: it may drop the silent
+        return self._revision, self._secret, entries
 
     def _drop_silent(self) -> None:
         now = self._clock()

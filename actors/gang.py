@@ -44,20 +44,31 @@ class Gang:
         limits, first = assignment.limits, self.facts[0]
         self.vocab_size = first.vocab_size
         self.context_tokens = min(first.context_tokens, limits.context_tokens or first.context_tokens)
-        self.blocks = kv_blocks(assignment, self.facts, self.context_tokens)
         self._channel = Channel.create(assignment.ranks)
-        self.quiet = Quiet(
-            self._channel, range(assignment.ranks), SILENCE_SECONDS, assignment.model, [fact.pid for fact in self.facts]
-        )
+        pids = [fact.pid for fact in self.facts]
+        self.quiet = Quiet(self._channel, range(assignment.ranks), SILENCE_SECONDS, assignment.model, pids)
         self._heart = Heart(self._channel, assignment.ranks)
-        launcher.serve(str(self._channel.path), self.blocks, self.context_tokens, end_tokens, self.quiet)
-        self._channel.wait_attached(self.quiet)
-        self._channel.unlink()
+        try:
+            self.blocks = kv_blocks(assignment, self.facts, self.context_tokens)
+            launcher.serve(str(self._channel.path), self.blocks, self.context_tokens, end_tokens, self.quiet)
+            self._channel.wait_attached(self.quiet)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._channel.unlink()
 
     def execute(self, plan: Plan) -> Result:
         """One step on all ranks. Raises ReplicaLost when one is dead or frozen."""
-        self._channel.send_plan(plan.pack(), self.quiet)
-        return Result.unpack(self._channel.receive_result(self.quiet))
+        try:
+            self._channel.send_plan(plan.pack(), self.quiet)
+        except BaseException:
+            self.quiet.problem = "a plan was cut short"  # the ranks wait for its rest: nothing sensible can follow
+            raise
+        while True:
+            result = Result.unpack(self._channel.receive_result(self.quiet))
+            if result.number == plan.number:
+                return result  # any other is of a step that an interrupt (Ctrl-C) left behind
 
     def check(self) -> None:
         """Raises ReplicaLost when a rank is dead or frozen."""

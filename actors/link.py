@@ -9,7 +9,7 @@ import hmac
 import socket
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping
 from typing import Any, cast
 
 import uvloop
@@ -21,6 +21,9 @@ from cluster import errors
 from cluster.errors import ReplicaLost, StrataError
 
 _HELLO_BYTES = 256
+_HELLO_SECONDS = 5.0
+PULSE_SECONDS = 0.5
+SILENCE_SECONDS = 2.5  # of a leader that speaks every PULSE_SECONDS; then it is gone for all purposes
 _CLOSE_SECONDS = 5.0
 _SLOW_READER_BYTES = 32 << 20  # a gateway that lets this much pile up is gone for all purposes
 
@@ -28,8 +31,10 @@ _SLOW_READER_BYTES = 32 << 20  # a gateway that lets this much pile up is gone f
 class LinkServer:
     """A leader's listening end, on a thread with its own event loop, so that Serve's never waits for it."""
 
-    def __init__(self, host: str, secret: str) -> None:
-        self._host, self._secret = host, secret.encode()
+    def __init__(self, host: str, name: str, secret: str) -> None:
+        self._host, self._name = host, name
+        self._hello = hello_of(name, secret)
+        self._load = Load()
         self._engine: EngineThread | None = None
         self._links: set[_LeaderEnd] = set()
         self._loop = uvloop.new_event_loop()
@@ -42,6 +47,10 @@ class LinkServer:
         self._serving.start()
         listening = asyncio.run_coroutine_threadsafe(self._listen(), self._loop)
         self.port = listening.result(10)
+
+    def know(self, secret: str) -> None:
+        """The directory was remade and has another secret; links that stand stay."""
+        self._hello = hello_of(self._name, secret)
 
     def publish(self, deltas: Mapping[Hashable, list[Delta]], load: Load) -> None:
         """What one step did, to each gateway its own; the load to all. Called from the engine's thread."""
@@ -63,8 +72,14 @@ class LinkServer:
     async def _listen(self) -> int:
         door = socket.create_server((self._host, 0))
         self._listener = await self._loop.create_server(lambda: _LeaderEnd(self), sock=door)
+        self._loop.call_later(PULSE_SECONDS, self._pulse)
         port: int = door.getsockname()[1]
         return port
+
+    def _pulse(self) -> None:
+        """Say something even when there is nothing to say: a leader that is silent is gone."""
+        self._send({}, self._load)
+        self._loop.call_later(PULSE_SECONDS, self._pulse)
 
     async def _hang_up(self) -> None:
         self._listener.close()
@@ -74,6 +89,7 @@ class LinkServer:
         await asyncio.gather(*(link.gone.wait() for link in links))
 
     def _send(self, deltas: Mapping[Hashable, list[Delta]], load: Load) -> None:
+        self._load = load
         for link in list(self._links):
             if link.transport.get_write_buffer_size() > _SLOW_READER_BYTES:
                 link.transport.abort()
@@ -81,10 +97,11 @@ class LinkServer:
             link.transport.write(pack_frame(deltas.get(link, []), load))
 
     def admit(self, link: "_LeaderEnd", hello: bytes) -> bool:
-        """Whether it knows the secret."""
-        if not hmac.compare_digest(hello, self._secret):
+        """Whether it knows the secret and means this replica; then it hears the load at once."""
+        if not hmac.compare_digest(hello, self._hello):
             return False
         self._links.add(link)
+        link.transport.write(pack_frame([], self._load))
         return True
 
     def obey(self, link: "_LeaderEnd", command: Submit | Cancel) -> None:
@@ -109,6 +126,7 @@ class _LeaderEnd(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        asyncio.get_running_loop().call_later(_HELLO_SECONDS, self._greet)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -120,6 +138,11 @@ class _LeaderEnd(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 — asyncio's signature
         self.gone.set()
         self._server.forget(self)
+
+    def _greet(self) -> None:
+        """It had time to say who it is."""
+        if not self._admitted:
+            self.transport.abort()
 
     def _take(self, frame: bytes) -> None:
         if self._admitted:
@@ -134,24 +157,45 @@ class _LeaderEnd(asyncio.Protocol):
 class Link(asyncio.Protocol):
     """A gateway's end: the streams it runs on one replica. All calls from the event loop that made it."""
 
-    def __init__(self, name: str, on_lost: Callable[[], None]) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.load = Load()
-        self._on_lost = on_lost
         self._frames = Frames()
         self._streams: dict[int, LinkStream] = {}
         self._next = 0
         self._lost: str | None = None
+        self._heard = asyncio.Event()
+        self._gone = asyncio.Event()
         self.transport: asyncio.Transport
 
     @classmethod
-    async def connect(cls, name: str, host: str, port: int, secret: str, on_lost: Callable[[], None]) -> "Link":
-        """Raises OSError where nobody listens."""
+    async def connect(cls, name: str, host: str, port: int, secret: str) -> "Link":
+        """A connection on which the hello is out. Raises OSError where nobody listens."""
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(lambda: cls(name, on_lost), host, port)
-        hello = secret.encode()
+        _, link = await loop.create_connection(lambda: cls(name), host, port)
+        hello = hello_of(name, secret)
         link.transport.write(len(hello).to_bytes(4, "little") + hello)
         return link
+
+    async def welcomed(self) -> bool:
+        """Whether the leader has answered the hello: then it can be sent to."""
+        return await self._hears()
+
+    async def end(self) -> None:
+        """Until the connection is over: closed by either side, or cut here because the leader fell silent."""
+        while not self._gone.is_set():
+            self._heard.clear()
+            await self._hears()
+
+    async def _hears(self) -> bool:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await self._heard.wait()
+        except TimeoutError:
+            self._lost = f"it has been silent for {SILENCE_SECONDS:g} s"
+            self.transport.abort()
+            await self._gone.wait()
+        return not self._gone.is_set()
 
     @property
     def outstanding(self) -> int:
@@ -181,16 +225,19 @@ class Link(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
+        self._heard.set()
         for wire in self._frames.feed(data):
             self._take(unpack_frame(wire))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = "the connection to it closed" if exc is None else f"the connection to it broke: {exc}"
+        if self._lost is None:
+            self._lost = "the connection to it closed" if exc is None else f"the connection to it broke: {exc}"
         error = ReplicaLost(self.name, self._lost)
         for stream in self._streams.values():
             stream.fail(error)
         self._streams.clear()
-        self._on_lost()
+        self._gone.set()
+        self._heard.set()
 
     def _take(self, frame: Frame) -> None:
         self.load = frame.load
@@ -250,6 +297,11 @@ class LinkStream:
         """From the link: it will not go on."""
         self._error = error
         self._news.set()
+
+
+def hello_of(name: str, secret: str) -> bytes:
+    """What a gateway says first: the secret, and which replica it means, since ports are used again."""
+    return f"{secret}\n{name}".encode()
 
 
 def revived(name: str, arguments: tuple[Any, ...]) -> StrataError:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from cluster.telemetry import logs
 log = structlog.get_logger(__name__)
 
 _FIRST_TOKEN_SECONDS = 120.0
-_DRAIN_SECONDS = 30.0
+NAMESPACE = "strata"
 _LAST_WORDS_SECONDS = 0.2  # for the frames that tell the gateways; then the process ends
 
 
@@ -114,14 +115,15 @@ class Replica:
     """The leader of one gang: the class that Serve deploys."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: ModelSettings, device: str, directory: str
+        self, settings: ModelSettings, device: str, directory: str, drain_seconds: float
     ) -> None:
         """`device` is "cpu" or "cuda"; `directory` the name of its actor."""
         loopback.narrow()
         logs.configure()
         self._settings, self._device = settings, device
         self._host = ray.util.get_node_ip_address()
-        self._directory = ray.get_actor(directory, namespace="strata")
+        self._directory_name, self._drain_seconds = directory, drain_seconds
+        self._directory = ray.get_actor(directory, namespace=NAMESPACE)
         self._name = f"{settings.name}#{os.urandom(4).hex()}"
         self._problem: StrataError | None = None
         await asyncio.to_thread(self._start)
@@ -135,12 +137,14 @@ class Replica:
 
     async def __del__(self) -> None:
         """Let the running sequences end, then close. Serve calls this when it takes the replica down."""
-        if not hasattr(self, "_thread"):
+        if not hasattr(self, "_announcing"):
             return
         self._announcing.cancel()
-        await self._directory.withdraw.remote(self._name)
+        with suppress(ray.exceptions.RayError, TimeoutError):  # without the directory nobody new comes either
+            async with asyncio.timeout(ANNOUNCE_SECONDS):
+                await self._directory.withdraw.remote(self._name)
         try:
-            await asyncio.to_thread(self._thread.rest, _DRAIN_SECONDS)
+            await asyncio.to_thread(self._thread.rest, self._drain_seconds)
         finally:
             await asyncio.to_thread(self._close)
 
@@ -162,7 +166,7 @@ class Replica:
         self._gang = Gang(assignment, Actors(assignment, group, settings.shard_cpus, gpus), ends)
         gang = self._gang
         facts = Facts(settings.name, gang.vocab_size, gang.context_tokens, gang.blocks, ends)
-        self._server = LinkServer(self._host, ray.get(self._directory.secret.remote()))
+        self._server = LinkServer(self._host, self._name, ray.get(self._directory.secret.remote()))
         self._probe: SimpleQueue[Delta] = SimpleQueue()
         self._thread = EngineThread(Engine(gang, facts, settings.limits), self._publish, self._lost)
         self._thread.start()
@@ -210,5 +214,10 @@ class Replica:
             load_seconds=first.load_seconds,
         )
         while self._problem is None:
-            self._directory.announce.remote(entry)
+            try:
+                async with asyncio.timeout(ANNOUNCE_SECONDS):
+                    self._server.know(await self._directory.announce.remote(entry))
+            except (ray.exceptions.RayError, TimeoutError):
+                with suppress(ValueError, ray.exceptions.RayError):  # it is being remade, perhaps under a new handle
+                    self._directory = await asyncio.to_thread(ray.get_actor, self._directory_name, NAMESPACE)
             await asyncio.sleep(ANNOUNCE_SECONDS)

@@ -7,10 +7,10 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
-from actors.directory import Entry
+from actors.directory import ANNOUNCE_SECONDS, Entry
 from actors.link import Link, LinkStream
 from actors.messages import Load, SamplingParams
-from cluster.errors import NotReady, Overloaded, ReplicaLost, Unavailable
+from cluster.errors import NotReady, Overloaded, Unavailable
 from cluster.scheduling.balance import Candidate, pick
 
 Watch = Callable[[int, float], Awaitable[tuple[int, str, tuple[Entry, ...]]]]
@@ -55,13 +55,13 @@ class Replicas:
     ) -> LinkStream:
         """See `client.Client`. A replica that dies or is full before it took the sequence costs another try."""
         left = dict(self._links)
-        refused: ReplicaLost | Overloaded | None = None
+        refused: Unavailable | Overloaded | None = None
         for _ in range(min(_TRIES, len(left))):
             link = left.pop(_choose(left))
             try:
                 stream = link.submit(prompt, params, seed=seed, choice=choice, salt=salt, deadline=deadline)
                 await _accepted(stream)
-            except (ReplicaLost, Overloaded) as error:
+            except (Unavailable, Overloaded) as error:
                 refused = error
             else:
                 return stream
@@ -73,10 +73,10 @@ class Replicas:
         """A replica that can be sent to."""
         self._links[name], self._contexts[name] = link, context_tokens
 
-    def drop(self, name: str) -> Link | None:
+    def drop(self, name: str) -> None:
         """A replica that cannot."""
         self._contexts.pop(name, None)
-        return self._links.pop(name, None)
+        self._links.pop(name, None)
 
 
 class Roster:
@@ -85,7 +85,8 @@ class Roster:
     def __init__(self, models: Mapping[str, Replicas], watch: Watch) -> None:
         self._models, self._watch = models, watch
         self._entries: dict[str, Entry] = {}
-        self._linked: set[str] = set()
+        self._kept: set[str] = set()  # replicas that a task keeps a link to
+        self._open: dict[str, Link] = {}
         self._secret = ""
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,20 +98,22 @@ class Roster:
         """Hang up everywhere."""
         for task in list(self._tasks):
             task.cancel()
-        for replicas in self._models.values():
-            for name in list(replicas.loads):
-                link = replicas.drop(name)
-                if link is not None:
-                    link.close()
+        for link in list(self._open.values()):
+            link.close()
 
     async def _follow(self) -> None:
         revision = -1
         while True:
             try:
-                revision, self._secret, entries = await self._watch(revision, _WATCH_SECONDS)
+                revision, secret, entries = await self._watch(revision, _WATCH_SECONDS)
             except Exception:  # noqa: BLE001 — the directory's process is being remade; what we have still works
                 revision = -1
                 await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            remade, self._secret = bool(self._secret) and secret != self._secret, secret
+            if remade:  # it knows nobody yet: leaders repeat themselves before it may be believed
+                revision = -1
+                await asyncio.sleep(2 * ANNOUNCE_SECONDS)
                 continue
             self._reconcile(entries)
 
@@ -118,29 +121,35 @@ class Roster:
         self._entries = {entry.replica: entry for entry in entries if entry.model in self._models}
         for replicas in self._models.values():
             for name in [name for name in replicas.loads if name not in self._entries]:
-                replicas.drop(name)  # it closes by itself once its streams have ended
+                replicas.drop(name)  # its streams go on; it gets no new ones
         for name, entry in self._entries.items():
-            if name not in self._linked:
-                self._linked.add(name)
+            link = self._open.get(name)
+            if link is not None:
+                self._models[entry.model].adopt(name, link, entry.context_tokens)
+            elif name not in self._kept:
+                self._kept.add(name)
                 self._spawn(self._keep(entry))
 
     async def _keep(self, entry: Entry) -> None:
-        """Be connected to one replica until the directory forgets it."""
-        replicas = self._models[entry.model]
+        """Be connected to one replica until the directory forgets it and its streams are over."""
+        name, replicas = entry.replica, self._models[entry.model]
         try:
-            while entry.replica in self._entries:
-                gone = asyncio.Event()
+            while name in self._entries:
                 try:
-                    link = await Link.connect(entry.replica, entry.host, entry.port, self._secret, gone.set)
+                    link = await Link.connect(name, entry.host, entry.port, self._secret)
                 except OSError:
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
-                replicas.adopt(entry.replica, link, entry.context_tokens)
-                await gone.wait()
-                replicas.drop(entry.replica)
+                if await link.welcomed():
+                    self._open[name] = link
+                    if name in self._entries:  # it may have gone while we connected
+                        replicas.adopt(name, link, entry.context_tokens)
+                    await link.end()
+                    self._open.pop(name)
+                    replicas.drop(name)
                 await asyncio.sleep(_RETRY_SECONDS)
         finally:
-            self._linked.discard(entry.replica)
+            self._kept.discard(name)
 
     def _spawn(self, work: "Awaitable[None]") -> None:
         task = asyncio.ensure_future(work)

@@ -4,6 +4,7 @@
 `build`.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from ray import serve
 
 from actors.directory import Directory, Entry
 from actors.engine.tokens import Tokenizer
-from actors.replica import Replica
+from actors.replica import NAMESPACE, Replica
 from actors.replicas import Replicas, Roster
 from actors.settings import ModelSettings
 from cluster import loopback, runtime
@@ -28,7 +29,6 @@ from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.settings import Settings, load
 
-NAMESPACE = "strata"
 DIRECTORY = "directory"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
 _HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
@@ -44,7 +44,7 @@ class Gateway:
         loopback.narrow()
         logs.configure()
         clients = {model.name: Replicas(model.name) for model in settings.models}
-        self._roster = Roster(clients, watch)
+        self._roster = Roster(clients, Watcher().watch)
         self._roster.start()
         created = int(time.time())
         served = {
@@ -61,10 +61,22 @@ class Gateway:
             await self._roster.close()
 
 
-async def watch(revision: int, seconds: float) -> tuple[int, str, tuple[Entry, ...]]:
-    """The directory's next state, from whichever process it lives in now."""
-    state: tuple[int, str, tuple[Entry, ...]] = await directory().watch.remote(revision, seconds)
-    return state
+class Watcher:
+    """The directory, asked again by name when it does not answer: it may have been remade."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    async def watch(self, revision: int, seconds: float) -> tuple[int, str, tuple[Entry, ...]]:
+        """The directory's next state."""
+        if self._handle is None:
+            self._handle = await asyncio.to_thread(directory)  # it asks the control store, which may be slow
+        try:
+            state: tuple[int, str, tuple[Entry, ...]] = await self._handle.watch.remote(revision, seconds)
+        except ray.exceptions.RayError:
+            self._handle = None
+            raise
+        return state
 
 
 def directory() -> Any:

@@ -144,6 +144,11 @@ class Engine:
             raise InvalidRequest("prompt", "an empty prompt", "give at least one token")
         if min(prompt) < 0 or max(prompt) >= vocab:
             raise InvalidRequest("prompt", "a token id outside the vocabulary", f"ids go from 0 to {vocab - 1}")
+        emitted = submit.emitted
+        if emitted and (min(emitted) < 0 or max(emitted) >= vocab):
+            raise InvalidRequest("emitted", "a token id outside the vocabulary", f"ids go from 0 to {vocab - 1}")
+        if emitted and len(emitted) >= min(params.max_tokens or self.capacity, self.capacity - len(prompt)):
+            raise ContextTooLong("emitted", f"{len(emitted)} tokens", "the answer is complete already")
         biased = max(params.logit_bias, default=0)
         if biased >= vocab:
             raise InvalidRequest("logit_bias", biased, f"token ids go from 0 to {vocab - 1}")

@@ -5,7 +5,7 @@ Knows the wire and the spine. What is measured stands in `meter`, what is parsed
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.engine.tokens import Detokenizer
 from pipelines.chat import Answer, Part, Served, Turn, answer
@@ -118,9 +118,14 @@ async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
 
 def echoed(served: Served, request: CompletionRequest, prompts: Sequence[Sequence[int]]) -> list[str]:
     """What precedes each choice: its prompt as it was sent, or as its tokens read."""
+    unstopped = replace(request.params, stop=())  # a stop string in a prompt stops nothing
+
+    def read(tokens: Sequence[int]) -> str:
+        words = Detokenizer(served.tokenizer, unstopped)
+        return words.push(tokens).text + words.flush().text
+
     texts = [
-        sent if isinstance(sent, str) else Detokenizer(served.tokenizer, request.params).push(tokens).text
-        for sent, tokens in zip(request.prompts, prompts, strict=True)
+        sent if isinstance(sent, str) else read(tokens) for sent, tokens in zip(request.prompts, prompts, strict=True)
     ]
     return [text for text in texts for _ in range(request.params.n)]
 

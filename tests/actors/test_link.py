@@ -1,6 +1,7 @@
 """The real client: engine thread, link over a socket, directory and roster, without Ray."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from queue import Queue
@@ -34,7 +35,7 @@ class Leader:
 
 async def lead(directory: Directory, name: str, blocks: int = 25_000, **limits: int) -> Leader:
     made, _ = engine(blocks=blocks, **limits)
-    server = LinkServer("127.0.0.1", await directory.secret())
+    server = LinkServer("127.0.0.1", name, await directory.secret())
     thread = EngineThread(made, server.publish, lambda error: None)
     thread.start()
     server.start(thread)
@@ -135,8 +136,8 @@ def test_a_gang_that_dies_while_nothing_is_asked_of_it_is_noticed() -> None:
 
 async def test_a_gateway_that_goes_takes_its_sequences_along(directory: Directory) -> None:
     leader = await lead(directory, "one")
-    link = await Link.connect("one", "127.0.0.1", leader.server.port, await directory.secret(), lambda: None)
-    watcher = await Link.connect("one", "127.0.0.1", leader.server.port, await directory.secret(), lambda: None)
+    link = await Link.connect("one", "127.0.0.1", leader.server.port, await directory.secret())
+    watcher = await Link.connect("one", "127.0.0.1", leader.server.port, await directory.secret())
     stream = link.submit(PROMPT, SamplingParams(max_tokens=90_000, ignore_eos=True), seed=1)
     await stream.accepted()
     link.close()
@@ -148,15 +149,20 @@ async def test_a_gateway_that_goes_takes_its_sequences_along(directory: Director
     leader.close()
 
 
-async def test_a_stranger_is_cut_off(directory: Directory) -> None:
+@pytest.mark.parametrize("hello", ["wrong", "", "x" * 100_000])
+async def test_a_stranger_is_cut_off(directory: Directory, hello: str) -> None:
     leader = await lead(directory, "one")
-    for hello in ("wrong", "", "x" * 100_000):
-        gone = asyncio.Event()
-        link = await Link.connect("one", "127.0.0.1", leader.server.port, hello, gone.set)
-        async with asyncio.timeout(20):
-            await gone.wait()
-        with pytest.raises(ReplicaLost):
-            link.submit(PROMPT, greedy(), seed=1)
+    link = await Link.connect("one", "127.0.0.1", leader.server.port, hello)
+    assert not await link.welcomed()
+    with pytest.raises(ReplicaLost):
+        link.submit(PROMPT, greedy(), seed=1)
+    leader.close()
+
+
+async def test_a_link_that_means_another_replica_is_cut_off(directory: Directory) -> None:
+    leader = await lead(directory, "one")
+    link = await Link.connect("two", "127.0.0.1", leader.server.port, await directory.secret())
+    assert not await link.welcomed()
     leader.close()
 
 
@@ -164,16 +170,68 @@ async def test_garbage_on_the_link_closes_it_and_harms_nobody(directory: Directo
     leader = await lead(directory, "one")
     secret = await directory.secret()
     for garbage in (b"\x01\x00\x00\x00\xc1", b"\xff\xff\xff\xff", b"\x02\x00\x00\x00\x92\x00"):
-        gone = asyncio.Event()
-        link = await Link.connect("one", "127.0.0.1", leader.server.port, secret, gone.set)
+        link = await Link.connect("one", "127.0.0.1", leader.server.port, secret)
+        assert await link.welcomed()
         link.transport.write(garbage)
-        async with asyncio.timeout(20):
-            await gone.wait()
-    link = await Link.connect("one", "127.0.0.1", leader.server.port, secret, lambda: None)
+        await link.end()
+    link = await Link.connect("one", "127.0.0.1", leader.server.port, secret)
     stream = link.submit(PROMPT, greedy(), seed=1)
     await stream.accepted()
     assert tokens(await collect(stream)) == continuation(PROMPT, 8)
     leader.close()
+
+
+async def test_a_directory_that_forgets_for_a_while_costs_nothing(directory: Directory) -> None:
+    leader = await lead(directory, "one")
+    replicas = Replicas(MODEL)
+    roster = Roster({MODEL: replicas}, directory.watch)
+    roster.start()
+    await until_ready(replicas)
+    stream = await replicas.submit(PROMPT, SamplingParams(max_tokens=90_000, ignore_eos=True), seed=1)
+    await directory.withdraw("one")
+    async with asyncio.timeout(20):
+        while replicas.ready:
+            await asyncio.sleep(0.005)
+    await anext(aiter(stream))  # what runs there goes on
+    await directory.announce(leader.entry)
+    await until_ready(replicas)
+    assert tokens(await collect(await replicas.submit(PROMPT, greedy(), seed=1))) == continuation(PROMPT, 8)
+    stream.cancel()
+    await roster.close()
+    leader.close()
+
+
+async def test_a_directory_made_anew_has_a_new_secret_that_leaders_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.replicas.ANNOUNCE_SECONDS", 0.01)
+    directories = [Directory(), Directory()]
+    leader = await lead(directories[0], "one")
+    current = [directories[0]]
+    replicas = Replicas(MODEL)
+    roster = Roster({MODEL: replicas}, lambda revision, seconds: current[0].watch(revision, 0.05))
+    roster.start()
+    await until_ready(replicas)
+    current[0] = directories[1]
+    leader.server.know(await directories[1].announce(leader.entry))
+    late = Replicas(MODEL)  # a gateway that starts now knows the new secret alone
+    second = Roster({MODEL: late}, directories[1].watch)
+    second.start()
+    await until_ready(late)
+    assert tokens(await collect(await late.submit(PROMPT, greedy(), seed=1))) == continuation(PROMPT, 8)
+    assert tokens(await collect(await replicas.submit(PROMPT, greedy(), seed=1))) == continuation(PROMPT, 8)
+    await roster.close()
+    await second.close()
+    leader.close()
+
+
+async def test_a_frozen_leader_is_given_up(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that takes the connection and says nothing: what SIGSTOP leaves of a leader."""
+    monkeypatch.setattr("actors.link.SILENCE_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        link = await Link.connect("one", "127.0.0.1", mute.getsockname()[1], "secret")
+        stream = link.submit(PROMPT, greedy(), seed=1)
+        assert not await link.welcomed()
+        with pytest.raises(ReplicaLost, match="silent"):
+            await stream.accepted()
 
 
 async def test_the_silent_are_dropped_from_the_directory() -> None:
