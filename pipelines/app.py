@@ -163,7 +163,7 @@ def _model(model: ModelSettings, settings: Settings) -> serve.Application:
             health_check_timeout_s=10.0,
             graceful_shutdown_timeout_s=settings.cluster.drain_seconds + 10,
         )
-        .bind(model, _device(model), DIRECTORY)
+        .bind(model, _device(model), DIRECTORY, settings.cluster.drain_seconds)
     )
 
 

@@ -18,6 +18,7 @@ from actors.models.checkpoint import Checkpoint
 from actors.models.family import Family
 from actors.models.kernels.fused import Fused, fuse
 from actors.models.layers import Activation, Linear
+from actors.models.memory import zeros
 from actors.models.parallel import World
 from actors.models.rope import Rope, exact_context
 from actors.models.weights import LayerWeights, Loader, Progress
@@ -55,7 +56,7 @@ class Decoder:
         self.fused = fuse(self)
 
     def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        return zeros(shape, self.dtype, self.device)
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:

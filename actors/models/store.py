@@ -13,6 +13,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from actors.models.batch import Batch
+from actors.models.memory import zeros
 
 Shape = tuple[int, ...]  # of what one layer keeps of one token
 
@@ -72,7 +73,7 @@ class StoredLayer:
     """What one layer keeps: tensors [slots, ...], in the order in which the layer hands them over."""
 
     def __init__(self, shapes: tuple[Shape, ...], slots: int, dtype: torch.dtype, device: str) -> None:
-        self.tensors = [torch.zeros((slots, *shape), dtype=dtype, device=device) for shape in shapes]
+        self.tensors = [zeros((slots, *shape), dtype, device) for shape in shapes]
 
 
 class PagedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
