@@ -1,5 +1,6 @@
 """What `build` does before anything is deployed; the application at work is in tests/system."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import ray
 from ray import serve
 
+from actors.replica import Replica
 from cluster import runtime
 from cluster.errors import PlacementImpossible, SettingsInvalid
 from cluster.settings import ClusterSettings
@@ -65,3 +67,14 @@ def test_a_gang_that_no_node_holds_is_refused_before_anything_is_deployed(
     ])  # fmt: skip
     app.build(wide)  # an autoscaler may start a node that holds it
     assert called == [("directory", None)]
+
+
+def test_what_is_bound_is_what_the_constructors_take(
+    called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    gateway = app.build({"models": [{"name": "a", "path": "m", "device": "cpu"}]})._bound_deployment
+    (model,) = gateway.init_args[1:]
+    inspect.signature(app.Gateway.__init__).bind(None, *gateway.init_args)
+    inspect.signature(Replica.__init__).bind(None, *model._bound_deployment.init_args)
+    assert called
