@@ -86,13 +86,19 @@ def find(settings: ClusterSettings) -> Running | None:
 def connect(settings: ClusterSettings, running: Running | None = None) -> None:
     """Make this process a driver of the cluster. Raises Unavailable.
 
-    Sets Ray's variables first: Ray reads them when it is imported.
+    Sets Ray's variables first: Ray reads them when it is imported, which `serve run` has done already.
     """
-    os.environ.update(environment(settings))
+    wanted = environment(settings)
+    if settings.address == "local" and "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+        remedy = 'Ray was imported without its token; run eval "$(strata node-env)" in this shell first'
+        raise Unavailable("the local cluster", remedy)
+    os.environ.update(wanted)
     import ray  # noqa: PLC0415 - heavy, and not before its environment stands
 
     if ray.is_initialized():
         return
+    if settings.address == "local":  # for a Ray that was imported before its variable stood
+        ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     address = running.address if running else settings.address
     try:
         ray.init(address, namespace="strata", log_to_driver=False, configure_logging=False)

@@ -1,5 +1,6 @@
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,13 @@ def test_the_cluster_that_is_joined_is_the_jobs_own_or_that_of_the_settings(
     monkeypatch.setenv("RAY_ADDRESS", "other:6379")
     runtime.join(ClusterSettings(state_dir=tmp_path))
     assert joined == [("head:6379", None), ("auto", None)]
+
+
+def test_a_ray_that_was_imported_without_its_token_is_told_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # whatever it is, it is there and must not be asked
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(Unavailable, match="strata node-env"):
+        runtime.connect(ClusterSettings(state_dir=tmp_path))
+    assert "RAY_AUTH_MODE" not in os.environ
