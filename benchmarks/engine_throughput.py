@@ -11,19 +11,17 @@ results/engine_throughput.json.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.peers import llama_cpp
 from benchmarks.peers.checkpoint import CACHE, checkpoint
 from benchmarks.peers.workload import Order, argument
+from benchmarks.record import quiet, write
 
 ROOT = Path(__file__).parent.parent
-RESULT = Path(__file__).parent / "results" / "engine_throughput.json"
 COLUMNS = ("prefill", "b1", "b8", "b32")
 # Measured 2026-11-22 on 2 cores of a Xeon with AMX and AVX-512, 24 GiB, on a checkpoint of the same shape; llama.cpp
 # there decoded from an empty context. Another machine than ours: compare the ratios, not the figures.
@@ -38,6 +36,7 @@ ELSEWHERE = {
 def main() -> None:
     """Run every engine twice, print the table, write the result."""
     options = _options()
+    load = quiet()
     folder = checkpoint()
     engines = {
         "strata": ([sys.executable, "-m", "benchmarks.peers.strata"], folder),
@@ -53,10 +52,9 @@ def main() -> None:
         command, path = engines[name]
         runs[name].append(_run(command, Order(str(path), options.threads, options.repeats, seed)))
         print(f"{name}: {_line(_medians(runs[name][-1:]))}", flush=True)
-    result = _result(runs, options.threads)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    _print(result)
+    path = write("engine_throughput", _result(runs), threads=options.threads, load_before=load)
+    _print(json.loads(path.read_text()))
+    print(f"\n{path.relative_to(ROOT)}")
 
 
 def _options() -> argparse.Namespace:
@@ -90,7 +88,7 @@ def _medians(runs: list[dict]) -> dict[str, float]:
     return {c: statistics.median([f for run in runs for f in run["figures"][c]]) for c in COLUMNS}
 
 
-def _result(runs: dict[str, list[dict]], threads: int) -> dict:
+def _result(runs: dict[str, list[dict]]) -> dict:
     engines = {
         name: {
             "tokens_per_second": _medians(every),
@@ -104,9 +102,6 @@ def _result(runs: dict[str, list[dict]], threads: int) -> dict:
     ours = engines["strata"]["tokens_per_second"]
     return {
         "question": __doc__.splitlines()[0],
-        "commit": _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "actors") else ""),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine(threads),
         "engines": engines,
         "ratio": {
             name: {c: ours[c] / engine["tokens_per_second"][c] for c in COLUMNS}
@@ -115,25 +110,6 @@ def _result(runs: dict[str, list[dict]], threads: int) -> dict:
         },
         "elsewhere": ELSEWHERE,
     }
-
-
-def _machine(threads: int) -> dict[str, object]:
-    facts = {}
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        facts.setdefault(name.strip(), value.strip())
-    features = [
-        f for f in facts.get("flags", "").split() if f.startswith(("amx", "avx512f", "avx512_bf16", "avx512_vnni"))
-    ]
-    model = f"{facts.get('vendor_id')} {facts.get('model name')} family {facts.get('cpu family')}"
-    return {
-        "processor": model, "features": features, "cores": os.cpu_count(), "threads": threads,
-        "python": platform.python_version(), "load_before": os.getloadavg()[0],
-    }  # fmt: skip
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _line(figures: dict[str, float]) -> str:
@@ -155,7 +131,6 @@ def _print(result: dict) -> None:
     print("\nelsewhere: 2 cores of a Xeon with AMX")
     for name, figures in result["elsewhere"].items():
         print(f"{name:34}" + "".join(f"{v:>10,}" for v in figures))
-    print(f"\n{RESULT.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import yaml
 
 from actors.engine import LLM, SamplingParams
 from actors.messages import Submit
-from benchmarks.record import write
+from benchmarks.record import quiet, write
 
 STREAMS = (1, 8, 32)
 PROMPT, ANSWER = 64, 128
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
+    quiet()
     alone = engine_alone(options.model, options.ranks, options.seconds)
     through = served(options.model, options.ranks, options.seconds)
     rows = []

@@ -19,7 +19,7 @@ from actors.engine import LLM, SamplingParams
 from actors.engine.plan import Plan, Result
 from actors.messages import Submit
 from actors.wire import pack_frame
-from benchmarks.record import write
+from benchmarks.record import quiet, write
 
 PARTS = ("plan", "broadcast", "forward", "sample", "settle", "emit")
 
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("models/starter"))
     parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
+    quiet()
     figures: dict[str, dict[str, float]] = {}
     print(f"{'':14}" + "".join(f"{part:>11}" for part in PARTS) + f"{'step':>11}   microseconds")
     for ranks in (1, 2):
