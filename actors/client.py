@@ -18,6 +18,10 @@ class Stream(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Delta]: ...
 
+    def drain(self) -> list[Delta]:
+        """What has come already and nobody took, without waiting; a reader that paused gets it at once."""
+        ...
+
     def cancel(self) -> None:
         """Free what the sequence holds within one step. Harmless after the end and when called twice."""
         ...

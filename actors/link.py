@@ -279,6 +279,11 @@ class LinkStream:
             self._news.clear()
             await self._news.wait()
 
+    def drain(self) -> list[Delta]:
+        waiting = list(self._deltas)
+        self._deltas.clear()
+        return waiting
+
     def cancel(self) -> None:
         self._link.cancel(self._number)
         self._ended = True

@@ -178,7 +178,7 @@ class Answer:
 async def single(voice: Voice) -> AsyncGenerator[list[Heard]]:
     """The common case, without a task and a queue between the stream and its reader."""
     async for delta in voice.stream:
-        yield [(voice, delta)]
+        yield [(voice, delta), *((voice, more) for more in voice.stream.drain())]
         if voice.finish:
             return
     raise Unavailable(voice.model, "the stream ended without a reason")

@@ -12,6 +12,7 @@ from pipelines.gateway.asgi import App, Receive, Scope, Send
 from pipelines.gateway.desk import Desk, Keys
 from pipelines.gateway.middleware import wrap
 from pipelines.gateway.middleware.routing import ROUTE
+from pipelines.gateway.pace import Pace
 from pipelines.gateway.settings import GatewaySettings
 
 
@@ -25,7 +26,11 @@ def create(
 
     `models` may change while the app runs; it is looked at with every request.
     """
-    return assemble(Desk(models, keys, metrics or Metrics(), settings or GatewaySettings()))
+    return assemble(_desk(models, keys, metrics or Metrics(), settings or GatewaySettings()))
+
+
+def _desk(models: Mapping[str, Served], keys: Keys, metrics: Metrics, settings: GatewaySettings) -> Desk:
+    return Desk(models, keys, metrics, settings, Pace(settings.events_per_second))
 
 
 def assemble(desk: Desk) -> App:

@@ -13,6 +13,7 @@ from cluster.errors import NotFound
 from cluster.security.keys import Principal
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
+from pipelines.gateway.pace import Pace
 from pipelines.gateway.settings import GatewaySettings
 
 
@@ -32,6 +33,7 @@ class Desk:
     keys: Keys
     metrics: Metrics
     settings: GatewaySettings = field(default_factory=GatewaySettings)
+    pace: Pace = field(default_factory=lambda: Pace(GatewaySettings().events_per_second))
     clock: Callable[[], float] = time.perf_counter
     wall: Callable[[], float] = time.time
     draw: Callable[[int], int] = secrets.randbits

@@ -109,8 +109,10 @@ async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
             first = await anext(batches)
             await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
             await send(chunk(b"".join(map(event, first))))
-            async for batch in batches:
-                await send(chunk(event(batch[0]) if len(batch) == 1 else b"".join(map(event, batch))))
+            with desk.pace.stream() as gait:
+                async for batch in batches:
+                    await send(chunk(event(batch[0]) if len(batch) == 1 else b"".join(map(event, batch))))
+                    await gait.rest()
         await send(chunk(to.shape.last(begun.usage), more=False))
     finally:
         note(noted, begun)

@@ -200,6 +200,9 @@ class Silent:
     async def __anext__(self) -> Delta:
         raise StopAsyncIteration
 
+    def drain(self) -> list[Delta]:
+        return []
+
     def cancel(self) -> None:
         pass
 

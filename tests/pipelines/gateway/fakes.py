@@ -102,6 +102,10 @@ class FakeStream:
             self.over = True
             self.client.running -= 1
 
+    def drain(self) -> list[Delta]:
+        """Nothing waits here: a delta is made when it is asked for."""
+        return []
+
     def cancel(self) -> None:
         """A real engine frees within one step; this one frees at once and still tells its reader."""
         if not self.over:
