@@ -6,7 +6,7 @@ a `Result`. Nothing here is ever pickled from outside.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from actors.settings import Limits
@@ -158,6 +158,19 @@ class Delta:
     queued_seconds: float = 0.0
     prefill_seconds: float = 0.0
     error: tuple[str, tuple[Any, ...]] | None = None
+
+    def __add__(self, later: "Delta") -> "Delta":
+        """Both as one: `later` follows on this one."""
+        return replace(
+            self,
+            tokens=self.tokens + later.tokens,
+            logprobs=self.logprobs + later.logprobs,
+            finish=later.finish,
+            error=later.error,
+            cached_tokens=self.cached_tokens + later.cached_tokens,
+            queued_seconds=self.queued_seconds + later.queued_seconds,
+            prefill_seconds=self.prefill_seconds + later.prefill_seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """What do HTTP, the gateway and the link cost over the bare engine, for the same load on the same gang?
 
-    python -m benchmarks.gateway_overhead [--model FOLDER] [--ranks N] [--seconds N]
+    python -m benchmarks.gateway_overhead [--model FOLDER] [--ranks N] [--cpus N] [--seconds N]
 
 At 1, 8 and 32 streams (64 tokens in, 128 out, each stream one request after the other): time to first token and tokens
 per second, first of the engine driven in this process, then through `strata up` on loopback with a client of raw
 sockets. Bars: first token <= engine + 8 ms (p50), tokens per second >= 85 % of the engine. Writes
-results/gateway_overhead_<model>.json.
+results/gateway_overhead_<model>_tp<ranks>.json.
 """
 
 import argparse
@@ -172,6 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path("models/starter"))
     parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--cpus", type=int, help="cores of a rank; default: all cores shared out")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
     quiet()
@@ -198,7 +199,8 @@ def main() -> None:
             f"{ours['tokens_per_second']:10.0f}{theirs['tokens_per_second']:9.0f}{share:8.0%}"
         )
     path = write(
-        f"gateway_overhead_{options.model.name}", {"model": options.model.name, "ranks": options.ranks, "rows": rows}
+        f"gateway_overhead_{options.model.name}_tp{options.ranks}",
+        {"model": options.model.name, "ranks": options.ranks, "cores": torch.get_num_threads(), "rows": rows},
     )
     print(f"bars: more <= 8 ms, share >= 85 %; kept in {path}")
 

@@ -4,7 +4,7 @@ Speaks HTTP to the gateway and nothing else, so a script may run inside the clus
 the gateway from a driver of its Ray cluster.
 
     with connect() as strata:
-        print(strata.chat("What is 12 times 9?").text)
+        print(strata.chat("What is 7 times 8?").text)
         for piece in strata.stream("Tell me about Strata."):
             print(piece, end="")
 """

@@ -81,7 +81,7 @@ def announce(settings: Settings, as_json: bool) -> None:
 
 def curl(url: str, key: str, model: str) -> str:
     """A request to paste into a shell."""
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "What is 12 times 9?"}]})
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "What is 7 times 8?"}]})
     return (
         f'curl {url}/v1/chat/completions -H "Authorization: Bearer {key}" '
         f"-H 'Content-Type: application/json' -d '{body}'"
@@ -97,7 +97,7 @@ def python(url: str, key: str, model: str) -> str:
             "from openai import OpenAI",
             f'client = OpenAI(base_url="{url}/v1", api_key={secret})',
             f'answer = client.chat.completions.create(model="{model}", messages=[',
-            '    {"role": "user", "content": "What is 12 times 9?"}])',
+            '    {"role": "user", "content": "What is 7 times 8?"}])',
             "print(answer.choices[0].message.content)",
         )
     )
