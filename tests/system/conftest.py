@@ -65,6 +65,7 @@ def nodes(ray_cluster: ClusterSettings) -> Iterator[ClusterSettings]:
     """Two more nodes of two cores beside the shared cluster's head; each with its own files and ports."""
     running = runtime.find(ray_cluster)
     assert running
+    runtime.connect(ray_cluster, running)  # another test may have ended this process's connection
     import ray
 
     processes = []
