@@ -15,7 +15,6 @@ from actors.channel import Alive, Channel
 from actors.cores import Cores
 from actors.engine.plan import Plan, Result
 from actors.engine.runner import Runner
-from actors.engine.sampler import Sampler
 from actors.heart import Heart
 from actors.messages import Assignment, ShardFacts
 from actors.models import load
@@ -58,7 +57,7 @@ class Shard:
 
         mine = self._assignment
         self._pin()
-        runner = self._runner(blocks, context_tokens, end_tokens)
+        runner = Runner.serving(self._model, mine, blocks, context_tokens, end_tokens)
         channel = Channel.attach(channel_path, mine.ranks)
         leader = Quiet(channel, range(mine.ranks, mine.ranks + 1), LEADER_SILENCE_SECONDS, mine.model)
         heart = Heart(channel, mine.rank)
@@ -72,19 +71,6 @@ class Shard:
         torch.set_num_threads(self._assignment.cpus)
         if self._cores is not None:
             self._cores.pin()
-
-    def _runner(self, blocks: int, context_tokens: int, end_tokens: tuple[int, ...]) -> Runner:
-        mine, limits = self._assignment, self._assignment.limits
-        self._model.allocate(blocks, limits.block_tokens)
-        slots = limits.running_sequences
-        return Runner(
-            self._model,
-            Sampler(self._model.vocab_size, slots, end_tokens) if mine.rank == 0 else None,
-            slots=slots,
-            context_tokens=context_tokens,
-            block_tokens=limits.block_tokens,
-            device=mine.device,
-        )
 
     def _serve(self, runner: Runner, channel: Channel, leader: Alive) -> None:
         mine = self._assignment

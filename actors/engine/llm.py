@@ -14,7 +14,6 @@ import torch
 from actors.engine.loop import Engine, Executor, Facts
 from actors.engine.output import CompletionOutput, RequestOutput
 from actors.engine.runner import Runner
-from actors.engine.sampler import Sampler
 from actors.engine.tokens import Detokenizer, Tokenizer
 from actors.gang import Gang, kv_blocks
 from actors.local import Processes
@@ -197,15 +196,7 @@ def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Fac
     )
     context = min(model.context_tokens, limits.context_tokens or model.context_tokens)
     blocks = kv_blocks(assignment, [shard], context)
-    model.allocate(blocks, limits.block_tokens)
-    runner = Runner(
-        model,
-        Sampler(model.vocab_size, limits.running_sequences, ends),
-        slots=limits.running_sequences,
-        context_tokens=context,
-        block_tokens=limits.block_tokens,
-        device=device,
-    )
+    runner = Runner.serving(model, assignment, blocks, context, ends)
     return _InProcess(runner), Facts(assignment.model, model.vocab_size, context, blocks, ends)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from actors.engine.plan import Plan, Result
+from actors.engine.sampler import Sampler
+from actors.messages import Assignment
 from actors.models.batch import Batch
 
 if TYPE_CHECKING:
-    from actors.engine.sampler import Sampler
     from actors.models import Model
 
 
@@ -24,7 +25,7 @@ class Runner:
     def __init__(
         self,
         model: "Model",
-        sampler: "Sampler | None",
+        sampler: Sampler | None,
         *,
         slots: int,
         context_tokens: int,
@@ -36,6 +37,23 @@ class Runner:
         self._tokens = np.zeros((slots, context_tokens + 1), np.int64)
         self._tables = np.zeros((slots, -(-context_tokens // block_tokens) + 1), np.int32)
         self._held = np.zeros(slots, np.int64)  # blocks in each table
+
+    @classmethod
+    def serving(
+        cls, model: "Model", assignment: Assignment, blocks: int, context_tokens: int, end_tokens: tuple[int, ...]
+    ) -> "Runner":
+        """One rank's runner over a cache of `blocks`, as its assignment says; only rank 0 samples."""
+        limits = assignment.limits
+        model.allocate(blocks, limits.block_tokens)
+        slots = limits.running_sequences
+        return cls(
+            model,
+            Sampler(model.vocab_size, slots, end_tokens) if assignment.rank == 0 else None,
+            slots=slots,
+            context_tokens=context_tokens,
+            block_tokens=limits.block_tokens,
+            device=assignment.device,
+        )
 
     @torch.inference_mode()
     def execute(self, plan: Plan) -> Result | None:

@@ -45,7 +45,6 @@ class EngineThread:
         self._closing = False
         self._resting = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self.steps = 0
 
     def rest(self, seconds: float) -> bool:
         """Wait until nobody waits for a token; whether that came within `seconds`."""
@@ -79,7 +78,6 @@ class EngineThread:
                 self._obey(results, wait=not self._engine.busy)
                 self._resting.clear()
                 self._deliver(results, self._engine.step())
-                self.steps += 1
                 self._tell(results)
             self._end(Unavailable("the replica", "it is shutting down"))
         except ReplicaLost as error:
