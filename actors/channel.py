@@ -99,6 +99,7 @@ class Channel:
         self._plans = _Lane(self._memory, 0, _HEADER, ranks)
         self._results = _Lane(self._memory, 1024, _HEADER + _BUFFER, 1)
         self._beats = memoryview(self._memory)[2048 : 2048 + 8 * (_RANKS + 1)].cast("d")
+        self._wishes = memoryview(self._memory)[3072:3073]
 
     @classmethod
     def create(cls, ranks: int) -> "Channel":
@@ -124,6 +125,7 @@ class Channel:
     def close(self) -> None:
         """Give the memory back; nothing may wait on it any more."""
         self._beats.release()
+        self._wishes.release()
         for lane in (self._plans, self._results):
             lane.release()
         self._memory.close()
@@ -143,6 +145,14 @@ class Channel:
     def receive_result(self, alive: Alive) -> bytes:
         """The next result; waits."""
         return self._results.read(0, alive)
+
+    def interrupt(self, wanted: bool) -> None:
+        """From the leader to rank 0: answer after this step, however many the plan allows."""
+        self._wishes[0] = wanted
+
+    def interrupted(self) -> bool:
+        """What the leader said last."""
+        return self._wishes[0] != 0
 
     def beat(self, rank: int) -> None:
         """Say that `rank` is alive (`ranks` for the leader)."""

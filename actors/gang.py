@@ -74,6 +74,10 @@ class Gang:
         """Raises ReplicaLost when a rank is dead or frozen."""
         self.quiet()
 
+    def interrupt(self, wanted: bool) -> None:
+        """See `engine.loop.Executor`."""
+        self._channel.interrupt(wanted)
+
     def close(self) -> None:
         """Tell the ranks to stop, then make sure."""
         self._channel.unlink()

@@ -70,7 +70,6 @@ class Actors:
             remote.options(
                 num_cpus=cpus,
                 num_gpus=gpus,
-                max_concurrency=2,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
             ).remote(replace(assignment, rank=rank, ranks=ranks, rendezvous=f"file://{meet}" if ranks > 1 else None))
             for rank in range(ranks)

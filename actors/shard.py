@@ -39,6 +39,7 @@ class Shard:
         world: World = Alone()
         if mine.rendezvous is not None:
             world = DeepSpeedWorld.join(mine.rank, mine.ranks, mine.rendezvous, mine.device)
+        self._world = world
         self._model = load(mine.path, dtype=mine.dtype, device=mine.device, world=world, progress=progress)
         return ShardFacts(
             mine.rank,
@@ -57,7 +58,7 @@ class Shard:
 
         mine = self._assignment
         self._pin()
-        runner = Runner.serving(self._model, mine, blocks, context_tokens, end_tokens)
+        runner = Runner.serving(self._model, mine, blocks, context_tokens, end_tokens, self._world)
         channel = Channel.attach(channel_path, mine.ranks)
         leader = Quiet(channel, range(mine.ranks, mine.ranks + 1), LEADER_SILENCE_SECONDS, mine.model)
         heart = Heart(channel, mine.rank)
@@ -80,7 +81,7 @@ class Shard:
                 return
             plan = Plan.unpack(wire)
             try:
-                result = runner.execute(plan)
+                result = runner.execute(plan, channel.interrupted)
             except Exception as error:
                 if mine.ranks > 1:
                     raise  # the ranks may disagree on what was computed: the gang starts anew

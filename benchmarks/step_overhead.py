@@ -57,14 +57,17 @@ def measure(model: Path, ranks: int, batch: int, steps: int) -> dict[str, float]
             assert result is not None
             inside = result.forward_seconds + result.sample_seconds
             rows.append(
-                (
-                    timed.entered - began,
-                    timed.left - timed.entered - inside,
-                    result.forward_seconds,
-                    result.sample_seconds,
-                    ended - timed.left,
-                    emitted - ended,
-                )
+                [
+                    seconds / result.steps
+                    for seconds in (
+                        timed.entered - began,
+                        timed.left - timed.entered - inside,
+                        result.forward_seconds,
+                        result.sample_seconds,
+                        ended - timed.left,
+                        emitted - ended,
+                    )
+                ]
             )
     kept = rows[20 : 20 + steps]
     return {part: statistics.median(row[index] for row in kept) * 1e6 for index, part in enumerate(PARTS)}

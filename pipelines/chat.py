@@ -108,8 +108,8 @@ class Voice:
 
     def hear(self, delta: Delta) -> Part | None:
         """The text that `delta` completes; None where it completes none. Cancels the stream at a stop string."""
-        self.tokens += len(delta.tokens)
         piece = self.words.push(delta.tokens, ended=delta.finish == "stop")
+        self.tokens += piece.kept_tokens
         text, kept = piece.text, delta.logprobs
         if piece.stopped:
             self.finish, kept = "stop", kept[: piece.kept_tokens]
@@ -153,10 +153,11 @@ class Answer:
                 continue
             if self.meter:
                 self.meter.heard(voice.choice, delta)
-            self.usage.completion += len(delta.tokens)
             if voice.first:
                 self.usage.cached += delta.cached_tokens
+            before_tokens = voice.tokens
             part = voice.hear(delta)
+            self.usage.completion += voice.tokens - before_tokens
             if part is None:
                 continue
             before = parts.get(part.choice)

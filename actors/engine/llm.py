@@ -161,10 +161,10 @@ class _Choice:
             raise StrataError(f"{delta.error[0]}: {' '.join(map(str, delta.error[1]))}")
         output, request = self.output, self._request
         request.num_cached_tokens = max(request.num_cached_tokens, delta.cached_tokens)
-        output.token_ids += delta.tokens
-        if self._params.logprobs is not None:
-            output.logprobs = [*(output.logprobs or []), *delta.logprobs]
         piece = self._detokenizer.push(delta.tokens, ended=delta.finish == "stop")
+        output.token_ids += delta.tokens[: piece.kept_tokens]
+        if self._params.logprobs is not None:
+            output.logprobs = [*(output.logprobs or []), *delta.logprobs[: piece.kept_tokens]]
         output.text += piece.text
         if piece.stopped:
             output.finish_reason, output.stop_reason = "stop", piece.stop
@@ -186,6 +186,9 @@ class _InProcess:
 
     def check(self) -> None:
         """This process is alive if it asks."""
+
+    def interrupt(self, wanted: bool) -> None:
+        """Nobody could: who calls `execute` waits for it."""
 
 
 def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Facts]:

@@ -33,6 +33,8 @@ class Plan:
 
     leaves: slots given up since the last step (before `joins`). blocks: per slot, block ids to append to its table.
     inputs: for each of the first `decodes` rows the token at its position. samples: rows whose next token is wanted.
+    steps: where every row is a decode that samples, the ranks may run this many steps before they answer, each fed
+    with the tokens of the one before; `blocks` has room for all of them.
     """
 
     number: int
@@ -44,6 +46,7 @@ class Plan:
     counts: np.ndarray
     inputs: np.ndarray
     samples: np.ndarray
+    steps: int = 1
 
     @property
     def decodes(self) -> int:
@@ -56,21 +59,21 @@ class Plan:
         arrays = [
             np.asarray(a, INT32).tobytes() for a in (self.slots, self.starts, self.counts, self.inputs, self.samples)
         ]
-        packed: bytes = msgpack.packb((self.number, self.leaves, joins, self.blocks, *arrays))
+        packed: bytes = msgpack.packb((self.number, self.leaves, joins, self.blocks, self.steps, *arrays))
         return packed
 
     @classmethod
     def unpack(cls, wire: bytes | memoryview) -> "Plan":
         """Undo `pack`."""
-        number, leaves, joins, blocks, *arrays = msgpack.unpackb(wire, use_list=False, strict_map_key=False)
+        number, leaves, joins, blocks, steps, *arrays = msgpack.unpackb(wire, use_list=False, strict_map_key=False)
         slots, starts, counts, inputs, samples = (np.frombuffer(a, INT32) for a in arrays)
         made = tuple(Join(s, p, e, unpack_params(w), seed, choice) for s, p, e, w, seed, choice in joins)
-        return cls(number, leaves, made, blocks, slots, starts, counts, inputs, samples)
+        return cls(number, leaves, made, blocks, slots, starts, counts, inputs, samples, steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What rank 0 answers: the token of each row in `Plan.samples`, and where the step's time went."""
+    """What rank 0 answers: the token of each row in `Plan.samples`, step after step, and where the time went."""
 
     number: int
     tokens: list[int]
@@ -78,7 +81,8 @@ class Result:
     forward_seconds: float = 0.0
     sample_seconds: float = 0.0
     fault: str | None = None
-    faulty: tuple[int, ...] = ()  # indexes into `tokens` whose logits were no numbers
+    faulty: tuple[int, ...] = ()  # indexes into the last step's tokens whose logits were no numbers
+    steps: int = 1  # how many were run
 
     def pack(self) -> bytes:
         """The wire form."""
@@ -87,7 +91,16 @@ class Result:
             logprobs = [p and (p.token, p.logprob, p.top) for p in self.logprobs]
         tokens = np.asarray(self.tokens, INT32).tobytes()
         packed: bytes = msgpack.packb(
-            (self.number, tokens, logprobs, self.forward_seconds, self.sample_seconds, self.fault, self.faulty)
+            (
+                self.number,
+                tokens,
+                logprobs,
+                self.forward_seconds,
+                self.sample_seconds,
+                self.fault,
+                self.faulty,
+                self.steps,
+            )
         )
         return packed
 

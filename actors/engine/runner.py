@@ -2,9 +2,14 @@
 
 Owns a mirror of every slot (tokens, block table), kept up by the plans, so that a plan need not repeat them. Knows
 nothing of who waits or why. All ranks run the same forward; only rank 0 has a sampler and answers.
+
+A plan of several steps is run without asking the leader in between: rank 0 tells the others the tokens that it drew
+and whether another step follows. It ends early where a sequence may have ended or the leader wants to plan anew.
 """
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +17,9 @@ import torch
 
 from actors.engine.plan import Plan, Result
 from actors.engine.sampler import Sampler
-from actors.messages import Assignment
+from actors.messages import Assignment, TokenLogprob
 from actors.models.batch import Batch
+from actors.models.parallel import Alone, World
 
 if TYPE_CHECKING:
     from actors.models import Model
@@ -31,8 +37,12 @@ class Runner:
         context_tokens: int,
         block_tokens: int,
         device: str = "cpu",
+        end_tokens: tuple[int, ...] = (),
+        world: World | None = None,
     ) -> None:
-        self._model, self._sampler = model, sampler
+        self._model, self._sampler, self._world = model, sampler, world or Alone()
+        self._end_tokens = frozenset(end_tokens)
+        self._ends: dict[int, frozenset[int]] = {}  # tokens that may end the sequence in a slot
         self._block_tokens, self._device = block_tokens, device
         self._tokens = np.zeros((slots, context_tokens + 1), np.int64)
         self._tables = np.zeros((slots, -(-context_tokens // block_tokens) + 1), np.int32)
@@ -40,7 +50,13 @@ class Runner:
 
     @classmethod
     def serving(
-        cls, model: "Model", assignment: Assignment, blocks: int, context_tokens: int, end_tokens: tuple[int, ...]
+        cls,
+        model: "Model",
+        assignment: Assignment,
+        blocks: int,
+        context_tokens: int,
+        end_tokens: tuple[int, ...],
+        world: World | None = None,
     ) -> "Runner":
         """One rank's runner over a cache of `blocks`, as its assignment says; only rank 0 samples."""
         limits = assignment.limits
@@ -53,29 +69,50 @@ class Runner:
             context_tokens=context_tokens,
             block_tokens=limits.block_tokens,
             device=assignment.device,
+            end_tokens=end_tokens,
+            world=world,
         )
 
     @torch.inference_mode()
-    def execute(self, plan: Plan) -> Result | None:
-        """Run one step. Rank 0 gets the sampled tokens, the others None."""
+    def execute(self, plan: Plan, interrupted: Callable[[], bool] = lambda: False) -> Result | None:
+        """Run the plan's steps. Rank 0 gets the sampled tokens, the others None.
+
+        `interrupted` is asked on rank 0 after each step but the last: whether to leave the rest.
+        """
         begun = time.perf_counter()
         self._mirror(plan)
-        logits = self._model.forward(self._batch(plan))
-        computed = time.perf_counter()
-        if self._sampler is None:
-            return None
-        if len(plan.samples) == 0:
-            return Result(plan.number, [], None, computed - begun)
-        sampled = self._sampler.sample(logits, plan.slots[plan.samples].tolist())
-        logprobs = sampled.logprobs if any(p is not None for p in sampled.logprobs) else None
-        return Result(
-            plan.number,
-            sampled.tokens,
-            logprobs,
-            computed - begun,
-            time.perf_counter() - computed,
-            faulty=sampled.faulty,
-        )
+        if (plan.counts == 1).all():
+            positions = plan.starts.astype(np.int64)
+            batch = self._decodes(plan.slots, positions, plan.samples)
+        else:
+            batch = self._batch(plan)
+        slots = plan.slots[plan.samples].tolist()
+        done = _Done([], [])
+        while True:
+            logits = self._model.forward(batch)
+            if self._sampler is not None:
+                done.sample_from(self._sampler, logits, slots)
+            done.steps += 1
+            if done.steps == plan.steps:
+                break
+            tokens = self._agree(done, slots, interrupted)
+            if tokens is None:
+                break
+            positions = positions + 1
+            self._tokens[plan.slots, positions] = tokens
+            batch = self._decodes(plan.slots, positions, plan.samples)
+        return None if self._sampler is None else done.result(plan.number, time.perf_counter() - begun)
+
+    def _agree(self, done: "_Done", slots: list[int], interrupted: Callable[[], bool]) -> list[int] | None:
+        """The tokens that the next step is fed with, the same on all ranks; None to leave it."""
+        told: list[int] = []
+        if self._sampler is not None:
+            last = done.tokens[-len(slots) :]
+            over = bool(done.faulty) or interrupted()
+            over = over or any(token in self._ends[slot] for slot, token in zip(slots, last, strict=True))
+            told = [int(over), *last]
+        over_, *tokens = self._world.share(told, len(slots) + 1)
+        return None if over_ else tokens
 
     def _mirror(self, plan: Plan) -> None:
         for slot in plan.leaves:
@@ -89,12 +126,33 @@ class Runner:
             self._held[join.slot] = 0
             if self._sampler is not None:
                 self._sampler.join(join.slot, join.params, join.seed, join.choice, join.prompt, join.emitted)
+                ends = frozenset() if join.params.ignore_eos else self._end_tokens
+                self._ends[join.slot] = ends.union(join.params.stop_ids)
         for slot, blocks in plan.blocks:
             held = self._held[slot]
             self._tables[slot, held : held + len(blocks)] = blocks
             self._held[slot] = held + len(blocks)
         decodes = plan.decodes
         self._tokens[plan.slots[:decodes], plan.starts[:decodes]] = plan.inputs
+
+    def _decodes(self, slots: np.ndarray, positions: np.ndarray, samples: np.ndarray) -> Batch:
+        """`_batch` where every row is one token."""
+        size, rows = self._block_tokens, len(slots)
+        longest = int(positions.max()) + 1
+        homes = self._tables[slots, positions // size].astype(np.int64) * size + positions % size
+        return Batch(
+            tokens=self._tensor(self._tokens[slots, positions]),
+            positions=self._tensor(positions),
+            slots=self._tensor(homes),
+            starts=self._tensor(np.arange(rows + 1, dtype=np.int32)),
+            contexts=self._tensor((positions + 1).astype(np.int32)),
+            tables=self._tensor(self._tables[slots, : -(-longest // size)]),
+            rows=self._tensor(samples.astype(np.int64)),
+            decodes=rows,
+            longest_query=1,
+            longest_context=longest,
+            block_tokens=size,
+        )
 
     def _batch(self, plan: Plan) -> Batch:
         decodes, size = plan.decodes, self._block_tokens
@@ -123,3 +181,31 @@ class Runner:
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(values)
         return tensor if self._device == "cpu" else tensor.to(self._device, non_blocking=True)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What rank 0 has of a plan so far."""
+
+    tokens: list[int]
+    logprobs: list[TokenLogprob | None]
+    sample_seconds: float = 0.0
+    faulty: tuple[int, ...] = ()
+    steps: int = 0
+
+    def sample_from(self, sampler: Sampler, logits: torch.Tensor, slots: list[int]) -> None:
+        if not slots:
+            return
+        began = time.perf_counter()
+        sampled = sampler.sample(logits, slots)
+        self.tokens += sampled.tokens
+        self.logprobs += sampled.logprobs
+        self.faulty = sampled.faulty
+        self.sample_seconds += time.perf_counter() - began
+
+    def result(self, number: int, seconds: float) -> Result:
+        told = self.logprobs if any(p is not None for p in self.logprobs) else None
+        forward = seconds - self.sample_seconds
+        return Result(
+            number, self.tokens, told, forward, self.sample_seconds, faulty=self.faulty, steps=self.steps
+        )

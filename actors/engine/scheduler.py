@@ -29,12 +29,16 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One decision. `grown`: block ids added to sequences that were in already. Decodes come first in `works`."""
+    """One decision. `grown`: block ids added to sequences that were in already. Decodes come first in `works`.
+
+    `steps`: as often may it be repeated with one more token each, since nothing is foreseen to change until then.
+    """
 
     works: tuple[Work, ...]
     joined: tuple[Sequence, ...]
     left: tuple[int, ...]
     grown: tuple[tuple[int, tuple[int, ...]], ...]
+    steps: int = 1
 
 
 class Scheduler:
@@ -78,8 +82,8 @@ class Scheduler:
                 heapq.heapify(self._waiting)
                 self._gone.clear()
 
-    def plan(self, now: float) -> Step:
-        """Fill one step: decodes, then prompts under way, then admissions."""
+    def plan(self, now: float, horizon: int = 1) -> Step:
+        """Fill one step: decodes, then prompts under way, then admissions. `horizon`: the most steps to repeat it."""
         budget = self._limits.step_tokens
         works: list[Work] = []
         grown: list[tuple[Sequence, tuple[int, ...]]] = []
@@ -94,19 +98,22 @@ class Scheduler:
                 grown.append((sequence, tuple(fresh)))
             works.append(_work(sequence, count))
             budget -= count
-        appended = tuple((sequence.slot, ids) for sequence, ids in grown if sequence.slot >= 0)
+        appended = [(sequence.slot, ids) for sequence, ids in grown if sequence.slot >= 0]
         joined = self._admit(works, budget, now)
+        steps = 1
+        if horizon > 1 and works and not joined and all(work.count == 1 and work.samples for work in works):
+            steps = self._ahead(works, horizon, appended)
         left, self._left = tuple(self._left), []
-        return Step(tuple(sorted(works, key=_several)), joined, left, appended)
+        return Step(tuple(sorted(works, key=_several)), joined, left, tuple(appended), steps)
 
-    def settle(self, works: Many[Work]) -> None:
-        """The step is done: its tokens are computed, its full blocks can be found by others."""
+    def settle(self, works: Many[Work], steps: int = 1) -> None:
+        """As many steps are done: their tokens are computed, their full blocks can be found by others."""
         size = self._limits.block_tokens
         for work in works:
             sequence = work.sequence
             if sequence.slot < 0:
                 continue  # it left while the step ran
-            sequence.computed = work.start + work.count
+            sequence.computed = work.start + work.count + steps - 1
             if sequence.computed // size > sequence.sealed:
                 self._seal(sequence, sequence.computed // size)
 
@@ -128,6 +135,27 @@ class Scheduler:
         fresh = self.pool.take(max(0, need))
         sequence.blocks += fresh
         return fresh
+
+    def _ahead(self, works: Many[Work], horizon: int, grown: list[tuple[int, tuple[int, ...]]]) -> int:
+        """How many decodes may follow one another: until one reaches its limit or the free blocks are used up.
+
+        Takes the blocks that they need and tells `grown`.
+        """
+        size = self._limits.block_tokens
+        steps = min(horizon, min(work.sequence.limit - len(work.sequence.tokens) for work in works))
+        while steps > 1:
+            needs = [max(0, -(-(work.start + steps) // size) - len(work.sequence.blocks)) for work in works]
+            if sum(needs) <= self.pool.free:
+                break
+            steps //= 2
+        else:
+            return 1
+        for work, need in zip(works, needs, strict=True):
+            if need:
+                fresh = self.pool.take(need)
+                work.sequence.blocks += fresh
+                grown.append((work.sequence.slot, tuple(fresh)))
+        return steps
 
     def _put_back(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Hashable, Mapping
 from itertools import chain
 from queue import Empty, SimpleQueue
 
-from actors.engine.loop import Engine
+from actors.engine.loop import AHEAD_SECONDS, Engine
 from actors.messages import Cancel, Delta, Load, Submit
 from cluster.errors import ReplicaLost, StrataError, Unavailable
 
 # A small model makes a step in half a millisecond. Whoever is woken by it, four processes down the path, takes the
 # processor from the ranks; nobody can read that fast. A model whose step takes longer is heard every step.
-FLUSH_SECONDS = 0.005
+FLUSH_SECONDS = 0.8 * AHEAD_SECONDS
 IDLE_LOOK_SECONDS = 0.25  # while nothing is to do, how often the engine makes sure that its ranks live
 
 Publisher = Callable[[Mapping[Hashable, list[Delta]], Load], None]
@@ -57,15 +57,18 @@ class EngineThread:
     def post(self, owner: Hashable, command: Submit | Cancel) -> None:
         """Hand over a command; what comes of it is published."""
         self._commands.put((owner, command))
+        self._engine.executor.interrupt(True)
 
     def forget(self, owner: Hashable) -> None:
         """The owner is gone: cancel all that it asked for."""
         self._commands.put((owner, None))
+        self._engine.executor.interrupt(True)
 
     def close(self, seconds: float = 5.0) -> None:
         """End every sequence with Unavailable and stop the thread."""
         self._closing = True
         self._commands.put(None)
+        self._engine.executor.interrupt(True)
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(seconds)
 
@@ -89,6 +92,7 @@ class EngineThread:
             self._lost(lost)
 
     def _obey(self, results: dict[Hashable, list[Delta]], wait: bool) -> None:
+        self._engine.executor.interrupt(False)  # before looking: what comes after sets it again
         while not self._closing:
             try:
                 command = self._commands.get(block=wait, timeout=IDLE_LOOK_SECONDS)

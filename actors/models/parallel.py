@@ -37,6 +37,10 @@ class World(Protocol):
         """All ranks' pieces (equal shapes) side by side along the last dimension."""
         ...
 
+    def share(self, values: list[int], count: int) -> list[int]:
+        """Rank 0's `count` whole numbers (below 2^24), on all ranks; what the others give is not looked at."""
+        ...
+
 
 class Alone:
     """A world of one."""
@@ -49,6 +53,9 @@ class Alone:
 
     def all_gather(self, piece: torch.Tensor) -> torch.Tensor:
         return piece
+
+    def share(self, values: list[int], count: int) -> list[int]:  # noqa: ARG002 - a world's signature
+        return values
 
 
 class DeepSpeedWorld:
@@ -98,6 +105,15 @@ class DeepSpeedWorld:
         whole = piece.new_zeros((*piece.shape[:-1], width * self.size))
         whole[..., self.rank * width : (self.rank + 1) * width] = piece
         return self.all_reduce(whole)
+
+    def share(self, values: list[int], count: int) -> list[int]:
+        told = values if self.rank == 0 else [0] * count
+        if self._shared_memory:  # float32 holds every whole number up to 2^24
+            summed = self.all_reduce(torch.tensor(told, dtype=torch.float32))
+            return [int(value) for value in summed.tolist()]
+        row = torch.tensor(told, dtype=torch.int64, device=self.device)
+        dist.broadcast(row, src=0)
+        return [int(value) for value in row.tolist()]
 
     def leave(self) -> None:
         """Close the process group."""

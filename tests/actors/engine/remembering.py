@@ -71,6 +71,9 @@ class Checked:
         if self.lost is not None:
             raise self.lost
 
+    def interrupt(self, wanted: bool) -> None:
+        self.interrupted = wanted
+
     def execute(self, plan: Plan) -> Result:
         self.plans.append(plan)
         result = self.runner.execute(Plan.unpack(plan.pack()))
