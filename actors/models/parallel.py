@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from actors.models.kernels.collective import Collective
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - not a temporary folder but the memory file system itself
 SHARED_MEMORY_BYTES = 68 * 2**20  # what deepspeed's op writes for a rank: two buffers of 32 MiB, two of 1
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
@@ -65,9 +67,12 @@ class DeepSpeedWorld:
     it too. It spins while it waits: a rank that died leaves the others spinning, and whoever watches must end them.
     """
 
-    def __init__(self, rank: int, size: int, device: str, shared_memory: bool) -> None:
+    def __init__(
+        self, rank: int, size: int, device: str, shared_memory: bool, collective: Collective | None = None
+    ) -> None:
         self.rank, self.size, self.device = rank, size, device
         self._shared_memory = shared_memory
+        self.collective = collective  # ours, where all ranks share a machine that runs the kernels
 
     @classmethod
     def join(cls, rank: int, size: int, init_method: str, device: str = "cpu") -> "DeepSpeedWorld":
@@ -88,12 +93,16 @@ class DeepSpeedWorld:
             )
             level = getattr(comm.comm.cdb, "shm_vector_kernel_level", 0)
         dist.barrier()
+        collective = None
         if local and backend == "gloo":
             _unlink_shared_memory(name, rank)
+            collective = _collective(name, rank, size)
         # level 2 is what its bfloat16 and float16 sums need; with less, deepspeed itself would go over gloo
-        return cls(rank, size, device, shared_memory=local and backend == "gloo" and level >= 2)
+        return cls(rank, size, device, shared_memory=local and backend == "gloo" and level >= 2, collective=collective)
 
     def all_reduce(self, partial: torch.Tensor) -> torch.Tensor:
+        if self.collective is not None and self.collective.takes(partial):
+            return self.collective.all_reduce(partial)
         if self._shared_memory and partial.dtype in SHARED_MEMORY_DTYPES:
             partial = partial.contiguous()  # the op would sum a copy and drop it
             return torch.ops.deepspeed.inference_all_reduce_(partial) if partial.numel() else partial
@@ -102,13 +111,15 @@ class DeepSpeedWorld:
 
     def all_gather(self, piece: torch.Tensor) -> torch.Tensor:
         width = piece.shape[-1]
+        if self.collective is not None and piece.dtype is torch.float32 and piece.dim() == 2:
+            return self.collective.all_gather(piece)
         whole = piece.new_zeros((*piece.shape[:-1], width * self.size))
         whole[..., self.rank * width : (self.rank + 1) * width] = piece
         return self.all_reduce(whole)
 
     def share(self, values: list[int], count: int) -> list[int]:
         told = values if self.rank == 0 else [0] * count
-        if self._shared_memory:  # float32 holds every whole number up to 2^24
+        if self.collective is not None or self._shared_memory:  # float32 holds every whole number up to 2^24
             summed = self.all_reduce(torch.tensor(told, dtype=torch.float32))
             return [int(value) for value in summed.tolist()]
         row = torch.tensor(told, dtype=torch.int64, device=self.device)
@@ -118,6 +129,22 @@ class DeepSpeedWorld:
     def leave(self) -> None:
         """Close the process group."""
         dist.destroy_process_group()
+
+
+def _collective(name: str, rank: int, size: int) -> Collective | None:
+    """Our own shared memory, made by rank 0, mapped by all, and taken out of the file system again."""
+    file = SHARED_MEMORY / f"strata_sum_{name}"
+    if rank == 0:
+        Collective.make(file, size)
+    dist.barrier()
+    try:
+        made = Collective.open(file, rank, size)
+        every: list[bool] = [False] * size
+        dist.all_gather_object(every, made is not None)
+    finally:
+        if rank == 0:
+            file.unlink(missing_ok=True)
+    return made if all(every) else None
 
 
 def build_collectives() -> None:

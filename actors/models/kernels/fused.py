@@ -46,6 +46,8 @@ class Fused:
 
     def __init__(self, decoder: "Decoder", library: interface.Library) -> None:
         self._library, self._world, self._dtype = library, decoder.world, decoder.dtype
+        collective = getattr(decoder.world, "collective", None)
+        self._collective = None if collective is None else collective.address
         self._kept: list[torch.Tensor] = []
         self._hidden, self._columns = decoder.family.hidden, decoder.head.weight.shape[0]
         self._layers = (interface.Layer * len(decoder.layers))(
@@ -69,12 +71,17 @@ class Fused:
             self._rows = torch.empty(2, rows, self._hidden, dtype=self._dtype)
         residual, x = self._rows[0, :rows], self._rows[1, :rows]
         logits = torch.empty(batch.rows.shape[0], self._columns)
-        run = self._alone if self._world.size == 1 else self._together
+        run = self._alone if self._world.size == 1 else self._together if self._collective is None else self._at_once
         run(addressof(step), residual, x, logits)
         return logits
 
     def _alone(self, step: int, residual: torch.Tensor, x: torch.Tensor, logits: torch.Tensor) -> None:
         self._library.forward(self._address, step, residual.data_ptr(), x.data_ptr(), logits.data_ptr())
+
+    def _at_once(self, step: int, residual: torch.Tensor, x: torch.Tensor, logits: torch.Tensor) -> None:
+        self._library.forward_together(
+            self._address, step, self._collective, residual.data_ptr(), x.data_ptr(), logits.data_ptr()
+        )
 
     def _together(self, step: int, residual: torch.Tensor, x: torch.Tensor, logits: torch.Tensor) -> None:
         library, model, summed = self._library, self._address, self._world.all_reduce

@@ -6,7 +6,7 @@ lock is free while a kernel runs.
 
 import ctypes
 import functools
-from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int64, c_uint32, c_void_p
 
 import structlog
 import torch  # noqa: F401  its OpenMP runtime has to be loaded first, so that the kernels share its threads
@@ -77,7 +77,19 @@ class Model(Structure):
     ]
 
 
-STRUCTURES = (Step, Attention, Norm, Weights, Layer, Model)
+class Collective(Structure):
+    """One rank's view of the memory over which the ranks of a machine add up."""
+
+    _fields_ = [
+        ("rank", c_int64),
+        ("size", c_int64),
+        ("memory", c_void_p),
+        ("patience", c_int64),
+        ("count", c_uint32),
+    ]
+
+
+STRUCTURES = (Step, Attention, Norm, Weights, Layer, Model, Collective)
 P, N, F = c_void_p, c_int64, c_float
 ARGUMENTS = {
     "linear": (N, N, P, P, P, P, N, N, N, N, N),
@@ -92,6 +104,10 @@ ARGUMENTS = {
     "mlp_piece": (P, P, N, P, P),
     "logits_piece": (P, P, P, P, P),
     "forward": (P, P, P, P, P),
+    "collective_bytes": (N, P),
+    "all_reduce": (P, N, P, N),
+    "all_gather": (P, P, P, N, N),
+    "forward_together": (P, P, P, P, P, P),
 }
 
 

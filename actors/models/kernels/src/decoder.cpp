@@ -38,7 +38,7 @@ Angles angles_of(const Layer& layer, const Step& step, bool again) {
 
 }  // namespace
 
-void attention_piece(const Model& model, const Step& step, int64_t index, void* residual, void* x) {
+void attention_piece(const Model& model, const Step& step, int64_t index, void* residual, const void* in, void* out) {
   const Layer& layer = model.layers[index];
   const Attention& shape = layer.attention;
   const int64_t size = bytes(model.type), width = shape.heads * shape.head_dim, merged_width = layer.qkv.columns;
@@ -48,26 +48,26 @@ void attention_piece(const Model& model, const Step& step, int64_t index, void* 
   static const Norm none{nullptr, 0};
   const Layer* before = index ? &model.layers[index - 1] : nullptr;
   join(model.type, before ? before->down.bias : nullptr, before ? before->mlp_out_norm : none, layer.input_norm,
-       before ? x : nullptr, residual, hidden, step.rows, model.hidden);
+       before ? in : nullptr, residual, hidden, step.rows, model.hidden);
   apply(model, layer.qkv, hidden, model.hidden, merged, step.rows, true);
   const Angles turned = angles_of(layer, step, index == 0);
   place(model.type, layer, step, merged, turned.cosine, turned.sine);
   attend(model.type, shape, step, merged, merged_width, layer.keys, layer.values, seen, width);
-  apply(model, layer.output, seen, width, x, step.rows, false);
+  apply(model, layer.output, seen, width, out, step.rows, false);
 }
 
-void mlp_piece(const Model& model, const Step& step, int64_t index, void* residual, void* x) {
+void mlp_piece(const Model& model, const Step& step, int64_t index, void* residual, const void* in, void* out) {
   const Layer& layer = model.layers[index];
   const int64_t size = bytes(model.type), width = layer.gate_up.columns / 2;
   const int64_t merged_width = std::max(layer.qkv.columns, layer.gate_up.columns);
   void* hidden = scratch<kHidden>(step.rows * model.hidden * size);
   void* both = scratch<kMerged>(step.rows * merged_width * size);
   void* gated = scratch<kSeen>(step.rows * std::max(width, layer.attention.heads * layer.attention.head_dim) * size);
-  join(model.type, layer.output.bias, layer.attention_out_norm, layer.mlp_norm, x, residual, hidden, step.rows,
+  join(model.type, layer.output.bias, layer.attention_out_norm, layer.mlp_norm, in, residual, hidden, step.rows,
        model.hidden);
   apply(model, layer.gate_up, hidden, model.hidden, both, step.rows, true);
   gate(model.type, model.activation, both, gated, step.rows, width);
-  apply(model, layer.down, gated, width, x, step.rows, false);
+  apply(model, layer.down, gated, width, out, step.rows, false);
 }
 
 void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits) {
@@ -88,8 +88,25 @@ void logits_piece(const Model& model, const Step& step, void* residual, const vo
 void forward(const Model& model, const Step& step, void* residual, void* x, float* logits) {
   embed(model, step, residual);
   for (int64_t i = 0; i < model.layer_count; i++) {
-    attention_piece(model, step, i, residual, x);
-    mlp_piece(model, step, i, residual, x);
+    attention_piece(model, step, i, residual, x, x);
+    mlp_piece(model, step, i, residual, x, x);
+  }
+  logits_piece(model, step, residual, x, logits);
+}
+
+void forward_together(const Model& model, const Step& step, Collective& c, void* residual, void* x, float* logits) {
+  const int64_t count = step.rows * model.hidden;
+  // `piece` writes its share straight into the shared buffer where that is large enough
+  const auto summed = [&](auto piece) {
+    void* shared = collective_buffer(c, count * bytes(model.type));
+    piece(shared ? shared : x);
+    shared ? sum_buffers(c, model.type, x, count) : all_reduce(c, model.type, x, count);
+  };
+  embed(model, step, residual);
+  all_reduce(c, model.type, residual, count);
+  for (int64_t i = 0; i < model.layer_count; i++) {
+    summed([&](void* out) { attention_piece(model, step, i, residual, x, out); });
+    summed([&](void* out) { mlp_piece(model, step, i, residual, x, out); });
   }
   logits_piece(model, step, residual, x, logits);
 }

@@ -6,8 +6,9 @@ using namespace strata;
 extern "C" {
 
 void strata_sizes(int64_t* sizes) {
-  const int64_t all[] = {sizeof(Step), sizeof(Attention), sizeof(Norm), sizeof(Weights), sizeof(Layer), sizeof(Model)};
-  for (int i = 0; i < 6; i++) sizes[i] = all[i];
+  const int64_t all[] = {sizeof(Step), sizeof(Attention), sizeof(Norm), sizeof(Weights), sizeof(Layer), sizeof(Model),
+                         sizeof(Collective)};
+  for (int i = 0; i < 7; i++) sizes[i] = all[i];
 }
 
 void strata_linear(int64_t type, int64_t out, const void* x, const void* w, const float* bias, void* y, int64_t rows,
@@ -46,11 +47,11 @@ void strata_place(int64_t type, const Layer* layer, const Step* step, void* merg
 void strata_embed(const Model* model, const Step* step, void* residual) { embed(*model, *step, residual); }
 
 void strata_attention_piece(const Model* model, const Step* step, int64_t layer, void* residual, void* x) {
-  attention_piece(*model, *step, layer, residual, x);
+  attention_piece(*model, *step, layer, residual, x, x);
 }
 
 void strata_mlp_piece(const Model* model, const Step* step, int64_t layer, void* residual, void* x) {
-  mlp_piece(*model, *step, layer, residual, x);
+  mlp_piece(*model, *step, layer, residual, x, x);
 }
 
 void strata_logits_piece(const Model* model, const Step* step, void* residual, const void* x, float* logits) {
@@ -59,6 +60,19 @@ void strata_logits_piece(const Model* model, const Step* step, void* residual, c
 
 void strata_forward(const Model* model, const Step* step, void* residual, void* x, float* logits) {
   forward(*model, *step, residual, x, logits);
+}
+
+void strata_collective_bytes(int64_t ranks, int64_t* bytes) { *bytes = collective_bytes(ranks); }
+
+void strata_all_reduce(Collective* c, int64_t type, void* x, int64_t count) { all_reduce(*c, (Type)type, x, count); }
+
+void strata_all_gather(Collective* c, const float* piece, float* whole, int64_t rows, int64_t width) {
+  all_gather(*c, piece, whole, rows, width);
+}
+
+void strata_forward_together(const Model* model, const Step* step, Collective* c, void* residual, void* x,
+                             float* logits) {
+  forward_together(*model, *step, *c, residual, x, logits);
 }
 
 }  // extern "C"

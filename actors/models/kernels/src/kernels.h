@@ -73,16 +73,36 @@ struct Model {
   Weights head;
 };
 
-// The pieces of a step between two sums over ranks. `residual` and `x` are [rows, hidden]; `x` comes in as the
-// summed output of the piece before (null to the first) and goes out as this rank's share of this piece's.
+// The ranks of one machine. `memory` is zeroed at first, of `collective_bytes`, and mapped by all of them; `count` is
+// this rank's own and begins at 0. `patience`: nanoseconds that a wait spins before it sleeps.
+struct Collective {
+  int64_t rank, size;
+  void* memory;
+  int64_t patience;
+  uint32_t count;
+};
+
+int64_t collective_bytes(int64_t ranks);
+// x becomes the sum over all ranks.
+void all_reduce(Collective& c, Type type, void* x, int64_t count);
+// whole [rows, size * width]: every rank's piece [rows, width] side by side.
+void all_gather(Collective& c, const float* piece, float* whole, int64_t rows, int64_t width);
+// Where a rank may write its next part itself, null if it is too long; then `sum_buffers` in place of `all_reduce`.
+void* collective_buffer(const Collective& c, int64_t bytes);
+void sum_buffers(Collective& c, Type type, void* out, int64_t count);
+
+// The pieces of a step between two sums over ranks. `residual`, `in` and `out` are [rows, hidden]; `in` is the summed
+// output of the piece before (unread by the first), `out` this rank's share of this piece's; they may be one.
 // Biases of row-parallel layers are added with the sum, by the next piece.
 void embed(const Model& model, const Step& step, void* residual);
-void attention_piece(const Model& model, const Step& step, int64_t layer, void* residual, void* x);
-void mlp_piece(const Model& model, const Step& step, int64_t layer, void* residual, void* x);
+void attention_piece(const Model& model, const Step& step, int64_t layer, void* residual, const void* in, void* out);
+void mlp_piece(const Model& model, const Step& step, int64_t layer, void* residual, const void* in, void* out);
 // Of the wanted rows only: logits [wanted_rows, head.columns], float.
 void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits);
 // All of the above for a world of one.
 void forward(const Model& model, const Step& step, void* residual, void* x, float* logits);
+// And for the ranks of one machine; `logits` is this rank's columns.
+void forward_together(const Model& model, const Step& step, Collective& c, void* residual, void* x, float* logits);
 
 // Row by row: out = norm(x), both [rows, width] with the given strides.
 void rms_norm(Type type, const Norm& norm, const void* x, int64_t x_stride, void* out, int64_t out_stride, int64_t rows,
