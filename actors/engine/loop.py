@@ -23,8 +23,8 @@ from cluster.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, Ove
 # A plan of one step costs the leader and the ranks a wake-up each, some 0.1 ms of two cores: nothing beside a step of
 # 10 ms, a third of one of 0.3. So short steps are planned several at a time. Nobody reads faster than that, and what
 # arrives meanwhile ends such a run at its next step.
-AHEAD_SECONDS = 0.005
-_MOST_AHEAD = 32
+AHEAD_SECONDS = 0.016
+_MOST_AHEAD = 128
 _LEARN = 0.2
 _SHORTEST_SECONDS = 1e-5
 

@@ -24,8 +24,11 @@ SHARED: tuple[structlog.types.Processor, ...] = (
 
 
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send every event of this process at `level` and above to `stream`, standard error by default."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    """Send every event of this process at `level` and above to `stream`, standard error by default.
+
+    The process's own standard error, not what Ray puts in its place in a worker, which costs a system call a piece.
+    """
+    handler = logging.StreamHandler(stream or sys.__stderr__)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=SHARED,

@@ -2,7 +2,7 @@
 
 An event crosses the gateway, HAProxy and two sockets, some 0.1 ms of processor time in all, which on a small machine
 the engine's ranks go without. With few streams every step's tokens leave at once; with many, what several steps made
-leaves together. Knows counts and a clock. Knows nothing of what is written.
+leaves together, as long as nobody could see it. Knows counts and a clock. Knows nothing of what is written.
 """
 
 import asyncio
@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _WORTH_SECONDS = 0.002  # a shorter wait costs as much as it saves
+_SMOOTH_SECONDS = 0.05  # a longer one is seen
 
 
 class Pace:
-    """Shared by the streams of one gateway: together they write at most `events_per_second` events."""
+    """Shared by the streams of one gateway: together they aim at no more than `events_per_second` events."""
 
     def __init__(self, events_per_second: float) -> None:
         self._each_seconds = 1.0 / events_per_second
@@ -24,7 +25,7 @@ class Pace:
     def seconds(self) -> float:
         """Between two events of one stream, as many as there are now."""
         wanted = self._active * self._each_seconds
-        return wanted if wanted >= _WORTH_SECONDS else 0.0
+        return min(wanted, _SMOOTH_SECONDS) if wanted >= _WORTH_SECONDS else 0.0
 
     @contextmanager
     def stream(self) -> Iterator["Gait"]:

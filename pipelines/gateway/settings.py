@@ -22,7 +22,9 @@ class GatewaySettings(BaseModel):
     token_bytes: int = Field(8 * 1024, ge=128, description="a longer Authorization header is 431, unparsed")
     request_seconds: float = Field(600.0, gt=0, description="an answer that takes longer is cut")
     events_per_second: float = Field(
-        3000.0, gt=0, description="of all streams together; beyond it, tokens of several steps leave in one event"
+        1000.0,
+        gt=0,
+        description="of all streams together; beyond it, tokens of up to 50 ms leave in one event",
     )
     prompts: int = Field(128, ge=1, description="prompts of one completion request, times its n")
     messages: int = Field(4096, ge=1, description="messages of one chat request")

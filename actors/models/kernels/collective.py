@@ -16,7 +16,7 @@ import torch
 from actors.models.kernels import interface
 from actors.models.kernels.operations import TYPES
 
-PATIENCE_NANOSECONDS = 30_000  # spinning longer than a wake-up takes would cost more than it saves
+PATIENCE_NANOSECONDS = 50_000  # spinning for longer than some wake-ups take would cost more than it saves
 
 
 class Collective:

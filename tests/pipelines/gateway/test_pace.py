@@ -32,11 +32,17 @@ async def test_a_gait_waits_only_for_what_is_left(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("pipelines.gateway.pace.time.monotonic", lambda: now[0])
     monkeypatch.setattr("pipelines.gateway.pace.asyncio.sleep", sleep)
-    pace = Pace(10)
+    pace = Pace(25)
     with pace.stream() as gait:
         assert isinstance(gait, Gait)
-        now[0] = 0.03
+        now[0] = 0.01
         await gait.rest()
         now[0] += 0.2
         await gait.rest()
-    assert slept == [pytest.approx(0.07)]
+    assert slept == [pytest.approx(0.03)]
+
+
+def test_nobody_waits_so_long_that_it_is_seen() -> None:
+    pace = Pace(10)
+    with pace.stream():
+        assert pace.seconds == pytest.approx(0.05)
