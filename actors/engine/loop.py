@@ -19,10 +19,9 @@ from actors.messages import Delta, Load, Submit, TokenLogprob
 from actors.settings import Limits
 from cluster.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, Overloaded, StrataError
 
-
-# A plan of one step costs the leader and the ranks a wake-up each, some 0.1 ms of two cores: nothing beside a step of
-# 10 ms, a third of one of 0.3. So short steps are planned several at a time. Nobody reads faster than that, and what
-# arrives meanwhile ends such a run at its next step.
+# A plan of one step costs the leader and the ranks a wake-up each, and those who carry the tokens on another: 0.1 ms of
+# two cores and more, nothing beside a step of 10 ms, a third of one of 0.3. So short steps are planned several at a
+# time, as many as pass while a screen shows one picture. What arrives meanwhile ends such a run at its next step.
 AHEAD_SECONDS = 0.016
 _MOST_AHEAD = 128
 _LEARN = 0.2

@@ -206,6 +206,4 @@ class _Done:
     def result(self, number: int, seconds: float) -> Result:
         told = self.logprobs if any(p is not None for p in self.logprobs) else None
         forward = seconds - self.sample_seconds
-        return Result(
-            number, self.tokens, told, forward, self.sample_seconds, faulty=self.faulty, steps=self.steps
-        )
+        return Result(number, self.tokens, told, forward, self.sample_seconds, faulty=self.faulty, steps=self.steps)

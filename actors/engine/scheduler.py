@@ -142,7 +142,7 @@ class Scheduler:
         Takes the blocks that they need and tells `grown`.
         """
         size = self._limits.block_tokens
-        steps = min(horizon, min(work.sequence.limit - len(work.sequence.tokens) for work in works))
+        steps = min(horizon, *(work.sequence.limit - len(work.sequence.tokens) for work in works))
         while steps > 1:
             needs = [max(0, -(-(work.start + steps) // size) - len(work.sequence.blocks)) for work in works]
             if sum(needs) <= self.pool.free:
