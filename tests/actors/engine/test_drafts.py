@@ -1,0 +1,104 @@
+"""Guessing: what is looked up, and when it is left."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.engine.drafts import MOST, Costs, Drafter, Slot, expected, lookup
+
+
+def found(tokens: list[int], most: int = 4) -> list[int]:
+    return [int(token) for token in lookup(np.array(tokens, np.int64), most)]
+
+
+def test_what_followed_before_is_the_guess() -> None:
+    assert found([1, 2, 3, 4, 5, 9, 1, 2]) == [3, 4, 5, 9]
+
+
+def test_the_longest_match_wins_over_the_latest() -> None:
+    assert found([7, 1, 2, 50, 8, 1, 2, 60, 7, 1, 2], 1) == [50]
+
+
+def test_one_token_alone_is_no_match() -> None:
+    assert found([2, 5, 6, 7, 1, 2]) == []
+
+
+def test_a_repetition_fills_the_guess() -> None:
+    assert found([1, 2, 1, 2, 1, 2, 1, 2], 4) == [1, 2, 1, 2]
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 9))
+def test_a_guess_is_a_piece_of_the_past_after_the_same_two_tokens(tokens: list[int], most: int) -> None:
+    guess = found(tokens, most)
+    assert len(guess) <= most
+    if guess:
+        text = tuple(tokens)
+        pieces = [text[at : at + 2 + len(guess)] for at in range(len(text))]
+        assert (*text[-2:], *guess) in pieces
+
+
+def test_hope_follows_what_came_true_and_returns_to_one_half() -> None:
+    slot = Slot()
+    assert slot.hope == 0.5
+    for _ in range(20):
+        slot.learn(4, 4)
+    assert slot.hope > 0.95
+    for _ in range(20):
+        slot.learn(4, 0)
+    assert slot.hope < 0.25
+    for _ in range(200):
+        slot.rest()
+    assert slot.hope == pytest.approx(0.5, abs=0.05)
+
+
+def test_expected_tokens() -> None:
+    assert expected(1.0, 4) == 4
+    assert expected(0.5, 2) == pytest.approx(0.75)
+    assert expected(0.0, 4) == 0.0
+
+
+def test_costs_between_and_beyond_what_was_measured() -> None:
+    costs = Costs()
+    costs.learn(1, 1.0)
+    assert 1.0 < costs.of(8) < 1.5
+    costs.learn(9, 3.0)
+    assert costs.of(5) == pytest.approx(2.0)
+    assert costs.of(9) == 3.0
+
+
+def drafter(*costs: tuple[int, float]) -> Drafter:
+    made = Drafter(8)
+    for rows, seconds in costs:
+        made.took(rows, seconds)
+    return made
+
+
+REPEATING = np.array([1, 2, 3, 4, 5, 6, 7, 8] * 3, np.int64)
+
+
+def test_cheap_rows_are_guessed_for_to_the_full() -> None:
+    made = drafter((1, 1.0), (8, 1.1))
+    for _ in range(10):
+        made.learn([0], [4], [4])
+    assert len(made.propose([0], [REPEATING], [100])[0]) == MOST
+
+
+def test_rows_that_cost_as_much_as_steps_are_not() -> None:
+    made = drafter((1, 1.0), (2, 2.0), (8, 8.0))
+    assert [len(guess) for guess in made.propose([0], [REPEATING], [100])] == [0]
+
+
+def test_a_sequence_that_never_guesses_right_is_left_alone() -> None:
+    made = drafter((1, 1.0), (2, 1.3), (3, 1.5), (8, 2.0))
+    for _ in range(20):
+        made.learn([0], [4], [0])
+    assert [len(guess) for guess in made.propose([0], [REPEATING], [100])] == [0]
+    made.join(0)
+    assert len(made.propose([0], [REPEATING], [100])[0]) > 0
+
+
+def test_room_limits_a_guess() -> None:
+    made = drafter((1, 1.0), (8, 1.0))
+    assert len(made.propose([0], [REPEATING], [2])[0]) == 2
+    assert len(made.propose([0], [REPEATING], [0])[0]) == 0
