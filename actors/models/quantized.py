@@ -61,7 +61,7 @@ class QuantizedWeight:
 
         One scale a row cuts anywhere, as all columns share it.
         """
-        rows, width = self.shape
+        _, width = self.shape
         values = self.values[:, start:stop].contiguous()
         if self.group == width:
             return QuantizedWeight(self.bits, stop - start, values, self.scales, self.zeros)
