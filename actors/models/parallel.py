@@ -84,8 +84,8 @@ class DeepSpeedWorld:
         listen = {} if init_method.startswith("tcp://") and "127.0.0.1" not in init_method else LOOPBACK
         with _environment(**listen):
             dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=size)
-        local, name = _meet(rank, size)
-        names = {"LOCAL_SIZE": str(size if local else 0), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": name}
+        local, roomy, name = _meet(rank, size)
+        names = {"LOCAL_SIZE": str(size if roomy else 0), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": name}
         with _environment(**names), _quiet():
             comm = _deepspeed_comm(device)
             comm.init_distributed(
@@ -94,11 +94,12 @@ class DeepSpeedWorld:
             level = getattr(comm.comm.cdb, "shm_vector_kernel_level", 0)
         dist.barrier()
         collective = None
-        if local and backend == "gloo":
+        if roomy and backend == "gloo":
             _unlink_shared_memory(name, rank)
+        if local and backend == "gloo":
             collective = _collective(name, rank, size)
         # level 2 is what its bfloat16 and float16 sums need; with less, deepspeed itself would go over gloo
-        return cls(rank, size, device, shared_memory=local and backend == "gloo" and level >= 2, collective=collective)
+        return cls(rank, size, device, shared_memory=roomy and backend == "gloo" and level >= 2, collective=collective)
 
     def all_reduce(self, partial: torch.Tensor) -> torch.Tensor:
         if self.collective is not None and self.collective.takes(partial):
@@ -134,10 +135,10 @@ class DeepSpeedWorld:
 def _collective(name: str, rank: int, size: int) -> Collective | None:
     """Our own shared memory, made by rank 0, mapped by all, and taken out of the file system again."""
     file = SHARED_MEMORY / f"strata_sum_{name}"
-    if rank == 0:
-        Collective.make(file, size)
-    dist.barrier()
     try:
+        if rank == 0:
+            Collective.make(file, size)
+        dist.barrier()
         made = Collective.open(file, rank, size)
         every: list[bool] = [False] * size
         dist.all_gather_object(every, made is not None)
@@ -169,21 +170,23 @@ def _deepspeed_comm(device: str) -> Any:
     return deepspeed.comm
 
 
-def _meet(rank: int, size: int) -> tuple[bool, str]:
-    """Whether all ranks share one memory file system with room for the op, and a name that is theirs alone."""
+def _meet(rank: int, size: int) -> tuple[bool, bool, str]:
+    """Whether all ranks share one memory file system, whether deepspeed's op has room there, a name of theirs alone."""
     names: list[str | None] = [None] * size
     dist.all_gather_object(names, secrets.token_hex(8))
     name = str(names[0])
     mark = SHARED_MEMORY / f"strata_{name}"
-    room = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > SHARED_MEMORY_BYTES * size
-    if rank == 0 and room:
+    there = SHARED_MEMORY.is_dir()
+    room = there and shutil.disk_usage(SHARED_MEMORY).free > SHARED_MEMORY_BYTES * size
+    if rank == 0 and there:
         mark.touch(mode=0o600)
     dist.barrier()
-    seen: list[bool] = [False] * size
-    dist.all_gather_object(seen, room and mark.exists())
+    seen: list[tuple[bool, bool]] = [(False, False)] * size
+    dist.all_gather_object(seen, (mark.exists(), room))
     if rank == 0:
         mark.unlink(missing_ok=True)
-    return all(seen), name
+    local = all(found for found, _ in seen)
+    return local, local and all(roomy for _, roomy in seen), name
 
 
 def _unlink_shared_memory(name: str, rank: int) -> None:

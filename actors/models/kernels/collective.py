@@ -17,6 +17,7 @@ from actors.models.kernels import interface
 from actors.models.kernels.operations import TYPES
 
 PATIENCE_NANOSECONDS = 50_000  # spinning for longer than some wake-ups take would cost more than it saves
+MOST_RANKS = 64  # kMostRanks of collective.cpp
 
 
 class Collective:
@@ -30,11 +31,14 @@ class Collective:
 
     @classmethod
     def open(cls, path: Path, rank: int, size: int) -> "Collective | None":
-        """Map the file that `make` made; None where the kernels cannot be had."""
+        """Map the file that `make` made; None where there is none or the kernels cannot be had."""
         library = interface.loaded()
         if library is None:
             return None
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
         try:
             return cls(library, mmap.mmap(descriptor, 0), rank, size)
         finally:
@@ -42,15 +46,17 @@ class Collective:
 
     @staticmethod
     def make(path: Path, size: int) -> None:
-        """The zeroed memory of `size` ranks, as a file that only this user reads."""
+        """The zeroed memory of `size` ranks, as a file that only this user reads; none where it has no room."""
         library = interface.loaded()
-        if library is None:
+        if library is None or size > MOST_RANKS:
             return
         needed = ctypes.c_int64()
         library.collective_bytes(size, addressof(needed))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, needed.value)  # a full /dev/shm is told now, not by a bus error later
+        except OSError:
+            path.unlink()
         finally:
             os.close(descriptor)
 

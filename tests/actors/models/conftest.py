@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.actors.models import architectures
-from tests.actors.models.ranks import Pair
+from tests.actors.models.ranks import Ranks
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +21,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     """Two ranks of one gang, started once."""
-    ranks = Pair(tmp_path_factory.mktemp("meeting"))
+    ranks = Ranks(tmp_path_factory.mktemp("meeting"), 2)
+    yield ranks
+    ranks.close()
+
+
+@pytest.fixture(scope="session")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Four ranks of one gang: more than many a machine has cores."""
+    ranks = Ranks(tmp_path_factory.mktemp("meeting-of-four"), 4)
     yield ranks
     ranks.close()
