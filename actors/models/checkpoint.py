@@ -20,6 +20,10 @@ from cluster.errors import ModelInvalid
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 WINDOW_BYTES = 32 * 2**20  # far over the cost of a map call, far under any memory limit
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+TYPES = FLOATS | {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32,
+    "I64": torch.int64, "F8_E5M2": torch.float8_e5m2, "F8_E4M3": torch.float8_e4m3fn,
+}  # fmt: skip
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "C64": 8, "F64": 8, "I64": 8, "U64": 8,
@@ -65,6 +69,10 @@ class Checkpoint:
         known = [dtype for dtype in sizes if dtype in FLOATS]
         return FLOATS[max(known, key=sizes.__getitem__)] if known else torch.float32
 
+    def bytes_each(self, name: str) -> int:
+        """Bytes of one element."""
+        return ITEM_BYTES[self._stored(name).dtype]
+
     def shape(self, name: str) -> tuple[int, ...]:
         return self._stored(name).shape
 
@@ -80,12 +88,7 @@ class Checkpoint:
 
         Converts the dtype on the way. Returns the bytes of the file that were used.
         """
-        stored = self._stored(name)
-        if stored.shape != shape:
-            raise ModelInvalid(
-                str(stored.file), f"{name} has shape {list(stored.shape)}, config.json asks for {list(shape)}",
-                "take config.json and weights of the same model",
-            )  # fmt: skip
+        stored = self._stored(name, shape)
         if stored.dtype not in FLOATS:
             raise ModelInvalid(
                 str(stored.file), f"{name} is {stored.dtype}", "take float16, bfloat16 or float32 weights"
@@ -100,16 +103,43 @@ class Checkpoint:
             taken += piece.numel() * ITEM_BYTES[stored.dtype]
         return taken
 
+    def rows(
+        self, name: str, shape: tuple[int, ...] | None = None, first: slice | None = None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """(first row, rows) of tensor `name`, a window at a time and in the type that it is stored in.
+
+        A window lives as long as its tensor does; it is mapped, not read.
+        """
+        stored = self._stored(name, shape)
+        if stored.dtype not in TYPES or not stored.shape:
+            raise ModelInvalid(str(stored.file), f"{name} is {stored.dtype} {list(stored.shape)}", "take other weights")
+        start, stop, _ = (first or slice(None)).indices(stored.shape[0])
+        return _windows(stored, start, stop)
+
+    def piece(
+        self, name: str, shape: tuple[int, ...] | None = None, first: slice | None = None, last: slice | None = None
+    ) -> torch.Tensor:
+        """A copy of tensor `name`, cut like `read` cuts it, in the type that it is stored in."""
+        cut = slice(None) if last is None else last
+        found = [window[..., cut].clone() for _, window in self.rows(name, shape, first)]
+        return found[0] if len(found) == 1 else torch.cat(found) if found else torch.empty(0)
+
     def _read_scalar(self, stored: Stored, into: torch.Tensor) -> int:
         single = Stored(stored.file, stored.dtype, (1,), stored.offset)
         for _, window in _windows(single, 0, 1):
             into.copy_(window[0])
         return stored.bytes
 
-    def _stored(self, name: str) -> Stored:
+    def _stored(self, name: str, shape: tuple[int, ...] | None = None) -> Stored:
         if name not in self.tensors:
             raise ModelInvalid(str(self.path), f"the weights lack {name}", "fetch all files of the model")
-        return self.tensors[name]
+        stored = self.tensors[name]
+        if shape is not None and stored.shape != shape:
+            raise ModelInvalid(
+                str(stored.file), f"{name} has shape {list(stored.shape)}, config.json asks for {list(shape)}",
+                "take config.json and weights of the same model",
+            )  # fmt: skip
+        return stored
 
 
 def _windows(stored: Stored, start: int, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
@@ -124,7 +154,7 @@ def _windows(stored: Stored, start: int, stop: int) -> Iterator[tuple[int, torch
             begin = stored.offset + row * row_bytes
             base = begin - begin % mmap.ALLOCATIONGRANULARITY
             mapped = mmap.mmap(file.fileno(), begin - base + rows * row_bytes, access=mmap.ACCESS_READ, offset=base)
-            yield row, _view(mapped, begin - base, FLOATS[stored.dtype], (rows, *stored.shape[1:]))
+            yield row, _view(mapped, begin - base, TYPES[stored.dtype], (rows, *stored.shape[1:]))
 
 
 def _view(mapped: mmap.mmap, skip: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:

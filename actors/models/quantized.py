@@ -56,6 +56,22 @@ class QuantizedWeight:
         chosen = QuantizedWeight(self.bits, self.group, self.values[flat], self.scales[flat], zeros)
         return chosen.dequantize().view(*index.shape, self.shape[1])
 
+    def padded(self, rows: int) -> "QuantizedWeight":
+        """With rows of zeros after the last, `rows` in all: what an all-gather wants of every rank."""
+        lack = rows - self.values.shape[0]
+        if not lack:
+            return self
+        pad = torch.nn.functional.pad
+        zeros = None if self.zeros is None else pad(self.zeros, (0, 0, 0, lack))
+        return QuantizedWeight(
+            self.bits, self.group, pad(self.values, (0, 0, 0, lack)), pad(self.scales, (0, 0, 0, lack)), zeros
+        )
+
+    def to(self, device: str) -> "QuantizedWeight":
+        """The same on `device`."""
+        zeros = None if self.zeros is None else self.zeros.to(device)
+        return QuantizedWeight(self.bits, self.group, self.values.to(device), self.scales.to(device), zeros)
+
     def columns(self, start: int, stop: int, name: str = "a weight") -> "QuantizedWeight":
         """Columns `start:stop`. Raises ModelInvalid naming `name` where that would cut a group.
 

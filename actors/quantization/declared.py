@@ -1,0 +1,92 @@
+"""What a folder's config.json says of how its weights are quantized.
+
+Knows the words of compressed-tensors, GPTQ, AWQ and fp8 folders, and says of every other what was found and what
+works. Reads no tensor.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ModelInvalid, shorten
+
+WORKS = "compressed-tensors (int4, int8, W8A8, fp8), GPTQ (4, 8 bits), AWQ (gemm) and fp8 folders are read"
+FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense")
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """`method` as config.json names it; `zero_offset` is what GPTQ took off a zero before it was stored."""
+
+    method: str
+    zero_offset: int = 0
+    block: tuple[int, int] | None = None  # rows and columns that share a scale in an fp8 folder
+
+
+def declaration(path: Path) -> dict[str, Any] | None:
+    """The quantization_config of a folder's config.json, None where it has none."""
+    raw = json.loads((path / "config.json").read_text("utf-8"))  # read_config has judged it before
+    found = raw.get("quantization_config") or raw.get("compression_config")
+    if found is None and isinstance(raw.get("text_config"), dict):
+        found = raw["text_config"].get("quantization_config")
+    if found is not None and not isinstance(found, dict):
+        raise _refused(path, f"quantization_config is {shorten(str(found))}")
+    return found
+
+
+def declared(path: Path) -> Declared | None:
+    """How the weights of a folder are quantized. Raises ModelInvalid for a way that is not read here."""
+    said = declaration(path)
+    if said is None:
+        return None
+    method = str(said.get("quant_method", "nothing"))
+    try:
+        return METHODS[method](path, said)
+    except KeyError:
+        raise _refused(path, f"quantized by {shorten(method)!r}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _refused(path, f"quantization_config of {method} is malformed: {shorten(str(error))}") from error
+
+
+def _compressed(path: Path, said: dict[str, Any]) -> Declared:
+    if str(said.get("format")) not in FORMATS:
+        raise _refused(path, f"compressed-tensors in the format {shorten(str(said.get('format')))!r}")
+    if (said.get("sparsity_config") or {}).get("format", "dense") != "dense":
+        raise _refused(path, f"sparse weights in the format {said['sparsity_config']['format']!r}")
+    for name, group in (said.get("config_groups") or {}).items():
+        weights = (group or {}).get("weights") or {}
+        kind, bits = weights.get("type", "int"), weights.get("num_bits", 8)
+        if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8)):
+            raise _refused(path, f"{name} of quantization_config has {kind} weights of {bits} bits")
+    return Declared("compressed-tensors")
+
+
+def _gptq(path: Path, said: dict[str, Any]) -> Declared:
+    if said.get("bits") not in (4, 8):
+        raise _refused(path, f"GPTQ with {said.get('bits')} bits")
+    form = said.get("checkpoint_format", "gptq")
+    if form not in ("gptq", "gptq_v2"):
+        raise _refused(path, f"GPTQ in the format {shorten(str(form))!r}")
+    return Declared("gptq", zero_offset=1 if form == "gptq" else 0)
+
+
+def _awq(path: Path, said: dict[str, Any]) -> Declared:
+    version = str(said.get("version", "gemm")).lower()
+    if said.get("bits", said.get("w_bit")) != 4 or version != "gemm":
+        raise _refused(path, f"AWQ with {said.get('bits')} bits in the layout {shorten(version)!r}")
+    return Declared("awq")
+
+
+def _fp8(path: Path, said: dict[str, Any]) -> Declared:
+    block = said.get("weight_block_size")
+    if block is not None and (len(block) != 2 or any(type(side) is not int or side < 1 for side in block)):
+        raise _refused(path, f"weight_block_size {shorten(str(block))}")
+    return Declared("fp8", block=None if block is None else (block[0], block[1]))
+
+
+METHODS = {"compressed-tensors": _compressed, "gptq": _gptq, "awq": _awq, "fp8": _fp8}
+
+
+def _refused(path: Path, found: str) -> ModelInvalid:
+    return ModelInvalid(str(path), f"the weights are {found}, which is not read", WORKS)
