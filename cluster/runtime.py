@@ -170,7 +170,7 @@ def processes(settings: ClusterSettings) -> set[int]:
 
 def _start(settings: ClusterSettings) -> Running:
     stop_remains(settings)
-    loopback.install(settings.run_dir)
+    loopback.install(settings.run_dir, head_seconds=settings.head_seconds, stall_seconds=settings.stall_seconds)
     log_path = settings.state / "head.log"
     surroundings = {**os.environ, **environment(settings), **loopback.environment(settings.run_dir)}
     surroundings.pop("RAY_ADDRESS", None)

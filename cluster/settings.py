@@ -39,6 +39,8 @@ class ClusterSettings(BaseModel):
     dashboard: bool = Field(True, description="Ray's dashboard, which `ray job submit` needs; on loopback")
     dashboard_port: int = Field(8265, ge=1, le=65535, description="the next free one is taken if it is not")
     ready_seconds: float = Field(600.0, gt=0, description="how long `up` waits for the first token")
+    head_seconds: float = Field(15.0, gt=0, description="a request whose headers take longer is cut")
+    stall_seconds: float = Field(60.0, gt=0, description="a client that neither sends nor reads for so long is cut")
     drain_seconds: float = Field(20.0, ge=0, description="how long running answers may take when Strata stops")
 
     @property

