@@ -5,10 +5,11 @@ Between gateway and leader travel `Submit`, `Cancel` and one `Frame` per engine 
 a `Result`. Nothing here is ever pickled from outside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from actors.constraint import StructuredOutputsParams, structured
 from actors.settings import Limits
 from cluster.errors import InvalidRequest
 
@@ -45,6 +46,7 @@ class SamplingParams:
     min_tokens: int = 0
     logprobs: int | None = None
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputsParams | Mapping[str, Any] | str | None = None
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
@@ -67,6 +69,7 @@ class SamplingParams:
         _flag("skip_special_tokens", self.skip_special_tokens)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidRequest("min_tokens", self.min_tokens, f"at most max_tokens ({self.max_tokens})")
+        object.__setattr__(self, "structured_outputs", structured(self.structured_outputs))
         self._check_stops()
         self._check_bias()
 
@@ -97,6 +100,11 @@ class SamplingParams:
     def stop_ids(self) -> tuple[int, ...]:
         """`stop_token_ids` as they are kept: always a tuple."""
         return cast("tuple[int, ...]", self.stop_token_ids)
+
+    @property
+    def constraint(self) -> str | None:
+        """`structured_outputs` as it is kept: the text that travels."""
+        return cast("str | None", self.structured_outputs)
 
     @property
     def greedy(self) -> bool:
@@ -208,6 +216,7 @@ class Assignment:
     cpus: int
     limits: Limits
     rendezvous: str | None = None
+    quantization: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class ChatTemplate:
     """One compiled template with the special tokens that it may name. Raises ModelInvalid if it does not compile."""
 
     def __init__(self, source: str, origin: str, variables: Mapping[str, str]) -> None:
-        self._variables = dict(variables)
+        self.source, self._variables = source, dict(variables)
         try:
             self._template = _environment().from_string(source)
         except jinja2.TemplateError as error:

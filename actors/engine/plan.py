@@ -83,6 +83,7 @@ class Result:
     fault: str | None = None
     faulty: tuple[int, ...] = ()  # indexes into the last step's tokens whose logits were no numbers
     steps: int = 1  # how many were run
+    stuck: tuple[int, ...] = ()  # those of `faulty` whose constraint became too complex to follow
 
     def pack(self) -> bytes:
         """The wire form."""
@@ -100,6 +101,7 @@ class Result:
                 self.fault,
                 self.faulty,
                 self.steps,
+                self.stuck,
             )
         )
         return packed

@@ -5,7 +5,8 @@ it has seen. Knows nothing of text, blocks or why a sequence ends.
 
 A step in which nobody asks for more than the likeliest token is one argmax. Otherwise only the rows that
 ask are copied, changed in vLLM's order (logit_bias and min_tokens, penalties, temperature, min_p, top_k,
-top_p) and drawn from. Rows never meet in any sum, so a token depends on its own row alone.
+top_p) and drawn from. What a constraint forbids is struck out after the penalties; a greedy row whose likeliest token
+is allowed costs no more than that question. Rows never meet in any sum, so a token depends on its own row alone.
 
 Logits that are no numbers: NaN counts as -inf, +inf as the largest float. A row without any usable
 logit yields the first end token (else 0) and is named in `Sampled.faulty`: the model is broken there.
@@ -19,9 +20,12 @@ import numpy.typing as npt
 import torch
 
 from actors.engine import chance, filters
+from actors.engine.grammar import Grammars
 from actors.engine.logprobs import logprobs
+from actors.engine.masks import Masks
 from actors.engine.penalties import Seen, penalise, wanted
 from actors.messages import SamplingParams, TokenLogprob
+from cluster.errors import InvalidRequest
 
 CHUNK = 2**18  # weights drawn from at a time: 1 MiB stays in a core's cache
 
@@ -35,7 +39,8 @@ class Sampled:
 
     tokens: list[int]
     logprobs: list[TokenLogprob | None]
-    faulty: tuple[int, ...] = ()  # rows whose logits were all NaN or -inf
+    faulty: tuple[int, ...] = ()  # rows that cannot go on: logits all NaN or -inf, or stuck
+    stuck: tuple[int, ...] = ()  # rows whose constraint became too complex to follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,11 @@ class Edits:
 class Sampler:
     """The sampling state of `slots` sequences over one vocabulary."""
 
-    def __init__(self, vocab_size: int, slots: int, end_tokens: tuple[int, ...]) -> None:
+    def __init__(
+        self, vocab_size: int, slots: int, end_tokens: tuple[int, ...], grammars: Grammars | None = None
+    ) -> None:
+        """Without `grammars` no sequence may be constrained."""
+        self.masks = Masks(grammars, vocab_size) if grammars is not None else None
         self._vocab = vocab_size
         self._ends = end_tokens
         self._fallback = next((token for token in end_tokens if token < vocab_size), 0)
@@ -84,6 +93,10 @@ class Sampler:
         Prompt tokens are within the vocabulary: admission saw to it. Stop ids and biases beyond it do nothing.
         """
         self.leave(slot)
+        if params.constraint is not None:
+            if self.masks is None:
+                raise InvalidRequest("structured_outputs", "a constraint", "this engine was made without grammars")
+            self.masks.join(slot, params.constraint, emitted)
         edits = self._edits_of(params, prompt, emitted)
         if edits is not None:
             self._edits[slot] = edits
@@ -101,11 +114,24 @@ class Sampler:
         """Forget the sequence in `slot`."""
         self._special[slot] = False
         self._edits.pop(slot, None)
+        if self.masks is not None:
+            self.masks.leave(slot)
+
+    def warm(self) -> None:
+        """Read now, beside the first steps, what the first constraint would wait for."""
+        if self.masks is not None:
+            self.masks.warm()
+
+    def prepare(self, slots: Sequence[int]) -> None:
+        """Begin with what the next `sample` of `slots` needs besides logits, beside the forward that makes those."""
+        if self.masks:
+            self.masks.prepare(slots)
 
     def sample(self, logits: torch.Tensor, slots: Sequence[int]) -> Sampled:
         """One token for each row of `logits` [rows, vocab], whose sequences have `slots`; remembers what it took."""
         index = np.asarray(slots, dtype=np.int64)
         special = np.flatnonzero(self._special[index])
+        bound = self.masks.settle(slots) if self.masks else []
         tokens, faulty = self._likeliest(logits)
         found: list[TokenLogprob | None] = [None] * len(tokens)
         for start in range(0, len(special), self._chunk):
@@ -113,7 +139,27 @@ class Sampler:
             work = _host(logits[torch.from_numpy(rows)] if len(rows) < len(logits) else logits.clone())
             for row, token, logprob in zip(rows, *self._special_rows(work, index[rows]), strict=True):
                 tokens[row], found[row] = token, logprob
-        return Sampled(tokens, found, faulty)
+        stuck = self._hold(logits, slots, tokens) if bound else ()
+        return Sampled(tokens, found, (*faulty, *stuck), stuck)
+
+    def _hold(self, logits: torch.Tensor, slots: Sequence[int], tokens: list[int]) -> tuple[int, ...]:
+        """Replace the likeliest tokens that a constraint forbids; let the matchers know all. The rows without hope."""
+        masks = self.masks
+        assert masks is not None
+        stuck = []
+        for row, slot in enumerate(slots):
+            if slot not in masks:
+                continue
+            if masks.stuck(slot):
+                stuck.append(row)
+                continue
+            if not masks.allows(slot, tokens[row]) and not self._special[slot]:
+                work = _host(logits[row].clone())
+                _clean(work[None], self._fallback)
+                masks.apply(slot, work)
+                tokens[row] = int(work.argmax())
+            masks.take(slot, tokens[row])
+        return tuple(stuck)
 
     def _likeliest(self, logits: torch.Tensor) -> tuple[list[int], tuple[int, ...]]:
         """Each row's largest logit's token, and the rows that have none."""
@@ -155,9 +201,15 @@ class Sampler:
         return tokens, found
 
     def _edit(self, work: Logits, slots: Rows) -> None:
-        """Apply logit_bias, min_tokens and penalties to the rows that have them."""
-        if not self._edits:
-            return
+        """Apply logit_bias, min_tokens, penalties and constraints to the rows that have them."""
+        if self._edits:
+            self._edit_some(work, slots)
+        if self.masks:
+            for row, slot in enumerate(slots.tolist()):
+                if slot in self.masks and not self.masks.stuck(slot):
+                    self.masks.apply(slot, work[row])
+
+    def _edit_some(self, work: Logits, slots: Rows) -> None:
         edited = [(row, slot, self._edits[slot]) for row, slot in enumerate(slots.tolist()) if slot in self._edits]
         for row, slot, edits in edited:
             work[row, edits.bias_ids] += edits.bias

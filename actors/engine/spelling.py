@@ -32,6 +32,11 @@ class Spelling:
         self._spell, self._first = _rules(steps)
         self._table: dict[int, bytes] = {}  # a vocabulary is large and a text uses little of it
 
+    @property
+    def exact(self) -> bool:
+        """Whether a text is its tokens' bytes one after the other."""
+        return self._spell is not None
+
     def bytes_of(self, token: int) -> bytes:
         """The bytes of one token, special or not; none for an id that the tokenizer lacks."""
         spelled = self._table.get(token)

@@ -68,6 +68,15 @@ class Tokenizer:
         token: int | None = self._backend.token_to_id(text)
         return token
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that are no text."""
+        return self._special_ids
+
+    def plain_tokens(self, text: str) -> list[int]:
+        """The tokens of a piece of text: nothing in front, special tokens spelled out."""
+        return list(_encode(self._plain, text).ids)
+
     def encode(self, text: str, *, field: str = "prompt") -> list[int]:
         """A completion's prompt: plain text after what the post-processor puts first. Raises InvalidRequest."""
         refuse_surrogates(text, field)
@@ -93,6 +102,11 @@ class Tokenizer:
     def render(self, messages: Sequence[Message], tools: Sequence[Message] | None = None) -> str:
         """The text of `chat`, for people to look at: in it, spelled and real special tokens look alike."""
         return self._template(tools).render(readable(messages), tools)
+
+    def template_text(self, tools: Sequence[Message] | None = None) -> str:
+        """The source of the template that `chat` renders; empty where there is none."""
+        template = (self._templates.get("tool_use") if tools else None) or self._templates.get("default")
+        return template.source if template is not None else ""
 
     def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of all tokens at once."""
