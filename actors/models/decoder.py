@@ -17,7 +17,7 @@ from actors.models.batch import Batch
 from actors.models.checkpoint import Checkpoint
 from actors.models.family import Family
 from actors.models.kernels.fused import Fused, fuse
-from actors.models.layers import Activation, Linear
+from actors.models.layers import Activation, Linear, QuantizedLinear
 from actors.models.memory import zeros
 from actors.models.parallel import World
 from actors.models.rope import Rope, exact_context
@@ -104,11 +104,11 @@ class Decoder:
         )
         return self._sum(layer.output, seen.reshape(x.shape[0], -1))
 
-    def _sum(self, linear: Linear, x: torch.Tensor) -> torch.Tensor:
+    def _sum(self, linear: Linear | QuantizedLinear, x: torch.Tensor) -> torch.Tensor:
         """A projection whose input is spread over the ranks; its bias is added once."""
         if self.world.size == 1:
             return linear(x)
-        whole = self.world.all_reduce(functional.linear(x, linear.weight))
+        whole = self.world.all_reduce(linear.product(x))
         return whole if linear.bias is None else whole + linear.bias
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:

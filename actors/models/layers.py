@@ -8,6 +8,9 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from actors.models.kernels.quantized import PackedWeight, linear
+from actors.models.quantized import QuantizedWeight
+
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -21,6 +24,29 @@ class Linear:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return functional.linear(x, self.weight, self.bias)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """Without the bias."""
+        return functional.linear(x, self.weight)
+
+
+class QuantizedLinear:
+    """The same with a weight of 8 or 4 bits: by the kernels if it was packed for them, else in plain torch."""
+
+    __slots__ = ("bias", "weight")
+
+    def __init__(self, weight: PackedWeight | QuantizedWeight, bias: torch.Tensor | None = None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.product(x)
+        return made if self.bias is None else made + self.bias.to(x.dtype)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """Without the bias."""
+        if isinstance(self.weight, PackedWeight):
+            return linear(x.contiguous(), self.weight)
+        return functional.linear(x, self.weight.dequantize().to(x.dtype))
 
 
 class RMSNorm:

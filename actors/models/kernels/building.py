@@ -17,6 +17,7 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "src"
 CACHE = Path.home() / ".cache" / "strata" / "kernels"
 NEEDED = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+OPTIONAL = {"avx512_bf16": "-mavx512bf16", "avx512_vnni": "-mavx512vnni"}
 COMPILE_SECONDS = 300  # one file takes 2 to 5; a machine with one slow, busy core gets patience
 FLAGS = (
     "-O3", "-std=c++17", "-fPIC", "-fopenmp", "-march=x86-64-v4", "-mprefer-vector-width=512", "-fno-math-errno",
@@ -61,7 +62,7 @@ def _processor_flags() -> tuple[str, ...]:
     features = processor_features()
     if missing := NEEDED - features:
         raise BuildFailed(f"the processor lacks {', '.join(sorted(missing))}")
-    return ("-mavx512bf16",) if "avx512_bf16" in features else ()
+    return tuple(flag for name, flag in OPTIONAL.items() if name in features)
 
 
 def _compiler() -> str:

@@ -18,10 +18,14 @@ from actors.models.batch import Batch
 from actors.models.kernels import interface
 from actors.models.kernels.building import processor_features
 from actors.models.kernels.operations import TYPES, step_of
+from actors.models.kernels.quantized import PackedWeight
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actors.models.decoder import Decoder
-    from actors.models.layers import Linear, RMSNorm
+    from actors.models.layers import Linear, QuantizedLinear, RMSNorm
+    from actors.models.quantized import QuantizedWeight
 
 # Where the processor has AMX, oneDNN's tiles do 1,680 to 2,500 GFLOP/s at 512 rows (two cores of a Xeon) and 340 to 500
 # at 32, about what AVX-512 reaches: from here on plain torch is left to compute the step.
@@ -37,8 +41,16 @@ def fuse(decoder: "Decoder") -> "Fused | None":
     widths = (family.hidden, family.head_dim // 2, decoder.layers[0].down.weight.shape[1])
     if any(width % 2 for width in widths):  # bf16 is read in pairs
         return None
+    if any(not isinstance(linear.weight, torch.Tensor | PackedWeight) for linear in _linears(decoder)):
+        return None  # quantized, but not packed for the kernels
     library = interface.loaded()
     return None if library is None else Fused(decoder, library)
+
+
+def _linears(decoder: "Decoder") -> "Iterator[Linear | QuantizedLinear]":
+    for layer in decoder.layers:
+        yield from (layer.qkv, layer.output, layer.gate_up, layer.down)
+    yield decoder.head
 
 
 class Fused:
@@ -56,7 +68,8 @@ class Fused:
         self._model = self._describe(decoder)
         self._address = addressof(self._model)
         self._rows = torch.empty(2, 0, self._hidden, dtype=self._dtype)
-        tiles = self._dtype is torch.bfloat16 and "amx_bf16" in processor_features()
+        plain = all(isinstance(linear.weight, torch.Tensor) for linear in _linears(decoder))
+        tiles = plain and self._dtype is torch.bfloat16 and "amx_bf16" in processor_features()
         self._most_rows = AMX_ROWS if tiles else None
 
     def suits(self, batch: Batch) -> bool:
@@ -104,13 +117,23 @@ class Fused:
             layer_count=len(decoder.layers),
             layers=self._layers,
             norm=self._norm(decoder.norm),
-            embedding=self._address_of(decoder.embedding),
+            **self._embedding(decoder.embedding),
             # rounded as Gemma rounds it before it multiplies
             embedding_scale=torch.tensor(family.embedding_scale, dtype=decoder.dtype).item(),
             vocab_start=decoder.vocab.start,
             vocab_rows=decoder.vocab.count,
             head=self._weights(decoder.head),
         )
+
+    def _embedding(self, embedding: "torch.Tensor | QuantizedWeight") -> dict[str, int | None]:
+        if isinstance(embedding, torch.Tensor):
+            return {"embedding": self._address_of(embedding)}
+        return {
+            "embedding": self._address_of(embedding.values),
+            "embedding_scales": self._address_of(embedding.scales),
+            "embedding_zeros": None if embedding.zeros is None else self._address_of(embedding.zeros),
+            "embedding_group": embedding.group,
+        }
 
     def _layer(self, decoder: "Decoder", index: int) -> interface.Layer:
         family, layer, (keys, values) = decoder.family, decoder.layers[index], decoder.caches[index]
@@ -143,9 +166,15 @@ class Fused:
     def _norm(self, norm: "RMSNorm | None") -> interface.Norm:
         return interface.Norm() if norm is None else interface.Norm(self._address_of(norm.weight.float()), norm.eps)
 
-    def _weights(self, linear: "Linear") -> interface.Weights:
+    def _weights(self, linear: "Linear | QuantizedLinear") -> interface.Weights:
         bias = None if linear.bias is None else self._address_of(linear.bias.float())
-        return interface.Weights(self._address_of(linear.weight), bias, linear.weight.shape[0])
+        weight = linear.weight
+        if isinstance(weight, PackedWeight):
+            self._address_of(weight.memory)
+            return weight.describe(bias)
+        if not isinstance(weight, torch.Tensor):
+            raise ValueError(f"a weight of {weight.bits} bits is not packed for the kernels")
+        return interface.Weights(self._address_of(weight), bias, *weight.shape)
 
     def _address_of(self, tensor: torch.Tensor) -> int:
         if not tensor.is_contiguous():

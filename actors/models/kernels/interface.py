@@ -42,9 +42,12 @@ class Norm(Structure):
 
 
 class Weights(Structure):
-    """A weight in the model's type and a float32 bias, which may be null."""
+    """A weight in the model's type, or packed to `bits`, and a float32 bias, which may be null."""
 
-    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("columns", c_int64)]
+    _fields_ = [
+        *((name, c_void_p) for name in ("weight", "bias")),
+        *((name, c_int64) for name in ("columns", "inner", "bits", "group", "zeros")),
+    ]
 
 
 class Layer(Structure):
@@ -69,7 +72,8 @@ class Model(Structure):
         *((name, c_int64) for name in ("type", "activation", "hidden", "layer_count")),
         ("layers", POINTER(Layer)),
         ("norm", Norm),
-        ("embedding", c_void_p),
+        *((name, c_void_p) for name in ("embedding", "embedding_scales", "embedding_zeros")),
+        ("embedding_group", c_int64),
         ("embedding_scale", c_float),
         ("vocab_start", c_int64),
         ("vocab_rows", c_int64),
@@ -93,6 +97,7 @@ STRUCTURES = (Step, Attention, Norm, Weights, Layer, Model, Collective)
 P, N, F = c_void_p, c_int64, c_float
 ARGUMENTS = {
     "linear": (N, N, P, P, P, P, N, N, N, N, N),
+    "quantized_linear": (N, N, P, P, P, N, N, N),
     "attend": (N, P, P, P, N, P, P, P, N),
     "join": (N, P, P, P, P, P, P, N, N),
     "rms_norm": (N, P, P, N, P, N, N, N),

@@ -9,8 +9,16 @@ namespace {
 
 int64_t bytes(Type type) { return type == kBf16 ? 2 : 4; }
 
+void product(Type type, Type out, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased) {
+  const float* bias = biased ? w.bias : nullptr;
+  if (w.bits)
+    quantized_linear(type, out, x, w, bias, y, rows, inner, w.columns);
+  else
+    linear(type, out, x, w.weight, bias, y, rows, w.columns, inner, inner, w.columns);
+}
+
 void apply(const Model& model, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased) {
-  linear(model.type, model.type, x, w.weight, biased ? w.bias : nullptr, y, rows, w.columns, inner, inner, w.columns);
+  product(model.type, model.type, w, x, inner, y, rows, biased);
 }
 
 // Angles are the same for all layers of one kind of rope, and the pieces of a step come in order.
@@ -81,8 +89,7 @@ void logits_piece(const Model& model, const Step& step, void* residual, const vo
     memcpy(added + i * row_bytes, (const char*)x + step.wanted[i] * row_bytes, row_bytes);
   }
   join(model.type, last.down.bias, last.mlp_out_norm, model.norm, added, rows, normed, step.wanted_rows, model.hidden);
-  linear(model.type, kF32, normed, model.head.weight, model.head.bias, logits, step.wanted_rows, model.head.columns,
-         model.hidden, model.hidden, model.head.columns);
+  product(model.type, kF32, model.head, normed, model.hidden, logits, step.wanted_rows, true);
 }
 
 void forward(const Model& model, const Step& step, void* residual, void* x, float* logits) {

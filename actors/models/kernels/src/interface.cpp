@@ -16,6 +16,11 @@ void strata_linear(int64_t type, int64_t out, const void* x, const void* w, cons
   linear((Type)type, (Type)out, x, w, bias, y, rows, columns, inner, x_stride, y_stride);
 }
 
+void strata_quantized_linear(int64_t type, int64_t out, const void* x, const Weights* w, void* y, int64_t rows,
+                             int64_t x_stride, int64_t y_stride) {
+  quantized_linear((Type)type, (Type)out, x, *w, w->bias, y, rows, x_stride, y_stride);
+}
+
 void strata_attend(int64_t type, const Attention* shape, const Step* step, const void* q, int64_t q_stride,
                    const void* keys, const void* values, void* out, int64_t out_stride) {
   attend((Type)type, *shape, *step, q, q_stride, keys, values, out, out_stride);

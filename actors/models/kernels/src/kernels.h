@@ -44,11 +44,17 @@ struct Norm {
 
 enum Activation : int64_t { kSilu = 0, kGeluTanh = 1 };
 
+// In the model's type and row-major where `bits` is 0, else packed as `quantized.h` says: 8 or 4 bits, a scale for each
+// `group` of the `inner` places of a row, and whether there are zeros.
 struct Weights {
   const void* weight;
   const float* bias;  // may be null
-  int64_t columns;
+  int64_t columns, inner, bits, group, zeros;
 };
+
+// y = x w^T + bias for a weight of 8 or 4 bits; x becomes bytes on the way.
+void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
+                      int64_t x_stride, int64_t y_stride);
 
 struct Layer {
   Norm input_norm, query_norm, key_norm, attention_out_norm, mlp_norm, mlp_out_norm;
@@ -67,7 +73,10 @@ struct Model {
   int64_t hidden, layer_count;
   const Layer* layers;
   Norm norm;
-  const void* embedding;  // [vocab_start, vocab_start + vocab_rows) of the vocabulary
+  const void* embedding;          // [vocab_start, vocab_start + vocab_rows) of the vocabulary
+  const float* embedding_scales;  // of an embedding of bytes, one for each `embedding_group` places; null for none
+  const int8_t* embedding_zeros;  // may be null
+  int64_t embedding_group;
   float embedding_scale;
   int64_t vocab_start, vocab_rows;
   Weights head;

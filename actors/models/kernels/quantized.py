@@ -1,0 +1,154 @@
+"""Weights of 8 and 4 bits in the order in which the kernels read them, and products with them.
+
+`pack` lays a `QuantizedWeight` out as `src/quantized.h` says, in huge pages where the system gives them. A product
+turns each row of x into bytes as well, one scale for each 32 to 128 neighbouring places.
+"""
+
+import mmap
+import threading
+from ctypes import addressof
+from dataclasses import dataclass
+
+import torch
+
+from actors.models.kernels import interface
+from actors.models.kernels.operations import TYPES
+from actors.models.quantized import QuantizedWeight
+
+COLUMNS = 16  # of y in a block: lanes of a vector
+LINE = 64
+GROUPS = (32, 64, 128)
+ARENA = 64 << 20  # weights lie side by side in pieces of address space as large as this, so that few pages are cut
+HUGE = 2 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PackedWeight:
+    """A weight for the kernels alone: `memory` is uint8, in blocks of 16 rows."""
+
+    bits: int
+    group: int
+    shape: tuple[int, int]
+    centred: bool  # no zeros
+    memory: torch.Tensor
+
+    def describe(self, bias: int | None = None) -> interface.Weights:
+        """For the compiled code; `bias` is an address."""
+        rows, columns = self.shape
+        return interface.Weights(
+            self.memory.data_ptr(), bias, rows, columns, self.bits, self.group, 0 if self.centred else 1
+        )
+
+
+def pack(weight: QuantizedWeight) -> PackedWeight:
+    """Lay `weight` out for the kernels. Raises ValueError for what they do not take."""
+    rows, columns = weight.shape
+    if weight.bits not in (4, 8):
+        raise ValueError(f"{weight.bits} bits: the kernels take 4 or 8")
+    if columns % 32 or weight.group not in (*GROUPS, columns) or columns % weight.group:
+        raise ValueError(f"{columns} columns in groups of {weight.group}: not a multiple of 32, or not a known group")
+    top = weight.scales.abs().amax(1, keepdim=True)
+    parts = [_lines(_blocks(top))]
+    if weight.group < columns or weight.zeros is not None:
+        # half precision holds a scale's ratio to the largest of its row to 2^-12, whatever its size
+        ratios = weight.scales / top.masked_fill(top == 0, 1)
+        parts.append(_lines(_blocks(ratios.half())))
+    if weight.zeros is not None:
+        parts.append(_lines(_blocks(weight.zeros)))
+    blocks = -(-rows // COLUMNS)
+    width = columns * weight.bits // 8 * COLUMNS
+    memory = _room(blocks * (sum(part.shape[1] for part in parts) + width)).view(blocks, -1)
+    at = 0
+    for part in parts:
+        memory[:, at : at + part.shape[1]] = part
+        at += part.shape[1]
+    _values(weight, memory[:, at:])
+    return PackedWeight(weight.bits, weight.group, (rows, columns), weight.zeros is None, memory.view(-1))
+
+
+def linear(
+    x: torch.Tensor, packed: PackedWeight, bias: torch.Tensor | None = None, out_dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """`x` [M, K] float32 or bf16 times the weight [N, K] transposed, plus float32 `bias` [N]: x's dtype or float32."""
+    library = interface.loaded()
+    if library is None:
+        raise ValueError("the kernels are not available on this machine: ask interface.available() first")
+    columns, inner = packed.shape
+    out = x.new_empty((x.shape[0], columns), dtype=out_dtype or x.dtype)
+    if x.dtype not in TYPES or out.dtype not in (x.dtype, torch.float32):
+        raise ValueError(f"{x.dtype} to {out.dtype}: the kernels take float32 and bfloat16")
+    if x.ndim != 2 or x.shape[1] != inner or not x.is_contiguous() or x.device.type != "cpu":
+        raise ValueError(f"x {list(x.shape)} is not [M, {inner}] in one piece of memory")
+    if bias is not None and (bias.dtype is not torch.float32 or bias.shape != (columns,) or not bias.is_contiguous()):
+        raise ValueError(f"the bias is not float32 [{columns}]")
+    if x.shape[0]:
+        weights = packed.describe(None if bias is None else bias.data_ptr())
+        library.quantized_linear(
+            TYPES[x.dtype], TYPES[out.dtype], x.data_ptr(), addressof(weights), out.data_ptr(), x.shape[0], inner,
+            columns,
+        )  # fmt: skip
+    return out
+
+
+def _blocks(rows: torch.Tensor) -> torch.Tensor:
+    """[N, groups] as [blocks, groups, 16], zeros after the last row."""
+    count, groups = rows.shape
+    blocks = -(-count // COLUMNS)
+    whole = rows.new_zeros(blocks * COLUMNS, groups)
+    whole[:count] = rows
+    return whole.view(blocks, COLUMNS, groups).transpose(1, 2).contiguous()
+
+
+def _lines(part: torch.Tensor) -> torch.Tensor:
+    """The bytes of each block, filled up to whole lines."""
+    flat = part.view(part.shape[0], -1).view(torch.uint8)
+    return torch.nn.functional.pad(flat, (0, -flat.shape[1] % LINE))
+
+
+def _values(weight: QuantizedWeight, into: torch.Tensor) -> None:
+    """The integers of `weight`, unsigned, into the values [blocks, bytes] of the packed form."""
+    _, columns = weight.shape
+    offset = 1 << (weight.bits - 1)
+    per_lane = 32 // weight.bits
+    for block in range(into.shape[0]):
+        part = weight.values[block * COLUMNS : (block + 1) * COLUMNS]
+        if part.shape[0] < COLUMNS:
+            part = torch.cat([part, part.new_zeros(COLUMNS - part.shape[0], columns)])
+        raised = part.view(torch.uint8) ^ 0x80 if weight.bits == 8 else (part + offset).view(torch.uint8)
+        lanes = raised.view(COLUMNS, columns // per_lane, per_lane).transpose(0, 1)
+        if weight.bits == 4:
+            lanes = lanes[..., :4] | lanes[..., 4:] << 4
+        into[block] = lanes.reshape(-1)
+
+
+class _Arena:
+    """Address space handed out piece by piece, in order; a piece keeps all of it alive."""
+
+    def __init__(self, size: int) -> None:
+        memory = mmap.mmap(-1, size + HUGE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        whole = torch.frombuffer(memory, dtype=torch.uint8)
+        self.whole, self.used = whole[-whole.data_ptr() % HUGE :], 0
+
+    def take(self, size: int) -> torch.Tensor | None:
+        first = -(-self.used // LINE) * LINE
+        if first + size > self.whole.numel():
+            return None
+        self.used = first + size
+        return self.whole[first : self.used]
+
+
+_lock = threading.Lock()
+_arena: list[_Arena] = []
+
+
+def _room(size: int) -> torch.Tensor:
+    """`size` bytes in huge pages, beside what was asked for before: weights are read in the order they were packed."""
+    with _lock:
+        taken = _arena[0].take(size) if _arena else None
+        if taken is None:
+            _arena[:] = [_Arena(max(ARENA, size))]
+            taken = _arena[0].take(size)
+    assert taken is not None
+    return taken

@@ -1,0 +1,229 @@
+// y = x w^T + bias for a weight of 8 or 4 bits: x becomes bytes row by row, in parts of at most 128 places, and the
+// products are sums of bytes (VNNI). Lanes run along 16 columns of y, so that no sums across lanes are left to do.
+//
+// The weight's bytes are unsigned, as the instruction wants them on one side: what was added to them is taken off
+// again by what each sum starts from, which depends on x alone.
+#include "quantized.h"
+
+#include <omp.h>
+
+#include <algorithm>
+
+namespace strata {
+namespace {
+
+constexpr int64_t kSharedRows = 1 << 15;  // elements below which one thread quantizes x faster
+constexpr int64_t kDistance = 2048;       // bytes that each stream is fetched ahead
+constexpr int kMostRows = 8;              // of a tile
+
+inline __m512i dot(__m512i sum, __m512i w, __m512i x) {
+#ifdef __AVX512VNNI__
+  // by hand, as GCC 12 gives the intrinsic's sum a new register and then runs out of them (380 against 800 GOP/s)
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+  return sum;
+#else
+  const __m512i low = _mm512_madd_epi16(_mm512_and_si512(w, _mm512_set1_epi16(0xff)),
+                                        _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8));
+  const __m512i high = _mm512_madd_epi16(_mm512_srli_epi16(w, 8), _mm512_srai_epi16(x, 8));
+  return _mm512_add_epi32(sum, _mm512_add_epi32(low, high));
+#endif
+}
+
+// What is not finite keeps the scale from being so, and with it every sum.
+template <class T>
+void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values, float* scales, int32_t* starts) {
+  const int32_t added = p.centred ? (p.w.bits == 8 ? 128 : 8) : 1;
+  for (int64_t part = 0; part < p.parts(); part++, x += p.shared, values += p.shared) {
+    __m512i most = _mm512_setzero_si512();
+    for (int64_t i = 0; i < p.shared; i += kLanes)  // as integers, NaN is the largest
+      most = _mm512_max_epi32(
+          most, _mm512_and_si512(_mm512_castps_si512(T::load(x + i)), _mm512_set1_epi32(0x7fffffff)));
+    const int32_t bits = _mm512_reduce_max_epi32(most);
+    float top;
+    memcpy(&top, &bits, sizeof(top));
+    const __m512 factor = _mm512_set1_ps(top == 0 ? 0 : 127 / top);
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t i = 0; i < p.shared; i += kLanes) {
+      const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(T::load(x + i), factor));
+      _mm_storeu_si128((__m128i*)(values + i), _mm512_cvtsepi32_epi8(v));
+      sum = _mm512_add_epi32(sum, v);
+    }
+    scales[part] = top / 127;
+    starts[part] = -added * _mm512_reduce_add_epi32(sum);
+  }
+}
+
+template <class T>
+Quantized quantize(const Packed& p, const void* x, int64_t rows, int64_t stride) {
+  const int64_t inner = p.w.inner, parts = p.parts(), size = (rows * inner + 63) / 64 * 64;
+  char* all = (char*)scratch<kPacked>(size + rows * parts * 8 + 64);
+  const Quantized q{(int8_t*)all, (float*)(all + size), (int32_t*)(all + size) + rows * parts};
+  const int threads = rows * inner < kSharedRows ? 1 : omp_get_max_threads();
+#pragma omp parallel for if (threads > 1) schedule(static) num_threads(threads)
+  for (int64_t r = 0; r < rows; r++)
+    quantize_row<T>(p, (const typename T::Element*)x + r * stride, q.values + r * inner, q.scales + r * parts,
+                    q.starts + r * parts);
+  return q;
+}
+
+struct Target {
+  void* y;
+  int64_t stride;
+  Type type;
+  const float* bias;
+};
+
+inline void put(const Target& to, int64_t row, int64_t column, __m512 v, __mmask16 mask) {
+  if (to.bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, to.bias + column));
+  if (to.type == kF32)
+    F32::store((float*)to.y + row * to.stride + column, v, mask);
+  else
+    Bf16::store((uint16_t*)to.y + row * to.stride + column, v, mask);
+}
+
+// Where a tile fetches what comes later; each step moves on by `step` bytes, 0 where there is nothing to fetch.
+struct Ahead {
+  const uint8_t* at;
+  int64_t step;
+};
+
+// Fetches `Each` lines a step as `ahead` says, or where that is 0 a little ahead on its own streams.
+template <int Bits, int MR, int NB, int Each>
+void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead ahead, const Target& to) {
+  const int64_t inner = p.w.inner, parts = p.parts(), ratio = p.group / p.shared;
+  const uint8_t *at = p.block(block), *w = at + p.values;
+  const int8_t* values = x.values + m * inner;
+  // The float sums lie in memory and the compiler must not see it: it would keep them in registers and push the
+  // integer sums of the inner loop out of those.
+  alignas(64) float kept[MR * NB * kLanes] = {};
+  float* sum = kept;
+  asm("" : "+r"(sum) : : "memory");
+  for (int64_t part = 0; part < parts; part++) {
+    __m512i whole[MR][NB];
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+      for (int j = 0; j < NB; j++) whole[i][j] = _mm512_set1_epi32(x.starts[(m + i) * parts + part]);
+    if (!p.centred) {
+      const uint8_t* zeros = at + p.zeros + part / ratio * kColumns;
+#pragma GCC unroll 8
+      for (int j = 0; j < NB; j++) {
+        const __m512i added = _mm512_add_epi32(_mm512_cvtepi8_epi32(_mm_load_si128((const __m128i*)(zeros + j * p.bytes))),
+                                               _mm512_set1_epi32(Bits == 8 ? 128 : 8));
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; i++) whole[i][j] = _mm512_mullo_epi32(whole[i][j], added);
+      }
+    }
+    for (int64_t k = 0; k < p.shared; k += 32 / Bits, w += 64) {
+      __m512i v[NB];
+#pragma GCC unroll 8
+      for (int j = 0; j < NB; j++) {
+        v[j] = _mm512_load_si512(w + j * p.bytes);
+        if constexpr (Each == 0) _mm_prefetch((const char*)(w + j * p.bytes + kDistance), _MM_HINT_T0);
+      }
+      if constexpr (Each > 0) {
+#pragma GCC unroll 8
+        for (int j = 0; j < Each; j++) _mm_prefetch((const char*)(ahead.at + j * 64), _MM_HINT_T1);
+        ahead.at += ahead.step;
+      }
+      const auto take = [&](const int8_t* from, const __m512i* by) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; i++) {
+          int32_t four;
+          memcpy(&four, from + i * inner, 4);
+          const __m512i a = _mm512_set1_epi32(four);
+#pragma GCC unroll 8
+          for (int j = 0; j < NB; j++) whole[i][j] = dot(whole[i][j], by[j], a);
+        }
+      };
+      if constexpr (Bits == 8) {
+        take(values + k, v);
+      } else {
+        const __m512i low = _mm512_set1_epi8(15);
+        __m512i half[NB];
+#pragma GCC unroll 8
+        for (int j = 0; j < NB; j++) half[j] = _mm512_and_si512(v[j], low);
+        take(values + k, half);
+#pragma GCC unroll 8
+        for (int j = 0; j < NB; j++) half[j] = _mm512_and_si512(_mm512_srli_epi16(v[j], 4), low);
+        take(values + k + 4, half);
+      }
+    }
+    values += p.shared;
+#pragma GCC unroll 8
+    for (int j = 0; j < NB; j++) {
+      __m512 scale = _mm512_set1_ps(1);
+      if (p.grouped)
+        scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(at + j * p.bytes + p.ratios + part / ratio * 32)));
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; i++)
+        _mm512_store_ps(sum + (i * NB + j) * kLanes,
+                        _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole[i][j]), scale),
+                                        _mm512_set1_ps(x.scales[(m + i) * parts + part]),
+                                        _mm512_load_ps(sum + (i * NB + j) * kLanes)));
+    }
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < NB; j++) {
+    const __m512 scale = _mm512_load_ps((const float*)(at + j * p.bytes));
+    const int64_t column = (block + j) * kColumns;
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++)
+      put(to, m + i, column, _mm512_mul_ps(_mm512_load_ps(sum + (i * NB + j) * kLanes), scale), first(p.w.columns - column));
+  }
+}
+
+// `count` rows of x, at most MR, by the tile that is made for them.
+template <int Bits, int MR, int NB, int Each>
+void rows_of(const Packed& p, const Quantized& x, int64_t count, int64_t m, int64_t block, Ahead ahead,
+             const Target& to) {
+  if constexpr (MR > 1) {
+    if (count < MR) return rows_of<Bits, MR - 1, NB, Each>(p, x, count, m, block, ahead, to);
+  }
+  tile<Bits, MR, NB, Each>(p, x, m, block, ahead, to);
+}
+
+// A panel of NB blocks for all rows. Its first tile finds it in the second cache because the last tiles of the panel
+// before fetched it; a panel of a single tile fetches a little ahead of itself.
+template <int Bits, int MR, int NB>
+void panel(const Packed& p, const Quantized& x, int64_t rows, int64_t block, const Target& to) {
+  const int64_t tiles = (rows + kMostRows - 1) / kMostRows;
+  if (tiles == 1) return rows_of<Bits, MR, NB, 0>(p, x, rows, 0, block, {}, to);
+  const int64_t each = tiles == 2 ? 2 : 1, fetching = (NB + each - 1) / each;
+  const uint8_t *here = p.block(block), *next = p.block(block + NB);
+  for (int64_t i = 0; i < tiles; i++) {
+    const int64_t m = rows * i / tiles, count = rows * (i + 1) / tiles - m, turn = i - std::max<int64_t>(0, tiles - fetching);
+    const Ahead ahead = turn < 0 ? Ahead{here, 0} : Ahead{next + turn * each * p.bytes, each * 64};
+    each == 2 ? rows_of<Bits, MR, NB, 2>(p, x, count, m, block, ahead, to)
+              : rows_of<Bits, MR, NB, 1>(p, x, count, m, block, ahead, to);
+  }
+}
+
+template <int Bits>
+void panels(const Packed& p, const Quantized& x, int64_t rows, int64_t block, int64_t end, const Target& to) {
+  const int64_t tiles = (rows + kMostRows - 1) / kMostRows, most = (rows + tiles - 1) / tiles;
+  if (most == 1)
+    for (; block + 8 <= end; block += 8) panel<Bits, 1, 8>(p, x, rows, block, to);
+  else if (most <= 4)
+    for (; block + 4 <= end; block += 4) panel<Bits, 4, 4>(p, x, rows, block, to);
+  else
+    for (; block + 3 <= end; block += 3) panel<Bits, 8, 3>(p, x, rows, block, to);
+  for (; block < end; block++) panel<Bits, 8, 1>(p, x, rows, block, to);
+}
+
+}  // namespace
+
+void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
+                      int64_t x_stride, int64_t y_stride) {
+  const Packed p(w);
+  const Quantized q = type == kF32 ? quantize<F32>(p, x, rows, x_stride) : quantize<Bf16>(p, x, rows, x_stride);
+  const Target to{y, y_stride, out, bias};
+  const int64_t threads = omp_get_max_threads(), blocks = p.blocks();
+#pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
+  for (int64_t i = 0; i < threads; i++) {
+    const int64_t begin = blocks * i / threads, end = blocks * (i + 1) / threads;
+    w.bits == 8 ? panels<8>(p, q, rows, begin, end, to) : panels<4>(p, q, rows, begin, end, to);
+  }
+}
+
+}  // namespace strata
