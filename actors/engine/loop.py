@@ -6,7 +6,7 @@ Owns every sequence of one replica. Knows no Ray, no sockets, no text. `step` is
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from actors.engine.blocks import BlockPool
 from actors.engine.plan import INT32, Join, Plan, Result
 from actors.engine.scheduler import Scheduler, Step, Work
 from actors.engine.sequence import Sequence
+from actors.engine.turnover import Stay, retry_after_seconds
 from actors.messages import Delta, Load, Submit, TokenLogprob
 from actors.settings import Limits
 from cluster.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, Overloaded, StrataError
@@ -26,6 +27,12 @@ AHEAD_SECONDS = 0.016
 _MOST_AHEAD = 128
 _LEARN = 0.2
 _SHORTEST_SECONDS = 1e-5
+
+TOO_COMPLEX = InvalidRequest(
+    "structured_outputs",
+    "a form that takes too long to follow",
+    "make it less ambiguous: fewer alternatives and repeats",
+)
 
 
 class Executor(Protocol):
@@ -70,6 +77,7 @@ class Engine:
         self._number = 0
         self._generated = self._prompted = 0
         self._step_seconds = AHEAD_SECONDS  # of late, of steps that only decode
+        self._stay = Stay()
         self.last_result: Result | None = None
         self.capacity = min(facts.context_tokens, facts.blocks * limits.block_tokens)
 
@@ -80,7 +88,7 @@ class Engine:
         """
         self._check(submit)
         if self._scheduler.waiting >= self._limits.queued_sequences + self._vacant():
-            raise Overloaded(self._facts.name, self._scheduler.waiting, retry_after_seconds=1)
+            raise Overloaded(self._facts.name, self._scheduler.waiting, self._retry_after())
         self._next_key += 1
         wanted = submit.params.max_tokens
         room = self.capacity if wanted is None else min(self.capacity, len(submit.prompt) + wanted)
@@ -135,15 +143,14 @@ class Engine:
             return expired + self._fail(step.works, result.fault)
         self._learn(step, result)
         sampled = [work.sequence for work in step.works if work.samples]
-        faulty = {id(sampled[index]) for index in result.faulty}
         grown = [self._extend(sequence, row, len(sampled), result) for row, sequence in enumerate(sampled)]
-        self._scheduler.settle(step.works, result.steps)
         now = self._clock()
         deltas = expired
-        for sequence, (tokens, logprobs) in zip(sampled, grown, strict=True):
-            if id(sequence) in faulty:
-                deltas.append(self._ended(sequence, StrataError("the model's logits are no numbers (NaN or -inf)")))
-            else:
+        for row in result.faulty:  # before settling: what it computed last is nothing to be found by others
+            deltas.append((sampled[row].key, self._broken(sampled[row], *grown[row], now, row in result.stuck)))
+        self._scheduler.settle(step.works, result.steps)
+        for row, (sequence, (tokens, logprobs)) in enumerate(zip(sampled, grown, strict=True)):
+            if row not in result.faulty:
                 deltas.append((sequence.key, self._grown(sequence, tokens, logprobs, now)))
         return deltas
 
@@ -209,7 +216,6 @@ class Engine:
         """Append what the steps drew for `row` of `rows`; also as values."""
         tokens = tuple(result.tokens[row::rows])
         sequence.tokens += tokens
-        self._generated += len(tokens)
         if result.logprobs is None:
             return tokens, ()
         return tokens, tuple(told for told in result.logprobs[row::rows] if told is not None)
@@ -217,22 +223,41 @@ class Engine:
     def _grown(
         self, sequence: Sequence, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...], now: float
     ) -> Delta:
-        first = sequence.first_token is None
-        started = sequence.started or now
-        if first:
-            sequence.first_token = now
-            self._prompted += len(sequence.submit.prompt)
         finish = self._finish(sequence, tokens[-1])
-        if finish is not None:
-            self._end(sequence)
+        delta = self._told(sequence, tokens, logprobs, now)
+        if finish is None:
+            return delta
+        self._end(sequence)
+        return replace(delta, finish=finish)
+
+    def _broken(
+        self, sequence: Sequence, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...], now: float, stuck: bool
+    ) -> Delta:
+        """There is no last token: no numbers, or a `stuck` constraint. What came before it in the run is its answer."""
+        why = TOO_COMPLEX if stuck else StrataError("the model's logits are no numbers (NaN or -inf)")
+        _, error = self._ended(sequence, why)
+        if len(tokens) == 1:
+            return error
+        told = self._told(sequence, tokens[:-1], logprobs[:-1], now)
+        return replace(told, finish=error.finish, error=error.error)
+
+    def _told(
+        self, sequence: Sequence, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...], now: float
+    ) -> Delta:
+        self._generated += len(tokens)
+        if sequence.first_token is not None:
+            return Delta(sequence.submit.id, tokens, logprobs)
+        sequence.first_token = now
+        started = sequence.started or now
+        self._prompted += len(sequence.submit.prompt)
         return Delta(
             sequence.submit.id,
             tokens,
             logprobs,
-            finish,
-            sequence.cached if first else 0,
-            started - sequence.arrived if first else 0.0,
-            now - started if first else 0.0,
+            None,
+            sequence.cached,
+            started - sequence.arrived,
+            now - started,
         )
 
     def _finish(self, sequence: Sequence, token: int) -> str | None:
@@ -260,7 +285,14 @@ class Engine:
         self._end(sequence)
         return sequence.key, Delta(sequence.submit.id, (), finish="error", error=(type(error).__name__, error.args))
 
+    def _retry_after(self) -> int:
+        running, now = self._scheduler.running, self._clock()
+        oldest = max((now - s.started for s in running if s.started is not None), default=0.0)
+        return retry_after_seconds(self._scheduler.waiting, len(running), self._stay.seconds(oldest))
+
     def _end(self, sequence: Sequence) -> None:
+        if sequence.started is not None:
+            self._stay.learn(self._clock() - sequence.started)
         del self._live[sequence.key]
         self._timed.discard(sequence.key)
         self._scheduler.remove(sequence)

@@ -15,14 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from actors.engine.grammar import Grammars
 from actors.engine.plan import Plan, Result
 from actors.engine.sampler import Sampler
+from actors.engine.tokens import Tokenizer
 from actors.messages import Assignment, TokenLogprob
 from actors.models.batch import Batch
 from actors.models.parallel import Alone, World
 
 if TYPE_CHECKING:
     from actors.models import Model
+
+
+# The leader plans by what steps took of late. Where they take far longer now (more rows, a busy machine), a run must
+# not keep readers waiting for all of it: well beyond what it plans for, below what anybody notices.
+LONGEST_RUN_SECONDS = 0.05
 
 
 class Runner:
@@ -39,8 +46,9 @@ class Runner:
         device: str = "cpu",
         end_tokens: tuple[int, ...] = (),
         world: World | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._model, self._sampler, self._world = model, sampler, world or Alone()
+        self._model, self._sampler, self._world, self._clock = model, sampler, world or Alone(), clock
         self._end_tokens = frozenset(end_tokens)
         self._ends: dict[int, frozenset[int]] = {}  # tokens that may end the sequence in a slot
         self._block_tokens, self._device = block_tokens, device
@@ -64,7 +72,7 @@ class Runner:
         slots = limits.running_sequences
         return cls(
             model,
-            Sampler(model.vocab_size, slots, end_tokens) if assignment.rank == 0 else None,
+            sampler(model.vocab_size, assignment, end_tokens) if assignment.rank == 0 else None,
             slots=slots,
             context_tokens=context_tokens,
             block_tokens=limits.block_tokens,
@@ -77,9 +85,10 @@ class Runner:
     def execute(self, plan: Plan, interrupted: Callable[[], bool] = lambda: False) -> Result | None:
         """Run the plan's steps. Rank 0 gets the sampled tokens, the others None.
 
-        `interrupted` is asked on rank 0 after each step but the last: whether to leave the rest.
+        `interrupted` is asked on rank 0 after each step but the last: whether to leave the rest. Where a later step
+        of a rank without others fails, its plan ends before it: planned again, it fails alone.
         """
-        begun = time.perf_counter()
+        begun = self._clock()
         self._mirror(plan)
         if (plan.counts == 1).all():
             positions = plan.starts.astype(np.int64)
@@ -89,26 +98,37 @@ class Runner:
         slots = plan.slots[plan.samples].tolist()
         done = _Done([], [])
         while True:
-            logits = self._model.forward(batch)
-            if self._sampler is not None:
-                done.sample_from(self._sampler, logits, slots)
-            done.steps += 1
+            try:
+                self._step(batch, slots, done)
+            except Exception:
+                if done.steps == 0 or self._world.size > 1:
+                    raise
+                break
             if done.steps == plan.steps:
                 break
-            tokens = self._agree(done, slots, interrupted)
+            late = self._clock() - begun > LONGEST_RUN_SECONDS
+            tokens = self._agree(done, slots, late or interrupted())
             if tokens is None:
                 break
             positions = positions + 1
             self._tokens[plan.slots, positions] = tokens
             batch = self._decodes(plan.slots, positions, plan.samples)
-        return None if self._sampler is None else done.result(plan.number, time.perf_counter() - begun)
+        return None if self._sampler is None else done.result(plan.number, self._clock() - begun)
 
-    def _agree(self, done: "_Done", slots: list[int], interrupted: Callable[[], bool]) -> list[int] | None:
+    def _step(self, batch: Batch, slots: list[int], done: "_Done") -> None:
+        if self._sampler is not None:
+            self._sampler.prepare(slots)
+        logits = self._model.forward(batch)
+        if self._sampler is not None:
+            done.sample_from(self._sampler, logits, slots)
+        done.steps += 1
+
+    def _agree(self, done: "_Done", slots: list[int], leave: bool) -> list[int] | None:
         """The tokens that the next step is fed with, the same on all ranks; None to leave it."""
         told: list[int] = []
         if self._sampler is not None:
             last = done.tokens[-len(slots) :]
-            over = bool(done.faulty) or interrupted()
+            over = leave or bool(done.faulty)
             over = over or any(token in self._ends[slot] for slot, token in zip(slots, last, strict=True))
             told = [int(over), *last]
         over_, *tokens = self._world.share(told, len(slots) + 1)
@@ -183,6 +203,14 @@ class Runner:
         return tensor if self._device == "cpu" else tensor.to(self._device, non_blocking=True)
 
 
+def sampler(vocab_size: int, assignment: Assignment, end_tokens: tuple[int, ...]) -> Sampler:
+    """Rank 0's sampler, which may hold sequences to a grammar over the folder's tokens."""
+    grammars = Grammars(lambda: Tokenizer.from_folder(assignment.path))
+    made = Sampler(vocab_size, assignment.limits.running_sequences, end_tokens, grammars)
+    made.warm()
+    return made
+
+
 @dataclass(slots=True)
 class _Done:
     """What rank 0 has of a plan so far."""
@@ -191,6 +219,7 @@ class _Done:
     logprobs: list[TokenLogprob | None]
     sample_seconds: float = 0.0
     faulty: tuple[int, ...] = ()
+    stuck: tuple[int, ...] = ()
     steps: int = 0
 
     def sample_from(self, sampler: Sampler, logits: torch.Tensor, slots: list[int]) -> None:
@@ -200,10 +229,12 @@ class _Done:
         sampled = sampler.sample(logits, slots)
         self.tokens += sampled.tokens
         self.logprobs += sampled.logprobs
-        self.faulty = sampled.faulty
+        self.faulty, self.stuck = sampled.faulty, sampled.stuck
         self.sample_seconds += time.perf_counter() - began
 
     def result(self, number: int, seconds: float) -> Result:
         told = self.logprobs if any(p is not None for p in self.logprobs) else None
         forward = seconds - self.sample_seconds
-        return Result(number, self.tokens, told, forward, self.sample_seconds, faulty=self.faulty, steps=self.steps)
+        return Result(
+            number, self.tokens, told, forward, self.sample_seconds, None, self.faulty, self.steps, self.stuck
+        )

@@ -137,15 +137,15 @@ class Scheduler:
         return fresh
 
     def _ahead(self, works: Many[Work], horizon: int, grown: list[tuple[int, tuple[int, ...]]]) -> int:
-        """How many decodes may follow one another: until one reaches its limit or the free blocks are used up.
+        """How many decodes may follow one another: until one reaches its limit or half the free blocks are used up.
 
-        Takes the blocks that they need and tells `grown`.
+        Takes the blocks that they need and tells `grown`. The other half is for who arrives while they run.
         """
         size = self._limits.block_tokens
         steps = min(horizon, *(work.sequence.limit - len(work.sequence.tokens) for work in works))
         while steps > 1:
             needs = [max(0, -(-(work.start + steps) // size) - len(work.sequence.blocks)) for work in works]
-            if sum(needs) <= self.pool.free:
+            if sum(needs) <= self.pool.free // 2:
                 break
             steps //= 2
         else:

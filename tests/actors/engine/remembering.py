@@ -1,6 +1,6 @@
 """A model whose next token depends on every token that it finds in its paged cache: any mix-up of blocks shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -65,7 +65,10 @@ class Checked:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.plans: list[Plan] = []
+        self.steps: list[int] = []  # that each plan came to
         self.lost: StrataError | None = None
+        self.interrupted = False
+        self.during: Callable[[int], None] = lambda steps: None  # what happens after each step of a run but the last
 
     def check(self) -> None:
         if self.lost is not None:
@@ -76,12 +79,33 @@ class Checked:
 
     def execute(self, plan: Plan) -> Result:
         self.plans.append(plan)
-        result = self.runner.execute(Plan.unpack(plan.pack()))
+        asked = 0
+
+        def interrupted() -> bool:
+            nonlocal asked
+            asked += 1
+            self.during(asked)
+            return self.interrupted
+
+        try:
+            result = self.runner.execute(Plan.unpack(plan.pack()), interrupted)
+        except Exception as error:  # noqa: BLE001 — as a shard does
+            result = Result(plan.number, [], fault=f"{type(error).__name__}: {error}")
         assert result is not None
+        self.steps.append(result.steps)
         return Result.unpack(result.pack())
 
 
-def engine(blocks: int = 64, end_tokens: tuple[int, ...] = (END,), **limits: int) -> tuple[Engine, Checked]:
+class Paced(Engine):
+    """An engine whose runs are as long as a test says, not as long as the machine is fast."""
+
+    horizon = 1
+
+    def _horizon(self) -> int:
+        return self.horizon
+
+
+def engine(blocks: int = 64, end_tokens: tuple[int, ...] = (END,), **limits: int) -> tuple[Paced, Checked]:
     """A whole engine over the remembering model."""
     settled = {"running_sequences": 8, "step_tokens": 32, "block_tokens": 4, "queued_sequences": 1000, **limits}
     made = Limits(**settled)
@@ -93,8 +117,10 @@ def engine(blocks: int = 64, end_tokens: tuple[int, ...] = (END,), **limits: int
         slots=made.running_sequences,
         context_tokens=model.context_tokens,
         block_tokens=made.block_tokens,
+        end_tokens=end_tokens,
+        clock=lambda: 0.0,
     )
     executor = Checked(runner)
     facts = Facts("remembering", VOCAB, model.context_tokens, blocks, end_tokens)
     clock = iter(range(10**9))
-    return Engine(executor, facts, made, lambda: float(next(clock))), executor
+    return Paced(executor, facts, made, lambda: float(next(clock))), executor

@@ -1,0 +1,35 @@
+"""How soon a full queue has room again, from how long sequences of late kept their place.
+
+By Little's law (1961) as many leave in a second as run, divided by the seconds that each stays. Knows counts and
+seconds. Knows nothing of tokens, models or clocks.
+"""
+
+import math
+
+LONGEST_SECONDS = 60  # nobody should be sent away for longer: the guess is too rough for that
+_LEARN = 0.1
+
+
+def retry_after_seconds(waiting: int, running: int, stay_seconds: float) -> int:
+    """When those who wait now will have their turn: whole seconds, 1 to `LONGEST_SECONDS`.
+
+    waiting, running: sequences. stay_seconds: how long one runs, from its first step to its end.
+    """
+    seconds = waiting * stay_seconds / max(1, running)
+    return max(1, math.ceil(min(seconds, LONGEST_SECONDS)))
+
+
+class Stay:
+    """How long sequences run, those of late counting most."""
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+
+    def learn(self, seconds: float) -> None:
+        """One ended, for whatever reason, after that long."""
+        known = self._seconds
+        self._seconds = seconds if known is None else known + _LEARN * (seconds - known)
+
+    def seconds(self, oldest: float) -> float:
+        """What to expect. `oldest`: how long the one that runs longest has run by now, where none has ended yet."""
+        return oldest if self._seconds is None else self._seconds

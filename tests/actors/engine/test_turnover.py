@@ -1,0 +1,61 @@
+"""When to come again: a guess from the queue and from how long sequences stayed of late."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.engine.turnover import LONGEST_SECONDS, Stay, retry_after_seconds
+from actors.messages import SamplingParams, Submit
+from cluster.errors import Overloaded
+from tests.actors.engine.remembering import engine
+
+
+@pytest.mark.parametrize(
+    ("waiting", "running", "stay", "seconds"),
+    [
+        (256, 64, 2.0, 8),
+        (256, 64, 2.1, 9),
+        (256, 64, 100.0, LONGEST_SECONDS),
+        (1, 64, 0.01, 1),
+        (0, 0, 0.0, 1),
+        (10, 0, 3.0, 30),
+        (3, 1, 0.0, 1),
+    ],
+)
+def test_the_queue_takes_its_turns(waiting: int, running: int, stay: float, seconds: int) -> None:
+    assert retry_after_seconds(waiting, running, stay) == seconds
+
+
+@given(st.integers(0, 2**31), st.integers(0, 4096), st.floats(0, 1e12))
+def test_it_is_always_a_wait_that_can_be_asked_for(waiting: int, running: int, stay: float) -> None:
+    assert 1 <= retry_after_seconds(waiting, running, stay) <= LONGEST_SECONDS
+
+
+def test_what_is_known_follows_what_happens() -> None:
+    stay = Stay()
+    assert stay.seconds(oldest=3.0) == 3.0
+    stay.learn(10.0)
+    assert stay.seconds(oldest=3.0) == 10.0
+    for _ in range(60):
+        stay.learn(1.0)
+    assert stay.seconds(oldest=3.0) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_full_engine_says_it_and_a_busier_one_says_more() -> None:
+    made, _ = engine(running_sequences=2, queued_sequences=3, blocks=400)
+    params = SamplingParams(temperature=0.0, max_tokens=1000, ignore_eos=True)
+
+    def refused() -> int:
+        with pytest.raises(Overloaded) as caught:
+            made.add(Submit(0, (1,), params, seed=0))
+        return caught.value.retry_after_seconds
+
+    for _ in range(5):
+        made.add(Submit(0, (1,), params, seed=0))
+    assert refused() == 1, "nothing is known yet"
+    for _ in range(10):
+        made.step()
+    early = refused()
+    for _ in range(10):
+        made.step()
+    assert 1 < early < refused() <= LONGEST_SECONDS
