@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from actors.models.kernels.quantized import PackedWeight, linear
+from actors.models.kernels.operations import TYPES
+from actors.models.kernels.quantized import PackedWeight, linear, packed
 from actors.models.quantized import QuantizedWeight
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
@@ -31,12 +32,12 @@ class Linear:
 
 
 class QuantizedLinear:
-    """The same with a weight of 8 or 4 bits: by the kernels if it was packed for them, else in plain torch."""
+    """The same with a weight of 8 or 4 bits: packed for the kernels where they can take it, else in plain torch."""
 
     __slots__ = ("bias", "weight")
 
     def __init__(self, weight: PackedWeight | QuantizedWeight, bias: torch.Tensor | None = None) -> None:
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias = packed(weight) if isinstance(weight, QuantizedWeight) else weight, bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         made = self.product(x)
@@ -45,7 +46,7 @@ class QuantizedLinear:
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """Without the bias."""
         if isinstance(self.weight, PackedWeight):
-            return linear(x.contiguous(), self.weight)
+            return linear(x.contiguous() if x.dtype in TYPES else x.float(), self.weight).to(x.dtype)
         return functional.linear(x, self.weight.dequantize().to(x.dtype))
 
 

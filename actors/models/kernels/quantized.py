@@ -40,13 +40,17 @@ class PackedWeight:
         )
 
 
+def packed(weight: QuantizedWeight) -> PackedWeight | QuantizedWeight:
+    """`weight` for the kernels, or itself where this machine has none or they do not take it."""
+    fits = weight.values.device.type == "cpu" and _refusal(weight) is None and interface.available()
+    return pack(weight) if fits else weight
+
+
 def pack(weight: QuantizedWeight) -> PackedWeight:
     """Lay `weight` out for the kernels. Raises ValueError for what they do not take."""
+    if refusal := _refusal(weight):
+        raise ValueError(refusal)
     rows, columns = weight.shape
-    if weight.bits not in (4, 8):
-        raise ValueError(f"{weight.bits} bits: the kernels take 4 or 8")
-    if columns % 32 or weight.group not in (*GROUPS, columns) or columns % weight.group:
-        raise ValueError(f"{columns} columns in groups of {weight.group}: not a multiple of 32, or not a known group")
     top = weight.scales.abs().amax(1, keepdim=True)
     parts = [_lines(_blocks(top))]
     if weight.group < columns or weight.zeros is not None:
@@ -88,6 +92,15 @@ def linear(
             columns,
         )  # fmt: skip
     return out
+
+
+def _refusal(weight: QuantizedWeight) -> str | None:
+    columns = weight.shape[1]
+    if weight.bits not in (4, 8):
+        return f"{weight.bits} bits: the kernels take 4 or 8"
+    if columns % 32 or weight.group not in (*GROUPS, columns) or columns % weight.group:
+        return f"{columns} columns in groups of {weight.group}: not a multiple of 32, or not a known group"
+    return None
 
 
 def _blocks(rows: torch.Tensor) -> torch.Tensor:
