@@ -91,8 +91,12 @@ class Channel:
         descriptor = os.open(path, flags, 0o600)
         try:
             if create:
-                os.ftruncate(descriptor, size)
+                _reserve(descriptor, size)
             self._memory = mmap.mmap(descriptor, size)
+        except BaseException:
+            if create:
+                path.unlink(missing_ok=True)
+            raise
         finally:
             os.close(descriptor)
         self.path, self.ranks = path, ranks
@@ -162,6 +166,14 @@ class Channel:
         """Seconds since the last beat of `rank`; 0 before the first. CLOCK_MONOTONIC is one clock for all processes."""
         last = self._beats[rank]
         return 0.0 if last == 0.0 else time.monotonic() - last
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Raises OSError where there is no room: a full /dev/shm would else be a bus error later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # macOS
+        os.ftruncate(descriptor, size)
 
 
 def _load_syscall() -> "ctypes._NamedFuncPointer | None":

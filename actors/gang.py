@@ -4,17 +4,24 @@
 (the offline entry) or as Ray actors in a placement group (a replica).
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from actors.channel import Channel
 from actors.engine.plan import Plan, Result
 from actors.heart import Heart
 from actors.messages import Assignment, ShardFacts
-from actors.quiet import Quiet
+from actors.quiet import Patience, Quiet
 from cluster.errors import ModelInvalid
 
 SILENCE_SECONDS = 2.0  # beats come every 0.2 s; a frozen rank has to be noticed within 3 s
+# After this long a rank hangs, though its heart beats (in a kernel, in a collective whose other side went wrong). For
+# the slowest that anybody waits for, 70 B parameters in bfloat16 on one core: 140 GB read at 10 GB/s for a step, and
+# 140 GFLOP at 300 GFLOP/s for a token, 14 s and 0.5 s, with as much again and more to spare. A run of many steps takes
+# no longer than one: it ends itself after `runner.LONGEST_RUN_SECONDS`.
+STEP_SECONDS = 60.0
+TOKEN_SECONDS = 1.0
 _ENOUGH_CONTEXTS = 64  # full contexts; a cache beyond that is memory that nobody uses on a laptop
 _CPU_SHARE, _GPU_SHARE = 8, 0.85
 
@@ -38,8 +45,14 @@ class Launcher(Protocol):
 class Gang:
     """All ranks of one replica as one thing that executes plans."""
 
-    def __init__(self, assignment: Assignment, launcher: Launcher, end_tokens: tuple[int, ...]) -> None:
-        self._launcher = launcher
+    def __init__(
+        self,
+        assignment: Assignment,
+        launcher: Launcher,
+        end_tokens: tuple[int, ...],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._launcher, self._clock = launcher, clock
         self.facts = tuple(launcher.load())
         limits, first = assignment.limits, self.facts[0]
         self.vocab_size = first.vocab_size
@@ -59,14 +72,15 @@ class Gang:
             self._channel.unlink()
 
     def execute(self, plan: Plan) -> Result:
-        """One step on all ranks. Raises ReplicaLost when one is dead or frozen."""
+        """One plan on all ranks. Raises ReplicaLost when one is dead or frozen, or hangs for `seconds_for(plan)`."""
+        patience = Patience(self.quiet, seconds_for(plan), self._clock)
         try:
-            self._channel.send_plan(plan.pack(), self.quiet)
+            self._channel.send_plan(plan.pack(), patience)
         except BaseException:
             self.quiet.problem = "a plan was cut short"  # the ranks wait for its rest: nothing sensible can follow
             raise
         while True:
-            result = Result.unpack(self._channel.receive_result(self.quiet))
+            result = Result.unpack(self._channel.receive_result(patience))
             if result.number == plan.number:
                 return result  # any other is of a step that an interrupt (Ctrl-C) left behind
 
@@ -83,6 +97,11 @@ class Gang:
         self._channel.unlink()
         self._heart.stop()
         self._launcher.close()
+
+
+def seconds_for(plan: Plan) -> float:
+    """How long a plan may take at the very most."""
+    return STEP_SECONDS + TOKEN_SECONDS * int(plan.counts.sum())
 
 
 def kv_blocks(assignment: Assignment, facts: Sequence[ShardFacts], context_tokens: int) -> int:

@@ -13,6 +13,7 @@ from cluster.errors import ReplicaLost
 
 BUSY_SECONDS = 30.0  # without a beat, however busy: a step that long is no step
 _LOOK_SECONDS = 2.0  # CPU time is counted in ticks of 10 ms; even a crowded core gives one in this long
+_LONGEST_LOOK_SECONDS = 1.0
 _STOPPED = "TtZXx"
 _RUNNABLE = "RD"
 
@@ -41,6 +42,27 @@ class Quiet(Alive):
     def _busy(self, rank: int, silence: float) -> bool:
         pulse = self._pulses.get(rank)
         return pulse is not None and silence < BUSY_SECONDS and pulse.felt()
+
+
+class Patience(Alive):
+    """`quiet`, and ReplicaLost when what is waited for has not come after `seconds` of waiting.
+
+    Whoever waits looks every 0.1 s: more than a second between two looks is time in which it did not wait but was
+    stopped itself, and perhaps all the machine with it.
+    """
+
+    def __init__(self, quiet: Quiet, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._quiet, self._seconds, self._clock = quiet, seconds, clock
+        self._looked, self._waited = clock(), 0.0
+
+    def __call__(self) -> None:
+        self._quiet()
+        now = self._clock()
+        self._waited += min(now - self._looked, _LONGEST_LOOK_SECONDS)
+        self._looked = now
+        if self._waited > self._seconds:
+            self._quiet.problem = f"its ranks live, but a step is not done after {self._waited:.0f} s"
+            self._quiet()
 
 
 class Pulse:
