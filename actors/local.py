@@ -2,6 +2,7 @@
 
 import multiprocessing as mp
 import os
+import signal
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
@@ -88,6 +89,7 @@ def _of_rank(assignment: Assignment, rank: int, ranks: int, rendezvous: str) -> 
 
 def _rank(assignment: Assignment, pipe: Connection) -> None:
     """The life of one rank's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever waits for the gang, which goes on living
     threading.Thread(target=_die_with_parent, daemon=True).start()
     from actors.shard import Shard  # noqa: PLC0415 — torch, only here
 
