@@ -159,6 +159,7 @@ class Replica:
             device=self._device,
             cpus=settings.shard_cpus,
             limits=settings.limits,
+            quantization=settings.quantization,
         )
         group = ray.util.get_current_placement_group()
         gpus = 1 if self._device == "cuda" else 0

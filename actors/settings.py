@@ -37,7 +37,9 @@ class ModelSettings(BaseModel):
     path: str = Field(min_length=1, description="a Hugging Face folder")
     tensor_parallel_size: int = Field(1, ge=1, le=64, description="shards in a gang")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    quantization: str | None = Field(None, description="none is supported yet")
+    quantization: Literal["int8", "int4", "fp8"] | None = Field(
+        None, description="what weights are rounded to at load; a folder that is quantized already needs no word of it"
+    )
     replicas: int = Field(1, ge=1, le=10_000)
     shard_cpus: int = Field(1, ge=1, description="cores of a shard where it has no GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -40,7 +40,10 @@ class Shard:
         if mine.rendezvous is not None:
             world = DeepSpeedWorld.join(mine.rank, mine.ranks, mine.rendezvous, mine.device)
         self._world = world
-        self._model = load(mine.path, dtype=mine.dtype, device=mine.device, world=world, progress=progress)
+        self._model = load(
+            mine.path, dtype=mine.dtype, quantization=mine.quantization, device=mine.device, world=world,
+            progress=progress,
+        )  # fmt: skip
         return ShardFacts(
             mine.rank,
             os.getpid(),

@@ -21,7 +21,7 @@ from actors.messages import Assignment, Delta, SamplingParams, ShardFacts, Submi
 from actors.models import load
 from actors.settings import Limits
 from actors.shard import free_bytes
-from cluster.errors import ExtraMissing, InvalidRequest, StrataError
+from cluster.errors import InvalidRequest, StrataError
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 
@@ -29,8 +29,9 @@ Prompt = str | Sequence[int] | Mapping[str, Any]
 class LLM:
     """One model, ready to generate.
 
-    model: a Hugging Face folder. dtype: "auto", "bfloat16", "float16" or "float32". max_model_len: prompt plus
-    answer; default what the model was made for. max_num_batched_tokens: computed in one step at the most.
+    model: a Hugging Face folder. dtype: "auto", "bfloat16", "float16" or "float32". quantization: round the
+    weights at load to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is. max_model_len:
+    prompt plus answer; default what the model was made for. max_num_batched_tokens: computed in one step at the most.
     Raises ModelInvalid or ArchitectureUnsupported for a folder that cannot be served.
     """
 
@@ -49,8 +50,6 @@ class LLM:
         device: str = "auto",
         seed: int | None = None,
     ) -> None:
-        if quantization is not None:
-            raise ExtraMissing(f"quantization={quantization!r}", "quantization")
         limits = Limits(
             context_tokens=max_model_len,
             running_sequences=max_num_seqs,
@@ -66,6 +65,7 @@ class LLM:
         assignment = Assignment(
             model=Path(model).name, path=str(model), dtype=dtype, rank=0, ranks=tensor_parallel_size, device=chosen,
             cpus=max(1, torch.get_num_threads() // tensor_parallel_size), limits=limits,
+            quantization=quantization,
         )  # fmt: skip
         self._gang: Gang | None = None
         ends = self.tokenizer.end_tokens
@@ -193,7 +193,7 @@ class _InProcess:
 
 def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Facts]:
     limits, device = assignment.limits, assignment.device
-    model = load(assignment.path, dtype=assignment.dtype, device=device)
+    model = load(assignment.path, dtype=assignment.dtype, quantization=assignment.quantization, device=device)
     shard = ShardFacts(
         0, 0, model.vocab_size, model.context_tokens, model.kv_bytes_per_token, free_bytes(device), (), 0.0, 0
     )

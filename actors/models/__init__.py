@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from actors.models.batch import Batch
 
+QUANTIZATIONS = (None, "int8", "int4", "fp8")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -39,11 +40,14 @@ def load(
     path: str | Path,
     *,
     dtype: str = "auto",
+    quantization: str | None = None,
     device: str = "cpu",
     world: World | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
     """Load this rank's part of the Hugging Face folder `path`; `progress` hears bytes done and bytes in all.
+
+    `quantization` rounds float weights to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is.
 
     Raises ModelInvalid for a folder that cannot be served and ArchitectureUnsupported, which names the nearest
     that can. Code in the folder is never run and nothing is unpickled.
@@ -51,12 +55,14 @@ def load(
     # torch and transformers take seconds to import; whoever only names a Model should not wait for them
     import torch  # noqa: PLC0415
 
-    from actors.models.config import read_config  # noqa: PLC0415
+    from actors.models.config import read_config, unsupported  # noqa: PLC0415
     from actors.models.decoder import load_decoder  # noqa: PLC0415
     from actors.models.family import describe, language_part  # noqa: PLC0415
 
     if dtype not in DTYPES:
         raise ModelInvalid(str(path), f"dtype {dtype!r} is not known", f"one of {', '.join(DTYPES)}")
+    if quantization not in QUANTIZATIONS:
+        raise ModelInvalid(str(path), f"quantization {quantization!r} is not known", "one of int8, int4, fp8")
     folder = Path(path)
     config = read_config(folder)
     chosen = getattr(torch, dtype) if dtype != "auto" else config.dtype
@@ -67,5 +73,7 @@ def load(
     if family is None:
         from actors.models.hosted import load_hosted  # noqa: PLC0415
 
+        if quantization is not None:
+            raise unsupported(decoder, f"runs by transformers' modules, which take no quantization={quantization!r}")
         return load_hosted(folder, config, chosen, device, world or Alone(), progress)
-    return load_decoder(folder, decoder, family, chosen, device, world or Alone(), progress)
+    return load_decoder(folder, decoder, family, chosen, device, world or Alone(), progress, quantization)

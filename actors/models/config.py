@@ -18,6 +18,8 @@ ATTENTION_TYPES = {"full_attention", "sliding_attention", "chunked_attention", "
 GENERATING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "GenerationDecoder", "WithLMHead")
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # configs make a list entry for each
 MAX_LAYERS = 10_000
+# Code is never run; how weights are stored is for `actors.quantization` to read
+UNREAD = {"auto_map", "trust_remote_code", "quantization_config", "compression_config"}
 MAX_CONFIG_BYTES = 16 * 2**20  # the largest honest config.json known is under 1 MB
 
 
@@ -27,10 +29,6 @@ def read_config(path: Path) -> Any:
     kind = raw.get("model_type")
     if not isinstance(kind, str):
         raise ModelInvalid(str(path), "config.json has no model_type", "take the config.json of a transformers model")
-    if raw.get("quantization_config") is not None:
-        raise ModelInvalid(
-            str(path), "the weights are already quantized", "take the float16, bfloat16 or float32 weights"
-        )
     _refuse_unknown(path, kind, raw)
     return _build(path, kind, raw)
 
@@ -79,7 +77,7 @@ def _refuse_unknown(path: Path, kind: str, raw: dict[str, Any]) -> None:
 
 
 def _build(path: Path, kind: str, raw: dict[str, Any]) -> Any:
-    kept = {key: value for key, value in raw.items() if key not in ("auto_map", "trust_remote_code")}
+    kept = {key: value for key, value in raw.items() if key not in UNREAD}
     try:
         config = CONFIG_MAPPING[kind].from_dict(kept)
     except Exception as error:  # validators of 150 architectures raise what they like

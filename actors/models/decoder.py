@@ -79,15 +79,20 @@ class Decoder:
 
     def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
         if self.world.size == 1:
-            rows = functional.embedding(tokens, self.embedding)
+            rows = self._rows(tokens)
         else:
             own = tokens - self.vocab.start
             elsewhere = (own < 0) | (own >= self.vocab.count)
-            rows = functional.embedding(own.masked_fill(elsewhere, 0), self.embedding)
+            rows = self._rows(own.masked_fill(elsewhere, 0))
             rows = self.world.all_reduce(rows.masked_fill_(elsewhere[:, None], 0))
         scale = self.family.embedding_scale
         # Gemma rounds the factor to the dtype of the weights before it multiplies
         return rows if scale == 1.0 else rows * torch.tensor(scale, dtype=self.dtype, device=rows.device)
+
+    def _rows(self, tokens: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.embedding, torch.Tensor):
+            return functional.embedding(tokens, self.embedding)
+        return self.embedding.take(tokens).to(self.dtype)
 
     def _attend(
         self, index: int, layer: LayerWeights, x: torch.Tensor, angles: Angles, attention: PagedAttention
@@ -129,10 +134,12 @@ def load_decoder(
     device: str,
     world: World,
     progress: Progress | None,
+    quantization: str | None = None,
 ) -> Decoder:
     """Read this rank's part of the folder `path`; raises ModelInvalid. `dtype` None: what the weights are stored in."""
     checkpoint = Checkpoint(path)
-    loader = Loader(family, checkpoint, world, dtype or checkpoint.dtype(checkpoint.tensors), device, progress)
+    chosen = dtype or checkpoint.dtype(checkpoint.tensors)
+    loader = Loader(family, checkpoint, world, chosen, device, progress, quantization)
     decoder = Decoder(family, config, loader, world)
     loader.finish()
     return decoder

@@ -21,6 +21,7 @@ from actors.models.parallel import World
 from actors.models.rope import exact_context
 from actors.models.skeleton import Progress, build, fill
 from actors.models.store import PagedCache, Shape, Span, StoredLayer, discover, spans
+from actors.quantization.declared import declared
 from cluster.errors import ModelInvalid, shorten
 
 
@@ -97,6 +98,8 @@ def load_hosted(
 ) -> HostedModel:
     """Read this rank's part of the folder `path`; raises ModelInvalid or ArchitectureUnsupported."""
     refuse_stateful(config)
+    if declared(path) is not None:
+        raise unsupported(config, "runs by transformers' modules, which take no quantized weights,")
     checkpoint = Checkpoint(path)
     config.use_cache = True
     try:

@@ -1,6 +1,7 @@
 """Fill the merged weights of our decoders: each rank reads its own slices and nothing else.
 
-Knows the tensor names that Llama and its kin share, and how they are cut over ranks.
+Knows the tensor names that Llama and its kin share, and how they are cut over ranks. Where a matrix comes from, stored
+in integers or rounded as it is read, is known to `Matrices`.
 """
 
 from collections.abc import Callable
@@ -11,14 +12,18 @@ import torch
 from actors.models import split
 from actors.models.checkpoint import Checkpoint
 from actors.models.family import Family
-from actors.models.layers import Linear, RMSNorm
+from actors.models.layers import Linear, QuantizedLinear, RMSNorm
+from actors.models.matrices import Matrices
 from actors.models.parallel import World
+from actors.models.quantized import QuantizedWeight, join
 from actors.models.split import Share
 from cluster.errors import ModelInvalid
 
 Progress = Callable[[int, int], None]
-EMBEDDING = "embed_tokens.weight"
-HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+AnyLinear = Linear | QuantizedLinear
+Embedding = torch.Tensor | QuantizedWeight
+EMBEDDING = "embed_tokens"
+HEADS = ("lm_head", "language_model.lm_head")
 
 
 @dataclass(slots=True)
@@ -26,11 +31,11 @@ class LayerWeights:
     """One decoder layer. The last two norms are there in families that norm what a block adds."""
 
     input_norm: RMSNorm
-    qkv: Linear
-    output: Linear
+    qkv: AnyLinear
+    output: AnyLinear
     mlp_norm: RMSNorm
-    gate_up: Linear
-    down: Linear
+    gate_up: AnyLinear
+    down: AnyLinear
     query_norm: RMSNorm | None
     key_norm: RMSNorm | None
     attention_out_norm: RMSNorm | None
@@ -48,31 +53,34 @@ class Loader:
         dtype: torch.dtype,
         device: str,
         progress: Progress | None = None,
+        quantization: str | None = None,
     ) -> None:
         self.family, self.checkpoint, self.dtype, self.device = family, checkpoint, dtype, device
+        self.matrices = Matrices(checkpoint, quantization, self._count)
+        self.prefix = _prefix(checkpoint)
         self.queries, self.keys = split.heads(family.heads, family.kv_heads, world.rank, world.size)
-        self.width = split.even(family.intermediate, world.rank, world.size)
+        # what shares a scale stays together: widths are dealt out by whole groups
+        group = self.matrices.group(f"{self.prefix}layers.0.mlp.down_proj", family.intermediate)
+        groups = split.even(family.intermediate // group, world.rank, world.size)
+        self.width = Share(groups.start * group, groups.stop * group, family.intermediate)
         self.vocab = split.padded(family.vocab, world.rank, world.size)
         self.vocab_rows = -(-family.vocab // world.size)
-        self.prefix = _prefix(checkpoint)
-        self.head_name = next((name for name in HEADS if name in checkpoint), HEADS[0])
+        self.head_name = next((name for name in HEADS if self._has(name)), HEADS[0])
         self._progress, self._done = progress, 0
         self._total = sum(t.bytes for t in checkpoint.tensors.values()) // world.size
 
-    def embedding(self) -> torch.Tensor:
+    def embedding(self) -> Embedding:
         """[vocab_rows, hidden]: this rank's rows, zeros after the last."""
         name = self.prefix + EMBEDDING
-        return self._vocab_rows(self.head_name if self.family.tied and name not in self.checkpoint else name)
+        return self._vocab_rows(self.head_name if self.family.tied and not self._has(name) else name)
 
-    def head(self, embedding: torch.Tensor) -> Linear:
+    def head(self, embedding: Embedding) -> AnyLinear:
         """The output projection; the embedding itself where they are tied."""
-        if self.family.tied and (
-            self.head_name not in self.checkpoint or self.prefix + EMBEDDING not in self.checkpoint
-        ):
-            return Linear(embedding)
+        if self.family.tied and (not self._has(self.head_name) or not self._has(self.prefix + EMBEDDING)):
+            return _linear(embedding)
         own = self._vocab_rows(self.head_name)
         # as transformers does: a config that says tied is believed only if both tensors agree
-        return Linear(embedding if self.family.tied and torch.equal(own, embedding) else own)
+        return _linear(embedding if self.family.tied and _equal(own, embedding) else own)
 
     def final_norm(self) -> RMSNorm:
         return self._norm(self.prefix + "norm.weight", self.family.hidden)
@@ -103,31 +111,44 @@ class Loader:
         if self._progress is not None:
             self._progress(self._total, self._total)
 
-    def _qkv(self, at: str) -> Linear:
+    def _qkv(self, at: str) -> AnyLinear:
         parts = [(at + "q_proj", self.queries), (at + "k_proj", self.keys), (at + "v_proj", self.keys)]
         return self._column(parts, self.family.head_dim, self.family.qkv_bias)
 
-    def _column(self, parts: list[tuple[str, Share]], unit: int, bias: bool) -> Linear:
+    def _column(self, parts: list[tuple[str, Share]], unit: int, bias: bool) -> AnyLinear:
         """Projections cut by output rows, merged one under the other."""
-        rows = sum(share.count for _, share in parts) * unit
-        weight = self._empty(rows, self.family.hidden)
-        offsets = self._empty(rows) if bias else None
+        hidden = self.family.hidden
+        offsets = self._empty(sum(share.count for _, share in parts) * unit) if bias else None
         at = 0
         for name, share in parts:
             until = at + share.count * unit
-            cut, whole = share.scaled(unit), share.total * unit
-            self._read(name + ".weight", weight[at:until], (whole, self.family.hidden), first=cut)
             if offsets is not None:
-                self._read(name + ".bias", offsets[at:until], (whole,), first=cut)
+                self._read(name + ".bias", offsets[at:until], (share.total * unit,), first=share.scaled(unit))
+            at = until
+        found = [self.matrices.read(name, (s.total * unit, hidden), first=s.scaled(unit)) for name, s in parts]
+        small = [one for one in found if one is not None]
+        if len(small) == len(parts):
+            return self._quantized(join(small), offsets)
+        weight, at = self._empty(at, hidden), 0
+        for (name, share), one in zip(parts, found, strict=True):
+            until = at + share.count * unit
+            if one is not None:  # beside one that stayed in floats
+                weight[at:until] = one.dequantize()
+            else:
+                self._floats(name, weight[at:until], (share.total * unit, hidden), first=share.scaled(unit))
             at = until
         return Linear(weight, offsets)
 
-    def _row(self, name: str, share: Share, unit: int, bias: bool) -> Linear:
+    def _row(self, name: str, share: Share, unit: int, bias: bool) -> AnyLinear:
         """A projection cut by input columns; its bias is whole and is added once, after the sum over ranks."""
+        shape, cut = (self.family.hidden, share.total * unit), share.scaled(unit)
+        offsets = self._whole(name + ".bias", self.family.hidden) if bias else None
+        small = self.matrices.read(name, shape, last=cut)
+        if small is not None:
+            return self._quantized(small, offsets)
         weight = self._empty(self.family.hidden, share.count * unit)
-        shape = (self.family.hidden, share.total * unit)
-        self._read(name + ".weight", weight, shape, last=share.scaled(unit))
-        return Linear(weight, self._whole(name + ".bias", self.family.hidden) if bias else None)
+        self._floats(name, weight, shape, last=cut)
+        return Linear(weight, offsets)
 
     def _norm(self, name: str, width: int) -> RMSNorm:
         weight = self._whole(name, width)
@@ -138,27 +159,55 @@ class Loader:
         self._read(name, made, (width,))
         return made
 
-    def _vocab_rows(self, name: str) -> torch.Tensor:
+    def _vocab_rows(self, name: str) -> Embedding:
+        shape, cut = (self.family.vocab, self.family.hidden), self.vocab.scaled(1)
+        small = self.matrices.read(name, shape, first=cut)
+        if small is not None:
+            return self._on_device(small.padded(self.vocab_rows))
         made = self._empty(self.vocab_rows, self.family.hidden)
         made[self.vocab.count :] = 0
-        shape = (self.family.vocab, self.family.hidden)
-        self._read(name, made[: self.vocab.count], shape, first=self.vocab.scaled(1))
+        self._floats(name, made[: self.vocab.count], shape, first=cut)
         return made
+
+    def _quantized(self, weight: QuantizedWeight, bias: torch.Tensor | None) -> QuantizedLinear:
+        return QuantizedLinear(self._on_device(weight), bias)
+
+    def _on_device(self, weight: QuantizedWeight) -> QuantizedWeight:
+        return weight if self.device == "cpu" else weight.to(self.device)
+
+    def _has(self, layer: str) -> bool:
+        return self.matrices.has(layer)
+
+    def _floats(
+        self,
+        layer: str,
+        into: torch.Tensor,
+        shape: tuple[int, int],
+        first: slice | None = None,
+        last: slice | None = None,
+    ) -> None:
+        self._count(self.matrices.floats(layer, into, shape, first, last))
 
     def _empty(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=self.dtype, device=self.device)
 
-    def _read(
-        self,
-        name: str,
-        into: torch.Tensor,
-        shape: tuple[int, ...],
-        first: slice | None = None,
-        last: slice | None = None,
-    ) -> None:
-        self._done += self.checkpoint.read(name, into, shape, first, last)
+    def _read(self, name: str, into: torch.Tensor, shape: tuple[int, ...], first: slice | None = None) -> None:
+        self._count(self.checkpoint.read(name, into, shape, first))
+
+    def _count(self, taken: int) -> None:
+        self._done += taken
         if self._progress is not None:
             self._progress(min(self._done, self._total), self._total)
+
+
+def _linear(weight: Embedding) -> AnyLinear:
+    return QuantizedLinear(weight, None) if isinstance(weight, QuantizedWeight) else Linear(weight)
+
+
+def _equal(left: Embedding, right: Embedding) -> bool:
+    if isinstance(left, QuantizedWeight) and isinstance(right, QuantizedWeight):
+        return torch.equal(left.values, right.values) and torch.equal(left.scales, right.scales)
+    return isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and torch.equal(left, right)
 
 
 def _prefix(checkpoint: Checkpoint) -> str:

@@ -97,8 +97,9 @@ def _empty(rows: int, like: QuantizedWeight) -> QuantizedWeight:
     return QuantizedWeight(like.bits, like.group, values, torch.empty((rows, like.scales.shape[1])))
 
 
-def to_float8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(float8_e4m3fn [N, K], float32 scales [N, 1]) of `weight`, a scale a row."""
+def to_float8(weight: torch.Tensor, scale_type: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    """(float8_e4m3fn [N, K], float32 scales [N, 1]) of `weight`, a scale a row, representable in `scale_type`."""
     wide = weight.float()
-    scale = wide.abs().amax(-1, keepdim=True) / FLOAT8_LARGEST
-    return (wide / scale.where(scale > 0, 1.0)).to(torch.float8_e4m3fn), scale
+    scale = _kept(wide.abs().amax(-1, keepdim=True) / FLOAT8_LARGEST, scale_type)
+    small = (wide / scale.where(scale > 0, 1.0)).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST)
+    return small.to(torch.float8_e4m3fn), scale

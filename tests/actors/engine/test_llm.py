@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from actors.engine import LLM, SamplingParams
-from cluster.errors import ContextTooLong, ExtraMissing, InvalidRequest, ModelInvalid
+from cluster.errors import ContextTooLong, InvalidRequest, ModelInvalid
 from tests.actors.models import architectures
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
@@ -147,8 +147,8 @@ def test_one_bad_prompt_leaves_nothing_of_the_others_behind(llm: LLM) -> None:
 def test_what_cannot_be_loaded_is_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ModelInvalid, match=str(tmp_path)):
         LLM(tmp_path)
-    with pytest.raises(ExtraMissing, match="quantization"):
-        LLM(folder, quantization="int8")
+    with pytest.raises(ModelInvalid, match="quantization 'int3' is not known"):
+        LLM(folder, quantization="int3")
     with pytest.raises(InvalidRequest, match="params"):
         LLM(folder, kv_cache_tokens=512).generate(["a", "b"], [GREEDY])
 

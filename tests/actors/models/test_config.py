@@ -67,8 +67,8 @@ def test_an_encoder_in_front(tmp_path):
 
 
 def test_quantized_weights(tmp_path):
-    with pytest.raises(ModelInvalid, match="quantized"):
-        load(folder(tmp_path, **LLAMA, quantization_config={"quant_method": "gptq"}))
+    with pytest.raises(ArchitectureUnsupported, match="no quantized weights"):
+        load(folder(tmp_path, model_type="gpt2", quantization_config={"quant_method": "gptq", "bits": 4}))
 
 
 @pytest.mark.parametrize(
