@@ -26,7 +26,7 @@ from actors.engine.loop import Engine, Facts
 from actors.engine.thread import EngineThread
 from actors.engine.tokens import Tokenizer
 from actors.gang import Gang
-from actors.link import LinkServer
+from actors.leader_link import LinkServer
 from actors.messages import Assignment, Delta, Load, SamplingParams, ShardFacts, Submit
 from actors.quiet import Quiet
 from actors.settings import ModelSettings

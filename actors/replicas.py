@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
 from actors.directory import ANNOUNCE_SECONDS, Entry
-from actors.link import Link, LinkStream
+from actors.gateway_link import Link, LinkStream
 from actors.messages import Load, SamplingParams
 from cluster.errors import NotReady, Overloaded, Unavailable
 from cluster.scheduling.balance import Candidate, pick

@@ -17,6 +17,11 @@ _PREFIX = 4
 _SUBMIT, _CANCEL = 0, 1
 
 
+def hello_of(name: str, secret: str) -> bytes:
+    """What a gateway says first: the secret, and which replica it means, since ports are used again."""
+    return f"{secret}\n{name}".encode()
+
+
 def pack_command(command: Submit | Cancel) -> bytes:
     """From gateway to leader, length in front."""
     if isinstance(command, Cancel):

@@ -10,8 +10,9 @@ import pytest
 
 from actors.directory import Directory, Entry
 from actors.engine.thread import EngineThread
-from actors.link import Link, LinkServer, revived
-from actors.messages import SamplingParams
+from actors.gateway_link import Link, LinkStream, revived
+from actors.leader_link import LinkServer
+from actors.messages import Delta, SamplingParams
 from actors.replicas import Replicas, Roster
 from cluster.errors import NotReady, Overloaded, ReplicaLost, StrataError, Unavailable
 from tests.actors.engine.remembering import continuation, engine
@@ -225,7 +226,7 @@ async def test_a_directory_made_anew_has_a_new_secret_that_leaders_learn(monkeyp
 
 async def test_a_frozen_leader_is_given_up(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener that takes the connection and says nothing: what SIGSTOP leaves of a leader."""
-    monkeypatch.setattr("actors.link.SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr("actors.gateway_link.SILENCE_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         link = await Link.connect("one", "127.0.0.1", mute.getsockname()[1], "secret")
         stream = link.submit(PROMPT, greedy(), seed=1)
@@ -253,3 +254,16 @@ def test_only_our_own_errors_come_to_life() -> None:
     assert type(revived("SystemExit", (1,))) is StrataError
     assert type(revived("shorten", ("x",))) is StrataError
     assert type(revived("ReplicaLost", ())) is StrataError
+
+
+async def test_what_came_before_a_fault_is_heard_before_it() -> None:
+    stream = LinkStream(Link("one"), 1)
+    stream.feed(Delta(1, ()))
+    stream.feed(Delta(1, (4, 5)))
+    stream.feed(Delta(1, (6,), finish="error", error=("StrataError", ("the model's logits are no numbers",))))
+    await stream.accepted()
+    heard = []
+    with pytest.raises(StrataError, match="no numbers"):
+        async for delta in stream:
+            heard += delta.tokens
+    assert heard == [4, 5, 6]
