@@ -4,6 +4,7 @@ import pytest
 
 from actors.models import decoder, load
 from actors.models.decoder import Decoder
+from cluster.errors import ModelInvalid
 from tests.actors.models import architectures
 from tests.actors.models.driver import Driver
 
@@ -36,6 +37,23 @@ def test_two_ranks(checkpoint, pair, name):
     first, second = pair.ask("generate", path, prompts, NEW)
     assert first["answers"] == answers
     assert second["answers"] == answers
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", "llama-biases-tied", "qwen3", "gemma2", "mistral", "gpt2", "bloom", "qwen3_moe"]
+)
+def test_four_ranks(checkpoint, four, name):
+    """More ranks than key-value heads, and than many a machine has cores."""
+    path = checkpoint(name)
+    prompts, answers = architectures.read(path)
+    for rank in four.ask("generate", path, prompts, NEW):
+        assert rank["answers"] == answers
+
+
+def test_heads_that_four_ranks_cannot_share_are_refused_by_each(checkpoint, four):
+    path = checkpoint("llama-odd")
+    with pytest.raises(ModelInvalid, match="one of 1, 2, 3, 6"):
+        four.ask("generate", path, [[1]], 1)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "qwen3_moe", "phi3"])
