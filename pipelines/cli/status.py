@@ -50,7 +50,8 @@ def draw(facts: dict[str, Any]) -> None:
         show.line("Nothing is running. Start with: strata up")
         return
     cores = f"{facts['free'].get('CPU', 0):g} of {facts['resources'].get('CPU', 0):g} cores free"
-    show.line(f"[bold green]running[/] at {facts['url']}  Ray {facts['ray']}, {facts['nodes']} node(s), {cores}")
+    nodes = "1 node" if facts["nodes"] == 1 else f"{facts['nodes']} nodes"
+    show.line(f"[bold green]running[/] at {facts['url']}  Ray {facts['ray']}, {nodes}, {cores}")
     rows = [
         (
             name,
@@ -60,4 +61,6 @@ def draw(facts: dict[str, Any]) -> None:
         )
         for name, found in facts["deployments"].items()
     ]
-    show.table(("deployment", "status", "replicas", "message"), rows)
+    columns = ("deployment", "status", "replicas", "message")
+    shown = len(columns) - (not any(row[-1] for row in rows))  # messages that say nothing are no column
+    show.table(columns[:shown], [row[:shown] for row in rows])
