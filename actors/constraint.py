@@ -46,21 +46,24 @@ class StructuredOutputsParams:
             return None
         if len(asked) > 1:
             raise InvalidRequest(field, " and ".join(asked), "ask for one of them")
-        return self._spec(asked[0], f"{field}.{asked[0]}")
+        kind = asked[0]
+        return spec_of(kind, getattr(self, kind), f"{field}.{kind}", compact=self.disable_any_whitespace)
 
-    def _spec(self, kind: str, field: str) -> str:
-        how = "compact" if self.disable_any_whitespace else "json"
-        match kind:
-            case "json":
-                return f"{how}:{schema_text(self.json, field)}"
-            case "json_object":
-                return f'{how}:{{"type":"object"}}'
-            case "choice":
-                return f"choice:{choices_text(self.choice, field)}"
-            case "regex":
-                return f"regex:{bounded(self.regex, field, REGEX_BYTES)}"
-            case _:
-                return f"grammar:{grammar_text(self.grammar, field)}"
+
+def spec_of(kind: str, value: Any, field: str, *, compact: bool = False) -> str:
+    """The spec of one of the shape's fields, given in the request's `field`. Raises InvalidRequest."""
+    how = "compact" if compact else "json"
+    match kind:
+        case "json":
+            return f"{how}:{schema_text(value, field)}"
+        case "json_object":
+            return f'{how}:{{"type":"object"}}'
+        case "choice":
+            return f"choice:{choices_text(value, field)}"
+        case "regex":
+            return f"regex:{bounded(value, field, REGEX_BYTES)}"
+        case _:
+            return f"grammar:{grammar_text(value, field)}"
 
 
 def structured(value: Any, field: str = "structured_outputs") -> str | None:

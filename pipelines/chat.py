@@ -5,7 +5,7 @@ Knows a served model's client and tokenizer. Knows nothing of HTTP, of JSON or o
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from actors.client import Client, Stream
 from actors.engine.tokens import Detokenizer, Tokenizer
 from actors.messages import Delta, SamplingParams, TokenLogprob
 from cluster.errors import ContextTooLong, Unavailable
+from pipelines.verdicts import Verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,10 @@ class Served:
     client: Client
     tokenizer: Tokenizer
     created: int = 0  # seconds since 1970, as /v1/models tells it
+    verdicts: Verdicts = field(init=False, repr=False, compare=False)  # on the forms that answers are asked to have
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "verdicts", Verdicts(self.name, self.tokenizer))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,16 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
 
 from actors.engine.tokens import Tokenizer
 from cluster.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
 
 CACHE_BYTES = 64 << 20
 # Measured: a compiled schema of two properties takes 110 KiB; an automaton grows with use by some 0.8 KiB a state,
@@ -24,7 +27,9 @@ BYTES_PER_CHARACTER = 32
 VERDICT_BYTES = 512
 # Between the elements of JSON: nothing, a space, or a line break and what indents eight levels by four spaces. All that
 # JSON allows would be an invitation: a model that has nothing to say fills its answer with it.
-WHITESPACE = r"( |\n[ \t]{0,32})?"
+JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": r"( |\n[ \t]{0,32})?"}
+# Tokens between which models write calls: text to a grammar, whether or not a tokenizer calls them special.
+MARKS = ("<tool_call>", "</tool_call>", "<|python_tag|>")
 REFUSED_CHARACTERS = 300  # of the compiler's own words
 
 # What one automaton may cost. The defaults of llguidance allow a gigabyte and 70 ms a token; with these the worst
@@ -145,7 +150,7 @@ def grammar(spec: str) -> str:
     kind, _, body = spec.partition(":")
     match kind:
         case "json":
-            return LLMatcher.grammar_from_json_schema(body, overrides={"whitespace_pattern": WHITESPACE})
+            return LLMatcher.grammar_from_json_schema(body, overrides=JSON_OPTIONS)
         case "compact":
             return LLMatcher.grammar_from_json_schema(body, overrides={"whitespace_flexible": False})
         case "regex":
@@ -185,7 +190,7 @@ class _Spelled:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.eos_token_id = tokenizer.end_tokens[0]
         self.tokens = [tokenizer.bytes_of(token) for token in range(tokenizer.vocab_size)]
-        self.special_token_ids = sorted(tokenizer.special_ids)
+        self.special_token_ids = sorted(tokenizer.special_ids - {tokenizer.id_of(mark) for mark in MARKS})
         self._encode = tokenizer.plain_tokens
         self._exact = all(self._returns(text) for text in ('{"a": [1', " b", "c"))
         self.greedy: Callable[[str], Sequence[int]] | None = None
@@ -200,9 +205,14 @@ class _Spelled:
         return b"".join(self.tokens[token] for token in self._encode(text)) == text.encode()
 
 
+def holdable(tokenizer: Tokenizer) -> bool:
+    """Whether answers in these tokens can be held to a form: each spells its bytes, and one ends them."""
+    return bool(tokenizer.end_tokens) and tokenizer.spelling.exact
+
+
 def vocabulary(tokenizer: Tokenizer) -> LLTokenizer:
     """The compiler's view of a tokenizer. Raises InvalidRequest for one whose tokens do not spell their text."""
-    if not tokenizer.end_tokens or not tokenizer.spelling.exact:
+    if not holdable(tokenizer):
         missing = "no end token" if not tokenizer.end_tokens else "tokens that change with their neighbours"
         raise InvalidRequest("structured_outputs", missing, f"this model has {missing}: it cannot be held to a form")
     spelled: Any = _Spelled(tokenizer)

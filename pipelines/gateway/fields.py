@@ -32,8 +32,18 @@ SAMPLING = frozenset(
         "skip_special_tokens",
     }
 )
-SHARED = SAMPLING | {"model", "stream", "stream_options", "logprobs"}
-CHAT = SHARED | {"messages", "max_completion_tokens", "top_logprobs"}
+FORMS = frozenset(
+    {"response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"}
+)
+SHARED = SAMPLING | FORMS | {"model", "stream", "stream_options", "logprobs"}
+CHAT = SHARED | {
+    "messages",
+    "max_completion_tokens",
+    "top_logprobs",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+}
 COMPLETION = SHARED | {"prompt", "echo"}
 
 IGNORED = frozenset(
@@ -48,21 +58,18 @@ IGNORED = frozenset(
         "verbosity",
         "reasoning_effort",
         "prediction",
-        "parallel_tool_calls",
         "moderation",
+        "guided_decoding_backend",  # vLLM's choice of who compiles
     }
 )
 
-NO_TOOLS = "tools are not served yet: describe them in the system message"
+NO_FUNCTIONS = "send tools and tool_choice, which took their place"
 INERT: dict[str, tuple[tuple[Any, ...], str]] = {
     "store": ((False,), "nothing is stored: send false or leave it out"),
     "modalities": ((["text"],), "answers are text"),
     "audio": ((), "answers are text"),
-    "response_format": (({"type": "text"},), "only {'type': 'text'} is served yet"),
-    "tools": (([],), NO_TOOLS),
-    "tool_choice": (("none", "auto"), NO_TOOLS),
-    "functions": (([],), NO_TOOLS),
-    "function_call": (("none", "auto"), NO_TOOLS),
+    "functions": (([],), NO_FUNCTIONS),
+    "function_call": (("none", "auto"), NO_FUNCTIONS),
     "web_search_options": ((), "nothing here searches the web"),
     "best_of": ((1,), "ask for n choices and take the best"),
     "suffix": (("",), "insertion is not served"),

@@ -8,14 +8,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.engine.tokens import Detokenizer
+from actors.messages import SamplingParams
 from pipelines.chat import Answer, Part, Served, Turn, answer
 from pipelines.gateway.asgi import Exchange, Receive, Scope, Send, exchange, respond
 from pipelines.gateway.attend import attended
 from pipelines.gateway.body import read_body
+from pipelines.gateway.callshape import CallShape
 from pipelines.gateway.desk import Desk
 from pipelines.gateway.meter import TurnMeter
 from pipelines.gateway.prompt import chat_tokens, text_tokens
 from pipelines.gateway.shapes import ChatShape, Shape, TextShape
+from pipelines.gateway.shaping import calling_of, constrained
 from pipelines.gateway.strict import parse
 from pipelines.gateway.wire import CompletionRequest, Wanted, chat_request, completion_request
 
@@ -29,9 +32,12 @@ async def chat(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
     """POST /v1/chat/completions."""
     request = chat_request(parse(await read_body(scope, receive, desk.settings)), desk.settings)
     served = desk.served(request.model)
-    prompt = await chat_tokens(served, request.messages)
-    turn = turn_of(desk, scope, request, (prompt,), "messages")
-    shape = ChatShape(f"chatcmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
+    calling = calling_of(served, request.offer)
+    params = await constrained(served, request.params, request.form, calling)
+    prompt = await chat_tokens(served, request.messages, calling.offer.definitions if calling else ())
+    turn = turn_of(desk, scope, params, (prompt,), "messages")
+    envelope = (f"chatcmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
+    shape = CallShape(*envelope, calling=calling) if calling else ChatShape(*envelope)
     await reply(desk, scope, receive, send, Reply(served, turn, shape, request))
 
 
@@ -39,8 +45,9 @@ async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> No
     """POST /v1/completions."""
     request = completion_request(parse(await read_body(scope, receive, desk.settings)), desk.settings)
     served = desk.served(request.model)
+    params = await constrained(served, request.params, request.form, None)
     prompts = tuple([await text_tokens(served, prompt) for prompt in request.prompts])
-    turn = turn_of(desk, scope, request, prompts, "prompt")
+    turn = turn_of(desk, scope, params, prompts, "prompt")
     shape = TextShape(f"cmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
     if request.echo:
         shape.echoes = echoed(served, request, prompts)
@@ -57,12 +64,12 @@ class Reply:
     request: Wanted
 
 
-def turn_of(desk: Desk, scope: Scope, request: Wanted, prompts: tuple[tuple[int, ...], ...], field: str) -> Turn:
+def turn_of(desk: Desk, scope: Scope, params: SamplingParams, prompts: tuple[tuple[int, ...], ...], field: str) -> Turn:
     """The turn that a request asks for. Without a seed, chance gives one; a tenant's prefixes are its own."""
-    seed = request.params.seed
+    seed = params.seed
     return Turn(
         prompts,
-        request.params,
+        params,
         desk.draw(63) if seed is None else seed,
         field,
         continues=field == "prompt",
@@ -111,7 +118,9 @@ async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
             await send(chunk(b"".join(map(event, first))))
             with desk.pace.stream() as gait:
                 async for batch in batches:
-                    await send(chunk(event(batch[0]) if len(batch) == 1 else b"".join(map(event, batch))))
+                    events = event(batch[0]) if len(batch) == 1 else b"".join(map(event, batch))
+                    if events:  # the beginning of a call may have to wait for more
+                        await send(chunk(events))
                     await gait.rest()
         await send(chunk(to.shape.last(begun.usage), more=False))
     finally:

@@ -4,7 +4,8 @@ Knows a served model's tokenizer and context. Knows nothing of bodies and shapes
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from cluster.errors import ContextTooLong, InvalidRequest
 from pipelines.chat import Served
@@ -15,11 +16,19 @@ USUAL = 8  # characters a token that hardly any text exceeds: so much of a long 
 SEAM = 64  # tokens by which a text cut short may exceed the same text in one piece
 
 
-async def chat_tokens(served: Served, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+async def chat_tokens(
+    served: Served, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> tuple[int, ...]:
     """The conversation as the model's template writes it. Raises ContextTooLong or InvalidRequest."""
-    size = sum(len(message["content"]) for message in messages)
-    await check_length(served, "messages", max((message["content"] for message in messages), key=len), size)
-    return tuple(await aside(size, lambda: served.tokenizer.chat(list(messages))))
+    texts = [text for message in messages for text in spoken(message)]
+    size = sum(map(len, texts)) + (len(str(tools)) if tools else 0)
+    await check_length(served, "messages", max(texts, key=len, default=""), size)
+    return tuple(await aside(size, lambda: served.tokenizer.chat(list(messages), list(tools) or None)))
+
+
+def spoken(message: Mapping[str, Any]) -> list[str]:
+    """What a message adds to a prompt: what is said, and with what tools are called."""
+    return [message.get("content") or "", *(call["function"]["arguments"] for call in message.get("tool_calls", ()))]
 
 
 async def text_tokens(served: Served, prompt: str | tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ cores with the engine. Knows parts and usage. Knows nothing of how they came abo
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as quoted  # C; ASCII, so no line separator can split an event
 from typing import Any, ClassVar, Protocol
 
@@ -97,16 +97,17 @@ class Shape:
 
     def event(self, part: Part) -> bytes:
         """One part as an event."""
-        head = self._heads.get(part.choice)
+        echo = "" if part.choice in self._heads else self.echo(part.choice)
+        return self.line(part.choice, self.text(echo + part.text), part.logprobs, part.finish)
+
+    def line(self, choice: int, body: str, logprobs: Sequence[TokenLogprob], finish: str | None) -> bytes:
+        """An event of `choice` that holds `body`, after the one that comes before the first."""
+        head, before = self._heads.get(choice), ""
         if head is None:
-            head, before = self._begin(part.choice)
-            part = replace(part, text=self.echo(part.choice) + part.text)
-        else:
-            before = ""
-        told = compact(self.told(part.logprobs, part.choice)) if self.logprobs else "null"
-        ending = f'"{part.finish}"' if part.finish else "null"
+            head, before = self._begin(choice)
+        told = compact(self.told(logprobs, choice)) if self.logprobs else "null"
+        ending = f'"{finish}"' if finish else "null"
         usage = ',"usage":null' if self.include_usage else ""
-        body = self.text(part.text)
         return f'{before}{head}{body},"logprobs":{told},"finish_reason":{ending}}}]{usage}}}\n\n'.encode()
 
     def _begin(self, choice: int) -> tuple[str, str]:

@@ -9,24 +9,12 @@ from typing import Any
 from actors.messages import MAX_CHOICES, MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
 from cluster.errors import InvalidRequest, shorten
 from pipelines.gateway.fields import CHAT, COMPLETION, SAMPLING, known, nearest
+from pipelines.gateway.forms import Asked, asked
+from pipelines.gateway.offer import Offer, offer
+from pipelines.gateway.said import message
 from pipelines.gateway.settings import GatewaySettings
 
 COMPLETION_TOKENS = 16  # what OpenAI's completions API generates unless told otherwise
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-MESSAGE_FIELDS = frozenset(
-    {
-        "role",
-        "content",
-        "name",
-        "refusal",
-        "annotations",
-        "audio",
-        "function_call",
-        "tool_calls",
-        "tool_call_id",
-        "reasoning_content",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +25,15 @@ class Wanted:
     params: SamplingParams
     stream: bool
     include_usage: bool
+    form: Asked | None
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest(Wanted):
-    """A conversation to continue. Contents are plain text."""
+    """A conversation to continue. Contents are plain text. `offer`: tools that the answer may call."""
 
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
+    offer: Offer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +52,7 @@ def chat_request(body: dict[str, Any], settings: GatewaySettings) -> ChatRequest
         sampling["max_tokens"] = whole("max_completion_tokens", fields["max_completion_tokens"], 1, 2**31 - 1)
     sampling["logprobs"] = chat_logprobs(fields)
     messages = tuple(message(one) for one in listed("messages", fields.get("messages"), settings.messages))
-    return ChatRequest(*wanted(fields, sampling), messages=messages)
+    return ChatRequest(*wanted(fields, sampling), messages=messages, offer=offer(fields))
 
 
 def completion_request(body: dict[str, Any], settings: GatewaySettings) -> CompletionRequest:
@@ -81,13 +71,14 @@ def completion_request(body: dict[str, Any], settings: GatewaySettings) -> Compl
     return CompletionRequest(*common, prompts=found, echo=echo)
 
 
-def wanted(fields: dict[str, Any], sampling: dict[str, Any]) -> tuple[str, SamplingParams, bool, bool]:
+def wanted(fields: dict[str, Any], sampling: dict[str, Any]) -> tuple[str, SamplingParams, bool, bool, Asked | None]:
     """What `Wanted` holds, in its order."""
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("model", model, "name one of /v1/models")
     stream = flag("stream", fields.get("stream", False))
-    return model, SamplingParams(**sampling), stream, include_usage(fields.get("stream_options"), stream)
+    usage = include_usage(fields.get("stream_options"), stream)
+    return model, SamplingParams(**sampling), stream, usage, asked(fields)
 
 
 def sampling_of(fields: dict[str, Any]) -> dict[str, Any]:
@@ -143,45 +134,6 @@ def include_usage(options: Any, stream: bool) -> bool:
     return bool(options.get("include_usage"))
 
 
-def message(value: Any) -> dict[str, str]:
-    """One message: who says which text. Raises InvalidRequest for what a text model cannot take."""
-    if not isinstance(value, dict):
-        raise InvalidRequest("messages", value, "each message is an object")
-    if unknown := value.keys() - MESSAGE_FIELDS:
-        name = sorted(unknown)[0]
-        raise InvalidRequest(f"messages.{shorten(name, 64)}", "this unknown field", nearest(name, MESSAGE_FIELDS))
-    for name in ("audio", "function_call", "tool_calls", "tool_call_id"):
-        if value.get(name):
-            raise InvalidRequest(f"messages.{name}", value[name], "tools and audio are not served yet")
-    role = value.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        raise InvalidRequest("messages.role", role, f"it is one of {', '.join(ROLES)}")
-    made = {"role": ROLES[role], "content": content(value.get("content"))}
-    if value.get("name") is not None:
-        made["name"] = short_text("messages.name", value["name"])
-    return made
-
-
-def content(value: Any) -> str:
-    """A message's text, given whole or as text parts."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise InvalidRequest("messages.content", value, "it is a text or a list of text parts")
-    return "".join(text_part(part) for part in value)
-
-
-def text_part(part: Any) -> str:
-    """The text of one part."""
-    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        kind = part.get("type") if isinstance(part, dict) else part
-        raise InvalidRequest(
-            "messages.content", kind, "this model reads text: send parts {'type': 'text', 'text': ...}"
-        )
-    text: str = part["text"]
-    return text
-
-
 def prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
     """A text, token ids, or a list of either."""
     if isinstance(value, str):
@@ -223,11 +175,4 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     """A whole number in range."""
     if type(value) is not int or not low <= value <= high:
         raise InvalidRequest(name, value, f"it is a whole number from {low} to {high}")
-    return value
-
-
-def short_text(name: str, value: Any) -> str:
-    """A text of at most 64 characters."""
-    if not isinstance(value, str) or len(value) > 64:
-        raise InvalidRequest(name, value, "it is a text of at most 64 characters")
     return value

@@ -46,7 +46,7 @@ REFUSED = [
     ("chat_template", "{{ 7 * 7 }}"), ("chat_template_kwargs", {"a": 1}),
     ("api_base", "http://169.254.169.254"), ("base_url", "file:///etc/passwd"), ("callback", "http://127.0.0.1"),
     ("temprature", 1), ("__class__", "x"), ("", 1), ("x" * 5000, 1), ("model\x00", "starter"), ("Model", "starter"),
-    ("store", True), ("response_format", {"type": "json_object"}), ("tool_choice", "required"),
+    ("store", True), ("response_format", {"type": "xml"}), ("tool_choice", "required"),
     ("tools", [{"type": "function", "function": {"name": "f"}}]), ("functions", [{"name": "f"}]),
     ("audio", {"voice": "x"}), ("modalities", ["audio"]), ("best_of", 3), ("suffix", "x"), ("store", 0),
 ]  # fmt: skip

@@ -19,7 +19,7 @@ class Counting:
         self.characters += len(text)
         return self.tokenizer.encode(text, field=field)
 
-    def chat(self, messages: list[dict[str, str]]) -> list[int]:
+    def chat(self, messages: list[dict[str, str]], tools: object = None) -> list[int]:
         self.characters += sum(len(message["content"]) for message in messages)
         return self.tokenizer.chat(messages)
 
