@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from actors.constraint import StructuredOutputsParams
 from actors.messages import SamplingParams
 
 if TYPE_CHECKING:
     from actors.engine.llm import LLM
     from actors.engine.output import CompletionOutput, RequestOutput
 
-__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams"]
+__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams", "StructuredOutputsParams"]
 
 
 def __getattr__(name: str) -> Any:

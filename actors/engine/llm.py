@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from actors.engine.grammar import Grammars
 from actors.engine.loop import Engine, Executor, Facts
 from actors.engine.output import CompletionOutput, RequestOutput
 from actors.engine.runner import Runner
@@ -61,6 +62,7 @@ class LLM:
         self._seed = secrets.randbits(63) if seed is None else seed
         self._seeded = 0
         self.tokenizer = Tokenizer.from_folder(Path(model))
+        self._grammars = Grammars(lambda: self.tokenizer)
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         assignment = Assignment(
             model=Path(model).name, path=str(model), dtype=dtype, rank=0, ranks=tensor_parallel_size, device=chosen,
@@ -89,6 +91,9 @@ class LLM:
         wanted = [params or SamplingParams()] * len(listed) if not isinstance(params, Sequence) else list(params)
         if len(wanted) != len(listed):
             raise InvalidRequest("params", f"{len(wanted)} of them", f"one for all or one for each of {len(listed)}")
+        for one in wanted:
+            if one.constraint is not None:
+                self._grammars.check(one.constraint)
         requests = [self._request(index, prompt) for index, prompt in enumerate(listed)]
         return self._run(requests, wanted)
 
