@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from cluster.telemetry import logs
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.settings import Settings, load
+
+log = logging.getLogger("strata.app")
 
 DIRECTORY = "directory"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
@@ -108,7 +111,11 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if not any(_GROUP in node.get("Labels", ()) for node in nodes):
         there = [Node(node["NodeManagerAddress"], node["Resources"]) for node in nodes]
-        placement.check([_gang(model) for model in settled.models], there)
+        gangs = [_gang(model) for model in settled.models]
+        placement.check(gangs, there)
+        for gang in gangs:
+            if placement.gathered(gang, there):
+                log.warning("%s: all %d replicas may stand on one node and end with it", gang.model, gang.replicas)
     directory()
     models = [_model(model, settled) for model in settled.models]
     front = serve.deployment(serve.ingress()(Gateway)).options(

@@ -2,6 +2,12 @@
 
 Refuses only what can never be: a node's whole size counts, not what is free now, since what holds it may end. Knows
 numbers; asks no cluster.
+
+Which node a gang gets is Ray's choice, and `lands` says what it is: the one whose share of free resources stays the
+largest (LeastResourceScorer in Ray's bundle scheduling). So the replicas of a model spread over nodes of one size, and
+where one node is far larger they gather there until it is as full as the rest. Nothing in Ray 2.60 asks for more:
+Serve takes no max_replicas_per_node beside placement groups, a label selector is the same for all replicas, and an
+implicit resource in a bundle ends the raylet.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +30,7 @@ class Gang:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One machine of the cluster and all that it may hand out."""
+    """One machine of the cluster and what it may hand out: all of it, or what is free."""
 
     name: str
     total: Mapping[str, float]
@@ -40,6 +46,33 @@ def check(gangs: Sequence[Gang], nodes: Sequence[Node]) -> None:
         if wanted > sum(node.total.get(name, 0) for node in nodes) + _SLACK:
             models = " and ".join(gang.model for gang in gangs)
             raise PlacementImpossible(models, f"{wanted:g} {name} together", _told(nodes))
+
+
+def lands(gang: Gang, free: Sequence[Node]) -> str | None:
+    """The node on which the gang's next replica is placed, by what is free now; None where it fits on none."""
+    asked = [(name, amount) for name, amount in gang.needs.items() if amount > 0]
+    fitting = [node for node in free if all(node.total.get(name, 0) + _SLACK >= amount for name, amount in asked)]
+
+    def left(node: Node) -> float:
+        return sum(1 - amount / node.total[name] for name, amount in asked)
+
+    return max(fitting, key=left).name if fitting else None
+
+
+def gathered(gang: Gang, free: Sequence[Node]) -> bool:
+    """Whether all of several replicas come to stand on one node although there are others: they would end together."""
+    left, chosen = list(free), set()
+    for _ in range(gang.replicas):
+        name = lands(gang, left)
+        if name is None:
+            return False  # not placed now; where it will be nobody knows
+        chosen.add(name)
+        left = [_without(node, gang.needs) if node.name == name else node for node in left]
+    return gang.replicas > 1 and len(free) > 1 and len(chosen) == 1
+
+
+def _without(node: Node, needs: Mapping[str, float]) -> Node:
+    return Node(node.name, {name: amount - needs.get(name, 0) for name, amount in node.total.items()})
 
 
 def _copies(gang: Gang, node: Node) -> int:

@@ -1,7 +1,7 @@
 import pytest
 
 from cluster.errors import PlacementImpossible
-from cluster.scheduling.placement import Gang, Node, check
+from cluster.scheduling.placement import Gang, Node, check, gathered, lands
 
 PAIR = Gang("pair", {"CPU": 2}, 1)
 
@@ -48,3 +48,37 @@ def test_the_refusal_names_model_nodes_and_remedy() -> None:
     assert said.startswith("pair needs 2 CPU on one node and there is 10.0.0.1: 1 CPU, 10.0.0.2: 4 GPU;")
     for word in ("tensor_parallel_size", "replicas", "shard_cpus", "add a node"):
         assert word in said
+
+
+@pytest.mark.parametrize(
+    ("free", "name"),
+    [
+        ((4, 4, 2), "n0"),  # of equals the first
+        ((2, 4, 3), "n1"),
+        ((2, 2), "n0"),
+        ((16, 64), "n1"),
+        ((1, 1), None),
+        ((), None),
+    ],
+)
+def test_a_gang_lands_where_most_stays_free(free: tuple[float, ...], name: str | None) -> None:
+    assert lands(PAIR, nodes(*free)) == name
+
+
+@pytest.mark.parametrize(
+    ("replicas", "free", "together"),
+    [
+        (2, (4, 4), False),  # both would fit on one
+        (2, (8, 8, 8), False),
+        (2, (4, 4, 2), False),
+        (2, (16, 4), True),  # 14 of 16 free beat 2 of 4
+        (9, (16, 16), False),
+        (2, (4,), False),  # there is no other
+        (1, (16, 4), False),
+        (2, (2, 1), False),  # one of them waits
+    ],
+)
+def test_replicas_gather_only_where_a_node_is_far_larger(
+    replicas: int, free: tuple[float, ...], together: bool
+) -> None:
+    assert gathered(Gang("pair", {"CPU": 2}, replicas), nodes(*free)) is together

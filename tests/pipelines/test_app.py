@@ -69,6 +69,25 @@ def test_a_gang_that_no_node_holds_is_refused_before_anything_is_deployed(
     assert called == [("directory", None)]
 
 
+def test_replicas_that_would_gather_on_one_node_are_warned_of(
+    called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    sizes = {"big": 16.0, "small": 2.0}
+    monkeypatch.setattr(ray, "nodes", lambda: [
+        {"Alive": True, "NodeManagerAddress": name, "Resources": {"CPU": cores}, "Labels": {}}
+        for name, cores in sizes.items()
+    ])  # fmt: skip
+    pair = {"models": [{"name": "pair", "path": "m", "replicas": 2, "device": "cpu"}]}
+    app.build(pair)
+    assert "pair: all 2 replicas may stand on one node" in caplog.text
+    caplog.clear()
+    sizes["small"] = 16.0
+    app.build(pair)
+    assert not caplog.text
+    assert called
+
+
 def test_what_is_bound_is_what_the_constructors_take(
     called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
