@@ -59,3 +59,22 @@ def test_a_full_engine_says_it_and_a_busier_one_says_more() -> None:
     for _ in range(10):
         made.step()
     assert 1 < early < refused() <= LONGEST_SECONDS
+
+
+def test_those_who_ended_of_late_count_and_not_who_has_run_for_long() -> None:
+    made, _ = engine(running_sequences=2, queued_sequences=10, blocks=400)
+    short = SamplingParams(temperature=0.0, max_tokens=1)
+    long = SamplingParams(temperature=0.0, max_tokens=1000, ignore_eos=True)
+    made.add(Submit(0, (1,), long, seed=0))
+    for _ in range(30):
+        made.add(Submit(0, (2,), short, seed=0))
+        made.step()
+    for _ in range(20):
+        with_room = made.load.waiting < 10
+        if with_room:
+            made.add(Submit(0, (3,), long, seed=0))
+            made.step()
+    with pytest.raises(Overloaded) as caught:
+        for _ in range(20):
+            made.add(Submit(0, (3,), long, seed=0))
+    assert caught.value.retry_after_seconds < LONGEST_SECONDS / 2

@@ -58,12 +58,12 @@ def serve(rank: int, size: int, meeting: str, end: Connection) -> None:
     world.leave()
 
 
-def generate(world: Any, path: Path, prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
+def generate(world: Any, path: Path, prompts: list[list[int]], new_tokens: int, chunk: int = 37) -> dict[str, Any]:
     from actors.models import load
     from tests.actors.models.driver import Driver
 
     model = load(path, dtype="float32", world=world)
-    made = Driver(model).generate(prompts, new_tokens)
+    made = Driver(model, chunk=chunk).generate(prompts, new_tokens)
     return {"answers": made, "kv_bytes": model.kv_bytes_per_token, "weight_bytes": weight_bytes(model)}
 
 

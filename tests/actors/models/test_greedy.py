@@ -50,6 +50,17 @@ def test_four_ranks(checkpoint, four, name):
         assert rank["answers"] == answers
 
 
+@pytest.mark.parametrize("ranks", ["pair", "four"])
+def test_steps_longer_than_what_crosses_at_a_time(checkpoint, request, monkeypatch, ranks):
+    """300 rows of 1,024 float32 values are more than a rank's buffer of 1 MiB."""
+    wide = architectures.llama(hidden_size=1024, head_dim=16, num_hidden_layers=2)
+    monkeypatch.setitem(architectures.ALL, "llama-wide", wide)
+    path = checkpoint("llama-wide")
+    prompts, answers = architectures.read(path)
+    for rank in request.getfixturevalue(ranks).ask("generate", path, prompts, NEW, 1000):
+        assert rank["answers"] == answers
+
+
 def test_heads_that_four_ranks_cannot_share_are_refused_by_each(checkpoint, four):
     path = checkpoint("llama-odd")
     with pytest.raises(ModelInvalid, match="one of 1, 2, 3, 6"):
