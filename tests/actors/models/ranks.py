@@ -7,14 +7,18 @@ from typing import Any
 
 
 class Ranks:
-    """A world of them. `ask` gives what each of them answers; an exception of theirs is raised here."""
+    """A world of them. `ask` gives what each of them answers; an exception of theirs is raised here.
 
-    def __init__(self, folder: Path, size: int) -> None:
+    `crowded`: on a machine whose shared memory has no room for deepspeed's op, as in a container.
+    """
+
+    def __init__(self, folder: Path, size: int, crowded: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self.ends, self.processes = [], []
         for rank in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(rank, size, f"file://{folder}/meet", theirs), daemon=True)
+            given = (rank, size, f"file://{folder}/meet", crowded, theirs)
+            process = context.Process(target=serve, args=given, daemon=True)
             process.start()
             self.ends.append(ours)
             self.processes.append(process)
@@ -35,7 +39,7 @@ class Ranks:
             process.join()
 
 
-def serve(rank: int, size: int, meeting: str, end: Connection) -> None:
+def serve(rank: int, size: int, meeting: str, crowded: bool, end: Connection) -> None:
     """A rank's process."""
     import warnings
 
@@ -43,9 +47,11 @@ def serve(rank: int, size: int, meeting: str, end: Connection) -> None:
     import torch
 
     torch.set_num_threads(1)
-    from actors.models.parallel import DeepSpeedWorld
+    from actors.models import parallel
 
-    world = DeepSpeedWorld.join(rank, size, meeting)
+    if crowded:
+        parallel.SHARED_MEMORY_BYTES = 2**60
+    world = parallel.DeepSpeedWorld.join(rank, size, meeting)
     actions = {"generate": generate, "collect": collect, "sums": sums, "share": share}
     while True:
         what, arguments = end.recv()
@@ -84,6 +90,7 @@ def collect(world: Any) -> dict[str, Any]:
 
     found: dict[str, Any] = {
         "shared_memory": world._shared_memory,
+        "ours": world.collective is not None,
         "left_behind": [p.name for p in Path("/dev/shm").glob("*deepspeed*")],
     }
     whole = world.size * (world.size + 1) // 2

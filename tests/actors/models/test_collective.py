@@ -8,6 +8,7 @@ import pytest
 from actors.models.kernels.collective import Collective
 from actors.models.kernels.interface import available
 from actors.models.parallel import Alone
+from tests.actors.models.ranks import Ranks
 
 SPIN, SLEEP = 50_000, 0  # nanoseconds before a wait sleeps
 
@@ -47,6 +48,17 @@ def test_what_rank_0_tells_is_heard_by_all(ranks: str, request: pytest.FixtureRe
 def test_four_collect(four) -> None:
     for rank in four.ask("collect"):
         assert rank["left_behind"] == []
+
+
+def test_where_deepspeeds_op_has_no_room_ours_has(tmp_path: Path) -> None:
+    """A container has 64 MiB of shared memory by default, its op takes 68 for a rank, ours 2."""
+    crowded = Ranks(tmp_path, 2, crowded=True)
+    for rank in crowded.ask("collect"):
+        assert rank["ours"]
+        assert not rank["shared_memory"]
+    for heard in crowded.ask("share", [5, 2**24 - 1], ["ours", "gloo"]):
+        assert heard == [[5, 2**24 - 1]] * 2
+    crowded.close()
 
 
 def test_where_memory_is_full_there_is_none_and_nothing_is_left(
