@@ -20,12 +20,14 @@ class Network:
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM  # noqa: PLC0415  takes a second
+        from transformers.utils import logging  # noqa: PLC0415
 
         config = language_part(read_config(folder))
         family = describe(config)
         if family is None:
             raise unsupported(config, "runs by transformers' modules, which are not quantized")
         self.family: Family = family
+        logging.disable_progress_bar()  # the caller shows its own
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.prefix, self.layers = _decoder_layers(self.model)
 

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from actors.models.checkpoint import Checkpoint
+from actors.models.config import read_config, unsupported
+from actors.models.family import describe, language_part
 from actors.quantization import compressed
 from actors.quantization.calibrate import Calibrated
 from actors.quantization.declared import declaration
@@ -70,6 +72,20 @@ def scale_type(checkpoint: Checkpoint) -> torch.dtype:
     return found if found in (torch.bfloat16, torch.float16) else torch.bfloat16
 
 
+def scale_type_of(folder: Path) -> torch.dtype:
+    """The same of a folder."""
+    return scale_type(Checkpoint(folder))
+
+
+def check(source: Path) -> None:
+    """Raises ModelInvalid unless `source` is a float folder of a family that is quantized here."""
+    config = language_part(read_config(source))
+    if describe(config) is None:
+        raise unsupported(config, "runs by transformers' modules, which are not quantized,")
+    if declaration(source) is not None:
+        raise ModelInvalid(str(source), "is quantized already", "take the float weights")
+
+
 def write(
     source: Path,
     target: Path,
@@ -77,9 +93,8 @@ def write(
     calibrated: Calibrated | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Fill the folder `target`; gives its quantization_config. Raises ModelInvalid for a source quantized already."""
-    if declaration(source) is not None:
-        raise ModelInvalid(str(source), "is quantized already", "take the float weights")
+    """Fill the folder `target`; gives its quantization_config. Raises ModelInvalid for a source that cannot be."""
+    check(source)
     checkpoint, writer = Checkpoint(source), _Writer(source, target, plan, calibrated or Calibrated())
     for done, name in enumerate(sorted(checkpoint.tensors), 1):
         writer.add(checkpoint, name)

@@ -139,6 +139,37 @@ def build(file: File = None, json: Json = False) -> None:
     command.run(file, as_json=json)
 
 
+@strata.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(help="A Hugging Face folder with float weights.")],
+    to: Annotated[str, typer.Option("--to", help="int8, int4 or fp8.")],
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Text to calibrate with, a sample a line.", show_default="our own, if need be")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="rtn, awq, gptq or smoothquant.", show_default="rtn; gptq where there is text"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to.", show_default="beside the model")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Leave layers alone: a part of their name, or re:EXPRESSION. Repeatable.")
+    ] = None,
+    keep_embedding: Annotated[
+        bool, typer.Option("--keep-embedding", help="Round no embedding and no head, as vLLM's releases want it.")
+    ] = False,
+    report: Annotated[bool, typer.Option(help="Measure before and after, and each layer alone.")] = True,
+    per_task: Annotated[
+        int | None, typer.Option(help="Held-out questions of each task.", show_default="30 for the starter, else 0")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a folder of int8, int4 or fp8 weights that Strata and vLLM serve, and report what it cost."""
+    from pipelines.cli import quantize as command
+
+    asked = command.Asked(to, method, calibrate, out, tuple(ignore or ()), keep_embedding, report, per_task)
+    command.run(model, asked, as_json=json)
+
+
 @strata.command("node-env", hidden=True)
 def node_env(file: File = None) -> None:
     """Print the environment that a node of a cluster needs before `ray start`: eval "$(strata node-env)"."""

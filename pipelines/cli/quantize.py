@@ -1,0 +1,223 @@
+"""`strata quantize`: a float folder in, a compressed-tensors folder out, and a report of what that cost.
+
+Owns the order of things and the sample text. How a matrix is rounded, laid out and measured stands in
+`actors.quantization`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from tokenizers import Tokenizer
+
+from actors.models.config import context_of, read_config
+from actors.quantization.calibrate import METHODS, Calibrated, calibrate
+from actors.quantization.measure import Wanted, measured
+from actors.quantization.network import Network
+from actors.quantization.picture import draw
+from actors.quantization.report import Report, Side
+from actors.quantization.sample import Piece, Sample, sample
+from actors.quantization.sensitivity import Sensitivity, sensitivities
+from actors.quantization.writing import (
+    TARGETS,
+    Plan,
+    check,
+    float32_bytes,
+    scale_type_of,
+    weight_bytes,
+    write,
+)
+from cluster.errors import InvalidRequest
+from pipelines.cli import show
+from pipelines.lifecycle.conversation import prompt, spans
+from pipelines.lifecycle.data.example import Example
+from pipelines.lifecycle.data.mixture import held_out_set, stream
+from pipelines.lifecycle.folder import write_json
+from pipelines.lifecycle.score import score
+from pipelines.lifecycle.tokenizer import load_tokenizer
+
+CALIBRATION_ROWS, MEASURED_ROWS, SENSITIVITY_ROWS = 32, 16, 4
+CALIBRATION_SEED, MEASURED_SEED = 2**41, 2**42  # far from the seeds that training uses
+REPORT, PICTURE = "quantization.json", "quantization.svg"
+STARTER = "evaluation.json"  # only a model of ours was taught the tasks that are scored
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The flags. `method` None: gptq where there is text to calibrate with, else rtn."""
+
+    to: str
+    method: str | None = None
+    calibrate: Path | None = None
+    out: Path | None = None
+    ignore: tuple[str, ...] = ()
+    keep_embedding: bool = False
+    report: bool = True
+    per_task: int | None = None
+
+    @property
+    def chosen(self) -> str:
+        """The method."""
+        return self.method or ("gptq" if self.calibrate is not None and self.to != "fp8" else "rtn")
+
+
+def run(model: Path, asked: Asked, *, as_json: bool) -> None:
+    """Quantize, report, say where it lies."""
+    _refuse(asked)
+    check(model)
+    out = asked.out or model.with_name(f"{model.resolve().name}-{asked.to}")
+    if out.resolve() == model.resolve():
+        raise InvalidRequest("out", str(out), "another folder than the model's")
+    plan = Plan(asked.to, asked.ignore, not asked.keep_embedding, activations=asked.chosen == "smoothquant")
+    encode = _encoder(model)
+    longest = context_of(read_config(model).get_text_config(decoder=True))
+    with _bars() as bar:
+        network, calibrated = None, None
+        if asked.chosen != "rtn":
+            rows = sample(_text(asked.calibrate, CALIBRATION_SEED), encode, CALIBRATION_ROWS, longest).tokens
+            network = Network(model)
+            calibrated = _calibrated(network, rows, asked, plan, bar(f"calibrate by {asked.chosen}"), model)
+        said = write(model, out, plan, calibrated, bar("write"))
+        if not asked.report:
+            _finish({"out": str(out), "quantization_config": said}, out, as_json)
+            return
+        held = sample(_text(asked.calibrate, MEASURED_SEED), encode, MEASURED_ROWS, longest)
+        parts = sensitivities(
+            Network(model),
+            held.first(SENSITIVITY_ROWS),
+            asked.to,
+            embedding=plan.embedding,
+            progress=bar("sensitivity"),
+        )
+        report = _reported(model, out, asked, held, parts, said["ignore"], bar("measure"))
+    write_json(out / REPORT, report.document())
+    (out / PICTURE).write_text(draw(report), encoding="utf-8")
+    if as_json:
+        show.document(report.document())
+    else:
+        _tables(report)
+
+
+def _refuse(asked: Asked) -> None:
+    if asked.to not in TARGETS:
+        raise InvalidRequest("to", asked.to, f"one of {', '.join(TARGETS)}")
+    if asked.chosen not in METHODS:
+        raise InvalidRequest("method", asked.chosen, f"one of {', '.join(METHODS)}")
+    if asked.to == "fp8" and asked.chosen != "rtn":
+        raise InvalidRequest("method", asked.chosen, "rtn, as fp8 is only rounded to the nearest")
+    if asked.chosen == "smoothquant" and asked.to != "int8":
+        raise InvalidRequest("method", asked.chosen, "--to int8, as it readies activations for bytes")
+
+
+def _calibrated(
+    network: Network, rows: torch.Tensor, asked: Asked, plan: Plan, progress: Advance, model: Path
+) -> Calibrated:
+    return calibrate(
+        network, rows, asked.chosen, plan.bits, ignored=lambda name: not plan.rounds(name),
+        scale_type=scale_type_of(model), progress=progress,
+    )  # fmt: skip
+
+
+def _encoder(model: Path) -> Callable[[str], list[int]]:
+    tokenizer: Tokenizer = load_tokenizer(model)
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text).ids
+        return ids
+
+    return encode
+
+
+def _text(file: Path | None, seed: int) -> Iterator[list[Piece]]:
+    """The lines of `file`, or conversations from the generator that the starter model was taught by.
+
+    In those only what the assistant says counts: nothing else was taught.
+    """
+    if file is None:
+        yield from (_written(example) for example in islice(stream(seed), 5_000))
+        return
+    lines = [line for line in file.read_text("utf-8").splitlines(keepends=True) if line.strip()]
+    # what is measured is not what was calibrated with: one takes the even lines first, the other the odd ones
+    first = 0 if seed == CALIBRATION_SEED else 1
+    for line in chain(lines[first::2], lines[1 - first :: 2]):
+        yield [(line, True)]
+
+
+def _written(example: Example) -> list[Piece]:
+    return [*spans(example.turns, None, example.tools), ("\n", False)]
+
+
+def _reported(
+    model: Path,
+    out: Path,
+    asked: Asked,
+    held: Sample,
+    parts: list[Sensitivity],
+    left: list[str],
+    progress: Advance,
+) -> Report:
+    taught = (model / STARTER).is_file()
+    many = asked.per_task if asked.per_task is not None else 30 if taught else 0
+    questions = held_out_set(many) if many else []
+    progress(0, 2)
+    before = _side(model, model, questions, held)
+    progress(1, 2)
+    after = _side(out, model, questions, held)
+    progress(2, 2)
+    return Report(
+        str(model), str(out), asked.to, asked.chosen, float32_bytes(model), before, after, tuple(parts), tuple(left)
+    )
+
+
+def _side(folder: Path, model: Path, questions: list[Example], held: Sample) -> Side:
+    """`folder`, by the engine, in a process of its own."""
+    encode = _encoder(model)
+    prompts = [encode(prompt(example.turns, None, example.tools)) for example in questions]
+    found = measured(
+        Wanted(str(folder.resolve()), "auto", held.tokens.tolist(), held.counted.tolist(), prompts, batches=[1, 8, 32])
+    )
+    scores = score(questions, found.answers)
+    return Side(
+        weight_bytes=weight_bytes(folder),
+        peak_bytes=found.peak_bytes,
+        load_seconds=found.load_seconds,
+        perplexity=found.perplexity,
+        exact_match=scores[-1].percent if questions else None,
+        asked=len(questions),
+        tasks={one.task: round(one.percent, 2) for one in scores[:-1]},
+        tokens_a_second=found.tokens_a_second,
+    )
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str], Advance]]:
+    """Progress beside the result: a bar for each stage."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=show.err) as shown:
+
+        def bar(name: str) -> Advance:
+            task = shown.add_task(name, total=None)
+            return lambda done, total: shown.update(task, completed=done, total=total)
+
+        yield bar
+
+
+def _tables(report: Report) -> None:
+    show.table(("", "before", "after", ""), report.rows())
+    show.line("")
+    show.table(("suffers most alone", "nats a token", "of the weights"), report.worst())
+    hints = " ".join(f"--ignore {name}" for name in report.ignore())
+    show.line(f"\nLeave alone: {hints or 'nothing; no part suffers out of proportion'}")
+    show.line(f"Written to {report.out}, with {REPORT} and {PICTURE}. Serve it as it is.")
+
+
+def _finish(document: dict[str, object], out: Path, as_json: bool) -> None:
+    if as_json:
+        show.document(document)
+    else:
+        show.line(f"Written to {out}. Serve it as it is.")
