@@ -1,7 +1,8 @@
-"""Which tokens the constrained sequences of a batch may take next.
+"""Hold the constrained sequences of a batch to their forms, token by token.
 
-One matcher and one row of bits a slot. Matchers advance and masks are made on a thread of their own, from `prepare`
-(before a forward) to the first question after it, so that on a GPU they cost nothing and on a CPU as little as can be.
+To ask whether one token fits costs a microsecond, to find all that fit costs ten: so a matcher is asked about the token
+that was drawn, and a mask is made only where that does not fit. Where it did not of late, the next mask is made on a
+thread of its own while the forward runs, as are automata.
 A matcher that takes too long, or grows beyond its limits, is given up: its sequence is `stuck` and no other waits.
 """
 
@@ -17,13 +18,14 @@ from llguidance import LLMatcher
 from actors.engine.grammar import Grammars
 from cluster.errors import StrataError
 
-# Processor time that one sequence may take from all others of its batch. A usual schema takes 5 to 50 us a token over
-# 3,000 tokens of vocabulary and some 200 us over 128,000; what takes 1 ms for long is made to.
+# What one sequence may take from all others of its batch. A usual schema takes 1 to 50 us a token over 3,000 tokens of
+# vocabulary and some 200 us over 128,000; what takes 1 ms for long is made to.
 FIRST_SECONDS = 0.1
 TOKEN_SECONDS = 0.001
 _FEW = 8  # a row with fewer than one in so many tokens allowed is made of those; with more, the others are struck out
 
 Line = npt.NDArray[np.float32]
+Bits = npt.NDArray[np.uint32]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,61 +34,83 @@ class Bound:
 
     spec: str
     tokens: list[int]
-    mask: npt.NDArray[np.uint32]
     done: int = 0
     matcher: LLMatcher | None = None
+    mask: Bits | None = None  # of what may follow `tokens`
+    strays: bool = False  # whether the last token drawn did not fit
     seconds: float = 0.0
     stuck: bool = False
-    fresh: bool = False  # whether `mask` is of `tokens` as they are
     renewed: bool = False
 
-    def work(self, grammars: Grammars) -> None:
-        """Match what was taken since and make the next mask. For the one thread that owns matchers."""
-        if self.stuck:
-            return
-        if not self._match(grammars) and not self._renew(grammars):
+    def begin(self, grammars: Grammars) -> None:
+        """Make a matcher that has seen all tokens. What cannot be is stuck."""
+        try:
+            self.matcher, self.done = grammars.matcher(self.spec), 0
+        except (StrataError, ValueError, RecursionError):
             self.stuck = True
-
-    def _match(self, grammars: Grammars) -> bool:
-        """False where the matcher gave up."""
-        if self.matcher is None:
-            self.matcher = grammars.matcher(self.spec)
-        begun = time.thread_time()
-        kept = self._advance(grammars.vocabulary.vocab_size)
-        self.seconds += time.thread_time() - begun
-        self.stuck = self.seconds > FIRST_SECONDS + TOKEN_SECONDS * len(self.tokens)
-        return kept
-
-    def _advance(self, vocab: int) -> bool:
-        assert self.matcher is not None
-        taken, self.done = self.tokens[self.done :], len(self.tokens)
-        if taken and not self._consume(taken):
-            return False
-        self.matcher.unsafe_compute_mask_ptr(self.mask.ctypes.data, 4 * -(-vocab // 32))
-        return not self.matcher.is_error()
-
-    def _consume(self, taken: Sequence[int]) -> bool:
-        """End tokens change nothing in a form that is complete."""
-        assert self.matcher is not None
-        for token in taken:
+            return
+        begun = time.perf_counter()
+        for token in self.tokens:
             if not self.matcher.is_stopped() and not self.matcher.consume_token(token):
-                return False
-        return not self.matcher.is_error()
+                break
+            self.done += 1
+        self.stuck = self.done < len(self.tokens) or self.matcher.is_error()
+        self._spend(begun)
+
+    def take(self, token: int, ends: frozenset[int], grammars: Grammars) -> bool:
+        """Go on with `token` if it fits."""
+        matcher = self.matcher
+        assert matcher is not None
+        if matcher.is_stopped() and not matcher.is_error():
+            fits = token in ends
+        else:
+            begun = time.perf_counter()
+            fits = matcher.try_consume_tokens([token]) == 1
+            self._spend(begun)
+            if not fits and matcher.is_error() and self._renew(grammars):
+                return self.take(token, ends, grammars)
+        self.strays = not fits
+        if fits:
+            self.tokens.append(token)
+            self.done += 1
+            self.mask = None
+        return fits
+
+    def look(self, grammars: Grammars, words: int) -> Bits:
+        """The mask of what may come next, made if need be."""
+        if self.mask is None:
+            self.mask = np.zeros(words, np.uint32)
+            if not self.stuck:
+                self._fill(grammars, self.mask)
+        return self.mask
+
+    def _fill(self, grammars: Grammars, mask: Bits) -> None:
+        assert self.matcher is not None
+        begun = time.perf_counter()
+        self.matcher.unsafe_compute_mask_ptr(mask.ctypes.data, 4 * -(-grammars.vocabulary.vocab_size // 32))
+        self._spend(begun)
+        if self.matcher.is_error() and self._renew(grammars):
+            self._fill(grammars, mask)
+
+    def _spend(self, begun: float) -> None:
+        self.seconds += time.perf_counter() - begun
+        self.stuck |= self.seconds > FIRST_SECONDS + TOKEN_SECONDS * len(self.tokens)
 
     def _renew(self, grammars: Grammars) -> bool:
-        """Once, with an automaton of its own: those of one spec share what they learn, and it has a limit."""
+        """Once, with an automaton of its own: those of one spec share what they learn, and that has a limit."""
         grammars.forget(self.spec)
-        if self.renewed:
-            return False
-        self.renewed, self.matcher, self.done = True, None, 0
-        return self._match(grammars)
+        self.stuck = self.stuck or self.renewed
+        if not self.stuck:
+            self.renewed = True
+            self.begin(grammars)
+        return not self.stuck
 
 
 class Masks:
     """The constrained sequences among all, over logits of `vocab_size`."""
 
-    def __init__(self, grammars: Grammars, vocab_size: int) -> None:
-        self._grammars, self._vocab = grammars, vocab_size
+    def __init__(self, grammars: Grammars, vocab_size: int, ends: Iterable[int]) -> None:
+        self._grammars, self._vocab, self._ends = grammars, vocab_size, frozenset(ends)
         self._bound: dict[int, Bound] = {}
         self._thread = ThreadPoolExecutor(1, "masks")
         self._job: Future[None] | None = None
@@ -97,9 +121,8 @@ class Masks:
 
     def join(self, slot: int, spec: str, emitted: Sequence[int]) -> None:
         """Hold the sequence in `slot` to `spec`; `emitted` is its output of an earlier life."""
-        bound = Bound(spec, list(emitted), np.zeros(0, np.uint32))
-        self._bound[slot] = bound
-        self._start([bound])
+        bound = self._bound[slot] = Bound(spec, list(emitted))
+        self._job = self._thread.submit(bound.begin, self._grammars)
 
     def leave(self, slot: int) -> None:
         """Forget the sequence in `slot`."""
@@ -112,62 +135,65 @@ class Masks:
         return bool(self._bound)
 
     def prepare(self, slots: Iterable[int]) -> None:
-        """Begin with the masks of `slots`; `settle` waits for them."""
-        stale = [self._bound[slot] for slot in slots if slot in self._bound and not self._bound[slot].fresh]
-        if stale:
-            self._start(stale)
+        """Begin with the masks of those of `slots` that will likely need one."""
+        astray = [bound for slot in slots if (bound := self._bound.get(slot)) is not None and bound.strays]
+        if astray:
+            self._job = self._thread.submit(self._look, astray)
 
-    def settle(self, slots: Iterable[int]) -> list[int]:
-        """Which of `slots` are constrained, their masks made; those that are stuck allow everything."""
-        bound = [slot for slot in slots if slot in self._bound]
-        self.prepare(bound)
+    def settle(self) -> None:
+        """Wait for what was begun. One thread does one thing after the other: the last is the last."""
         if self._job is not None:
             self._job.result()
             self._job = None
-        return bound
 
-    def stuck(self, slot: int) -> bool:
-        """Whether the form in `slot` was given up."""
-        return self._bound[slot].stuck
+    def stuck(self, slots: Sequence[int]) -> tuple[int, ...]:
+        """The rows of `slots` whose form was given up."""
+        get = self._bound.get
+        return tuple([row for row, slot in enumerate(slots) if (bound := get(slot)) is not None and bound.stuck])
 
-    def allows(self, slot: int, token: int) -> bool:
-        """Whether `token` may come next."""
-        return bool(self._bound[slot].mask[token >> 5] >> np.uint32(token & 31) & np.uint32(1))
+    def take(self, slots: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        """Let every sequence go on with its token. The rows where that does not fit, and another may."""
+        get, ends, grammars = self._bound.get, self._ends, self._grammars
+        astray = []
+        for row, slot in enumerate(slots):
+            bound = get(slot)
+            if bound is None or bound.stuck or bound.take(tokens[row], ends, grammars):
+                continue
+            if not bound.stuck:
+                astray.append(row)
+        return astray
+
+    def take_again(self, slots: Sequence[int], tokens: Sequence[int]) -> None:
+        """`take` for tokens that were drawn from masks: one that does not fit is the end of its form."""
+        for row in self.take(slots, tokens):
+            self._bound[slots[row]].stuck = True
+        for slot in slots:
+            self._bound[slot].strays = True
 
     def apply(self, slot: int, line: Line) -> None:
         """Strike out of a row of logits what may not come next. What may is never all struck out."""
-        mask = self._bound[slot].mask
-        bits = np.unpackbits(mask.view(np.uint8), bitorder="little", count=self._vocab)
+        mask = self._bound[slot].look(self._grammars, self._words)
+        if self._bound[slot].stuck:
+            return
+        bits = np.unpackbits(mask.view(np.uint8), count=self._vocab, bitorder="little").view(np.bool_)
         if int(np.bitwise_count(mask).sum()) * _FEW < self._vocab:
             allowed = np.flatnonzero(bits)
             kept = line[allowed]
             line.fill(-np.inf)
             line[allowed] = kept if (kept > -np.inf).any() else 0.0  # the form outranks `min_tokens`
         else:
-            np.putmask(line, bits == 0, -np.inf)
+            np.copyto(line, -np.inf, where=~bits)
             if not line.max() > -np.inf:
-                line[bits == 1] = 0.0
+                line[bits] = 0.0
 
-    def take(self, slot: int, token: int) -> None:
-        """The sequence in `slot` goes on with `token`."""
-        bound = self._bound[slot]
-        bound.tokens.append(token)
-        bound.fresh = False
+    @property
+    def _words(self) -> int:
+        return -(-max(self._vocab, self._grammars.vocabulary.vocab_size) // 32)
 
-    def _start(self, stale: list[Bound]) -> None:
-        for bound in stale:
-            bound.fresh = True
-        self._job = self._thread.submit(self._work, stale)
-
-    def _work(self, stale: list[Bound]) -> None:
-        for bound in stale:
-            try:
-                if not len(bound.mask):
-                    widest = max(self._vocab, self._grammars.vocabulary.vocab_size)
-                    bound.mask = np.zeros(-(-widest // 32), np.uint32)
-                bound.work(self._grammars)
-            except (StrataError, ValueError, RecursionError):
-                bound.stuck = True
+    def _look(self, astray: list[Bound]) -> None:
+        for bound in astray:
+            if not bound.stuck:
+                bound.look(self._grammars, self._words)
 
     def _read(self) -> None:
         try:

@@ -5,8 +5,8 @@ it has seen. Knows nothing of text, blocks or why a sequence ends.
 
 A step in which nobody asks for more than the likeliest token is one argmax. Otherwise only the rows that
 ask are copied, changed in vLLM's order (logit_bias and min_tokens, penalties, temperature, min_p, top_k,
-top_p) and drawn from. What a constraint forbids is struck out after the penalties; a greedy row whose likeliest token
-is allowed costs no more than that question. Rows never meet in any sum, so a token depends on its own row alone.
+top_p) and drawn from. Where a constraint does not take the token, it is drawn again from those that the constraint
+allows. Rows never meet in any sum, so a token depends on its own row alone.
 
 Logits that are no numbers: NaN counts as -inf, +inf as the largest float. A row without any usable
 logit yields the first end token (else 0) and is named in `Sampled.faulty`: the model is broken there.
@@ -31,6 +31,8 @@ CHUNK = 2**18  # weights drawn from at a time: 1 MiB stays in a core's cache
 
 Logits = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
+AGAIN = np.uint64(0xD1B54A32D192ED03)  # another stream than the key's own; the golden ratio's cousin for two dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,13 @@ class Sampler:
         self, vocab_size: int, slots: int, end_tokens: tuple[int, ...], grammars: Grammars | None = None
     ) -> None:
         """Without `grammars` no sequence may be constrained."""
-        self.masks = Masks(grammars, vocab_size) if grammars is not None else None
+        self.masks = Masks(grammars, vocab_size, end_tokens) if grammars is not None else None
         self._vocab = vocab_size
         self._ends = end_tokens
         self._fallback = next((token for token in end_tokens if token < vocab_size), 0)
         self._special = np.zeros(slots, np.bool_)  # wants more than the likeliest token
         self._random = np.zeros(slots, np.bool_)
+        self._narrow = np.zeros(slots, np.bool_)  # draws from a part of the vocabulary
         self._keys = np.zeros(slots, np.uint64)
         self._positions = np.zeros(slots, np.int64)  # tokens in the output; kept for special slots
         self._temperature = np.ones(slots, np.float32)
@@ -108,6 +111,8 @@ class Sampler:
         self._top_p[slot] = params.top_p
         self._min_p[slot] = params.min_p
         self._tops[slot] = -1 if params.logprobs is None else params.logprobs
+        filtered = 0 < params.top_k < self._vocab or params.top_p < 1.0 or params.min_p > 0.0
+        self._narrow[slot] = self._random[slot] and filtered
         self._special[slot] = self._random[slot] or edits is not None or params.logprobs is not None
 
     def leave(self, slot: int) -> None:
@@ -131,35 +136,54 @@ class Sampler:
         """One token for each row of `logits` [rows, vocab], whose sequences have `slots`; remembers what it took."""
         index = np.asarray(slots, dtype=np.int64)
         special = np.flatnonzero(self._special[index])
-        bound = self.masks.settle(slots) if self.masks else []
         tokens, faulty = self._likeliest(logits)
         found: list[TokenLogprob | None] = [None] * len(tokens)
+        if self.masks:
+            self.masks.settle()
+        self._special_rows(logits, index, special, tokens, found)
+        stuck = self._hold(logits, index, tokens, found) if self.masks else ()
+        if len(special):
+            self._record(index[special], [tokens[row] for row in special])
+        return Sampled(tokens, found, (*faulty, *stuck), stuck)
+
+    def _hold(
+        self, logits: torch.Tensor, index: Rows, tokens: list[int], found: list[TokenLogprob | None]
+    ) -> tuple[int, ...]:
+        """Draw again, from what is allowed, where a token does not fit. The rows that no token would help.
+
+        To draw from all and, if that does not fit, from what does, is to draw from what fits (rejection sampling), as
+        long as the second draw knows nothing of the first: it has a uniform number of its own.
+        """
+        masks, slots = self.masks, index.tolist()
+        assert masks is not None
+        astray = masks.take(slots, tokens)
+        if astray:
+            for row in astray:
+                if not self._special[slots[row]]:
+                    work = _host(logits[row][None].clone())
+                    _clean(work, self._fallback)
+                    masks.apply(slots[row], work[0])
+                    tokens[row] = int(work[0].argmax())
+            special = np.array([row for row in astray if self._special[slots[row]]], np.int64)
+            self._special_rows(logits, index, special, tokens, found, again=True)
+            masks.take_again([slots[row] for row in astray], [tokens[row] for row in astray])
+        return masks.stuck(slots)
+
+    def _special_rows(
+        self,
+        logits: torch.Tensor,
+        index: Rows,
+        special: Rows,
+        tokens: list[int],
+        found: list[TokenLogprob | None],
+        again: bool = False,
+    ) -> None:
+        """Put the tokens and logprobs of rows that ask for more into their places."""
         for start in range(0, len(special), self._chunk):
             rows = special[start : start + self._chunk]
             work = _host(logits[torch.from_numpy(rows)] if len(rows) < len(logits) else logits.clone())
-            for row, token, logprob in zip(rows, *self._special_rows(work, index[rows]), strict=True):
+            for row, token, logprob in zip(rows, *self._drawn(work, index[rows], again), strict=True):
                 tokens[row], found[row] = token, logprob
-        stuck = self._hold(logits, slots, tokens) if bound else ()
-        return Sampled(tokens, found, (*faulty, *stuck), stuck)
-
-    def _hold(self, logits: torch.Tensor, slots: Sequence[int], tokens: list[int]) -> tuple[int, ...]:
-        """Replace the likeliest tokens that a constraint forbids; let the matchers know all. The rows without hope."""
-        masks = self.masks
-        assert masks is not None
-        stuck = []
-        for row, slot in enumerate(slots):
-            if slot not in masks:
-                continue
-            if masks.stuck(slot):
-                stuck.append(row)
-                continue
-            if not masks.allows(slot, tokens[row]) and not self._special[slot]:
-                work = _host(logits[row].clone())
-                _clean(work[None], self._fallback)
-                masks.apply(slot, work)
-                tokens[row] = int(work.argmax())
-            masks.take(slot, tokens[row])
-        return tuple(stuck)
 
     def _likeliest(self, logits: torch.Tensor) -> tuple[list[int], tuple[int, ...]]:
         """Each row's largest logit's token, and the rows that have none."""
@@ -179,37 +203,32 @@ class Sampler:
         tokens: list[int] = best.tolist()
         return tokens, tuple(faulty)
 
-    def _special_rows(self, work: Logits, slots: Rows) -> tuple[list[int], list[TokenLogprob | None]]:
+    def _drawn(self, work: Logits, slots: Rows, again: bool) -> tuple[list[int], list[TokenLogprob | None]]:
         """Tokens and logprobs of rows that ask for more; `work` is theirs to change."""
         _clean(work, self._fallback)
         telling = np.flatnonzero(self._tops[slots] >= 0)
         raw = work[telling]
         self._edit(work, slots)
+        self._restrict(work, slots, again)
+        keys = self._keys[slots] ^ AGAIN if again else self._keys[slots]
         drawing = np.flatnonzero(self._random[slots])
         if len(drawing) == len(work):
-            taken = self._draw(work, slots)
+            taken = self._draw(work, slots, keys)
         else:
             taken = work.argmax(axis=1)
-            taken[drawing] = self._draw(work[drawing], slots[drawing])
+            taken[drawing] = self._draw(work[drawing], slots[drawing], keys[drawing])
         tokens: list[int] = taken.tolist()
         found: list[TokenLogprob | None] = [None] * len(tokens)
         if len(telling):
             told = logprobs(raw, taken[telling].tolist(), self._tops[slots[telling]].tolist())
             for row, logprob in zip(telling, told, strict=True):
                 found[row] = logprob
-        self._record(slots, tokens)
         return tokens, found
 
     def _edit(self, work: Logits, slots: Rows) -> None:
-        """Apply logit_bias, min_tokens, penalties and constraints to the rows that have them."""
-        if self._edits:
-            self._edit_some(work, slots)
-        if self.masks:
-            for row, slot in enumerate(slots.tolist()):
-                if slot in self.masks and not self.masks.stuck(slot):
-                    self.masks.apply(slot, work[row])
-
-    def _edit_some(self, work: Logits, slots: Rows) -> None:
+        """Apply logit_bias, min_tokens and penalties to the rows that have them."""
+        if not self._edits:
+            return
         edited = [(row, slot, self._edits[slot]) for row, slot in enumerate(slots.tolist()) if slot in self._edits]
         for row, slot, edits in edited:
             work[row, edits.bias_ids] += edits.bias
@@ -220,7 +239,14 @@ class Sampler:
         if edited:
             _clean(work, self._fallback)  # a ban may have taken the last token, a penalty may overflow
 
-    def _draw(self, work: Logits, slots: Rows) -> Rows:
+    def _restrict(self, work: Logits, slots: Rows, again: bool) -> None:
+        """Strike out what constraints forbid: where a first draw did not fit, and before a filter, which comes last."""
+        if self.masks:
+            for row, slot in enumerate(slots.tolist()):
+                if slot in self.masks and (again or self._narrow[slot]):
+                    self.masks.apply(slot, work[row])
+
+    def _draw(self, work: Logits, slots: Rows, keys: Keys) -> Rows:
         """A random token for each row from its filtered distribution; `work` is ours to change."""
         with np.errstate(over="ignore"):  # what overflows to -inf had no weight anyway
             work -= work.max(axis=1, keepdims=True)
@@ -235,7 +261,7 @@ class Sampler:
             part = weights[asking]
             filters.restrict(part, work[asking], top_k[asking], top_p[asking], min_p[asking])
             weights[asking] = part
-        return chance.draw(weights, chance.uniforms(self._keys[slots], self._positions[slots]))
+        return chance.draw(weights, chance.uniforms(keys, self._positions[slots]))
 
     def _record(self, slots: Rows, tokens: list[int]) -> None:
         self._positions[slots] += 1
