@@ -2,6 +2,7 @@
 
     python llama_cpp.py install          make the environment
     PEER/bin/python llama_cpp.py convert FOLDER FILE
+    PEER/bin/python llama_cpp.py quantize FILE FILE Q8_0|Q4_0
     PEER/bin/python llama_cpp.py ORDER
 
 All sequences of a step go into one `llama_decode`; the next token is numpy's argmax, its cheapest sampler.
@@ -35,12 +36,14 @@ def install() -> Path:
 
 
 def convert(folder: Path, file: Path) -> None:
-    """Write the Qwen3 checkpoint in `folder` as a bf16 GGUF `file`, without a vocabulary of words."""
+    """Write the Llama or Qwen3 checkpoint in `folder` as a bf16 GGUF `file`, without a vocabulary of words."""
     import gguf
     import numpy as np
 
     config = json.loads((folder / "config.json").read_text())
-    writer = gguf.GGUFWriter(file, "qwen3")
+    kind = config["model_type"]
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    writer = gguf.GGUFWriter(file, kind)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -54,11 +57,17 @@ def convert(folder: Path, file: Path) -> None:
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
     writer.add_tokenizer_model("no_vocab")
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
-    for name, values in _tensors(folder / "model.safetensors"):
+    writer.add_rope_dimension_count(config["head_dim"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[kind.upper()], config["num_hidden_layers"])
+    for name, stored in _tensors(folder / "model.safetensors"):
+        values = stored
         if name == "lm_head.weight" and config["tie_word_embeddings"]:
             continue
         target = names.get_name(name, try_suffixes=(".weight",))
+        part = name.split(".")[-2]
+        if kind == "llama" and part in heads:  # its rope turns neighbours there, not halves
+            split = values.reshape(heads[part], 2, -1, values.shape[1])
+            values = np.ascontiguousarray(split.swapaxes(1, 2)).reshape(values.shape)
         if values.ndim == 1:
             writer.add_tensor(target, (values.astype(np.uint32) << 16).view(np.float32))
         else:
@@ -67,6 +76,18 @@ def convert(folder: Path, file: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def quantize(source: Path, target: Path, kind: str) -> None:
+    """Round the GGUF file `source` as llama.cpp's own tool does by default."""
+    import ctypes
+
+    import llama_cpp as llama
+
+    params = llama.llama_model_quantize_default_params()
+    params.ftype = {"Q8_0": llama.LLAMA_FTYPE_MOSTLY_Q8_0, "Q4_0": llama.LLAMA_FTYPE_MOSTLY_Q4_0}[kind]
+    failed = llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
+    assert not failed, f"{source} does not quantize to {kind}"
 
 
 def _tensors(file: Path):
@@ -138,6 +159,9 @@ if __name__ == "__main__":
         install()
     elif sys.argv[1] == "convert":
         convert(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1] == "quantize":
+        sys.path.pop(0)
+        quantize(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
     else:
         from workload import serve
 

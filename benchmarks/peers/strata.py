@@ -9,7 +9,7 @@ from benchmarks.peers.workload import Generate, Order, serve
 def load(order: Order) -> tuple[Generate, dict[str, str]]:
     """Load as a user of the offline entry does."""
     torch.set_num_threads(order.threads)
-    llm = LLM(model=order.path, dtype="bfloat16")
+    llm = LLM(model=order.path, dtype="bfloat16", quantization=order.quantization)
 
     def generate(prompts, new_tokens):
         done = llm.generate(

@@ -29,6 +29,7 @@ class Order:
     threads: int
     repeats: int
     seed: int
+    quantization: str | None = None  # for engines that quantize while they load
 
 
 def serve(load: Callable[[Order], tuple[Generate, dict[str, str]]]) -> None:

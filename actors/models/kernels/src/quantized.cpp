@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kSharedRows = 1 << 15;  // elements below which one thread quantizes x faster
 constexpr int64_t kDistance = 2048;       // bytes that each stream is fetched ahead
 constexpr int kMostRows = 8;              // of a tile
+constexpr int64_t kCache = 640 << 10;     // bytes of x and y that stay in the second cache while weights pass by
 
 inline __m512i dot(__m512i sum, __m512i w, __m512i x) {
 #ifdef __AVX512VNNI__
@@ -67,7 +68,7 @@ Quantized quantize(const Packed& p, const void* x, int64_t rows, int64_t stride)
 }
 
 struct Target {
-  void* y;
+  char* y;
   int64_t stride;
   Type type;
   const float* bias;
@@ -183,19 +184,18 @@ void rows_of(const Packed& p, const Quantized& x, int64_t count, int64_t m, int6
   tile<Bits, MR, NB, Each>(p, x, m, block, ahead, to);
 }
 
-// A panel of NB blocks for all rows. Its first tile finds it in the second cache because the last tiles of the panel
-// before fetched it; a panel of a single tile fetches a little ahead of itself.
+// A panel of NB blocks for all rows. Its first tile finds it in the second cache because the tiles of the panel before
+// fetched it, each its part; a panel of a single tile fetches a little ahead of itself.
 template <int Bits, int MR, int NB>
 void panel(const Packed& p, const Quantized& x, int64_t rows, int64_t block, const Target& to) {
   const int64_t tiles = (rows + kMostRows - 1) / kMostRows;
   if (tiles == 1) return rows_of<Bits, MR, NB, 0>(p, x, rows, 0, block, {}, to);
-  const int64_t each = tiles == 2 ? 2 : 1, fetching = (NB + each - 1) / each;
-  const uint8_t *here = p.block(block), *next = p.block(block + NB);
+  const uint8_t* next = p.block(block + NB);
   for (int64_t i = 0; i < tiles; i++) {
-    const int64_t m = rows * i / tiles, count = rows * (i + 1) / tiles - m, turn = i - std::max<int64_t>(0, tiles - fetching);
-    const Ahead ahead = turn < 0 ? Ahead{here, 0} : Ahead{next + turn * each * p.bytes, each * 64};
-    each == 2 ? rows_of<Bits, MR, NB, 2>(p, x, count, m, block, ahead, to)
-              : rows_of<Bits, MR, NB, 1>(p, x, count, m, block, ahead, to);
+    const int64_t m = rows * i / tiles, count = rows * (i + 1) / tiles - m;
+    const Ahead ahead{next + NB * p.bytes * i / tiles, NB * 64 / tiles};
+    tiles == 2 ? rows_of<Bits, MR, NB, 2>(p, x, count, m, block, ahead, to)
+               : rows_of<Bits, MR, NB, 1>(p, x, count, m, block, ahead, to);
   }
 }
 
@@ -211,19 +211,27 @@ void panels(const Packed& p, const Quantized& x, int64_t rows, int64_t block, in
   for (; block < end; block++) panel<Bits, 8, 1>(p, x, rows, block, to);
 }
 
+void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, const Target& to) {
+  const int64_t size = to.type == kF32 ? 4 : 2, width = p.w.inner + (end - begin) * kColumns * size;
+  const int64_t most = std::max<int64_t>(8, kCache / width / kMostRows) * kMostRows, count = (rows + most - 1) / most;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t m = rows * i / count, now = rows * (i + 1) / count - m;
+    const Quantized part{x.values + m * p.w.inner, x.scales + m * p.parts(), x.starts + m * p.parts()};
+    const Target there{to.y + m * to.stride * size, to.stride, to.type, to.bias};
+    p.w.bits == 8 ? panels<8>(p, part, now, begin, end, there) : panels<4>(p, part, now, begin, end, there);
+  }
+}
+
 }  // namespace
 
 void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
                       int64_t x_stride, int64_t y_stride) {
   const Packed p(w);
   const Quantized q = type == kF32 ? quantize<F32>(p, x, rows, x_stride) : quantize<Bf16>(p, x, rows, x_stride);
-  const Target to{y, y_stride, out, bias};
+  const Target to{(char*)y, y_stride, out, bias};
   const int64_t threads = omp_get_max_threads(), blocks = p.blocks();
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
-  for (int64_t i = 0; i < threads; i++) {
-    const int64_t begin = blocks * i / threads, end = blocks * (i + 1) / threads;
-    w.bits == 8 ? panels<8>(p, q, rows, begin, end, to) : panels<4>(p, q, rows, begin, end, to);
-  }
+  for (int64_t i = 0; i < threads; i++) chunks(p, q, rows, blocks * i / threads, blocks * (i + 1) / threads, to);
 }
 
 }  // namespace strata
