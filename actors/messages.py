@@ -216,6 +216,7 @@ class Assignment:
     cpus: int
     limits: Limits
     rendezvous: str | None = None
+    speculation: str = "ngram"
     quantization: str | None = None
 
 

@@ -22,7 +22,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.directory import ANNOUNCE_SECONDS, Entry
-from actors.engine.loop import Engine, Facts
+from actors.engine.loop import Engine, Facts, guessed_tokens
 from actors.engine.thread import EngineThread
 from actors.engine.tokens import Tokenizer
 from actors.gang import Gang
@@ -159,13 +159,15 @@ class Replica:
             device=self._device,
             cpus=settings.shard_cpus,
             limits=settings.limits,
+            speculation=settings.speculation,
             quantization=settings.quantization,
         )
         group = ray.util.get_current_placement_group()
         gpus = 1 if self._device == "cuda" else 0
         self._gang = Gang(assignment, Actors(assignment, group, settings.shard_cpus, gpus), ends)
         gang = self._gang
-        facts = Facts(settings.name, gang.vocab_size, gang.context_tokens, gang.blocks, ends)
+        guesses = guessed_tokens(assignment)
+        facts = Facts(settings.name, gang.vocab_size, gang.context_tokens, gang.blocks, ends, guesses)
         self._server = LinkServer(self._host, self._name, ray.get(self._directory.secret.remote()))
         self._probe: SimpleQueue[Delta] = SimpleQueue()
         self._thread = EngineThread(Engine(gang, facts, settings.limits), self._publish, self._lost)

@@ -43,4 +43,7 @@ class ModelSettings(BaseModel):
     replicas: int = Field(1, ge=1, le=10_000)
     shard_cpus: int = Field(1, ge=1, description="cores of a shard where it has no GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    speculation: Literal["ngram", "off"] = Field(
+        "ngram", description="guess tokens from the sequence's own past and check several in one step, where that pays"
+    )
     limits: Limits = Limits()

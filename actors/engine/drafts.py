@@ -19,6 +19,8 @@ _FORGET = 0.97  # with every step that guessed nothing: what failed once may pay
 _LEARN = 0.2
 _SLOPE = 0.03  # what one more row is thought to cost until that was measured, as a share of one row
 
+_FEW = 16  # tokens below which a loop is faster than an array
+
 NOTHING = np.zeros(0, np.int64)
 
 
@@ -48,10 +50,26 @@ def lookup(tokens: np.ndarray, most: int) -> np.ndarray:
 
 @dataclass(slots=True)
 class Slot:
-    """How often guesses of one sequence came true of late."""
+    """How often guesses of one sequence came true of late, and which pairs of tokens it has had."""
 
     hits: float = 0.0
     misses: float = 0.0
+    pairs: set[int] = field(default_factory=set)
+    paired: int = 1  # leading tokens whose pairs are in `pairs`
+
+    def repeats(self, text: np.ndarray) -> bool:
+        """Whether the last two tokens of `text`, which only grows, stood together before: else a search is in vain."""
+        size = len(text)
+        if size <= SHORTEST_MATCH:
+            return False
+        if size - self.paired > _FEW:
+            part = text[self.paired - 1 : size - 1].tolist()
+            self.pairs.update(map(_pair, part, part[1:]))
+        else:
+            for at in range(self.paired, size - 1):
+                self.pairs.add(_pair(int(text[at - 1]), int(text[at])))
+        self.paired = size - 1
+        return _pair(int(text[-2]), int(text[-1])) in self.pairs
 
     @property
     def hope(self) -> float:
@@ -106,54 +124,57 @@ class Drafter:
         """Another sequence has the slot now."""
         self._slots[slot] = Slot()
 
-    def propose(self, slots: list[int], texts: list[np.ndarray], room: list[int]) -> list[np.ndarray]:
-        """A guess for each of `slots`, whose tokens so far are `texts`; empty where it would not pay.
+    def worthy(self, slots: list[int]) -> list[int]:
+        """Which of `slots` (by index) one guessed token could pay for at all, as the costs and their past stand."""
+        rows = len(slots)
+        bar = rows * (self._costs.of(rows + 1) / self._costs.of(rows) - 1.0)
+        if bar >= 1.0:
+            return []
+        return [index for index, slot in enumerate(slots) if self._slots[slot].hope > bar]
 
-        `room`: the most tokens that a guess may have.
+    def propose(self, rows: int, asked: dict[int, np.ndarray], room: list[int]) -> dict[int, np.ndarray]:
+        """Guesses by slot for those of a batch of `rows` that are `asked`, with their tokens so far; none is empty.
+
+        `room`: for each asked, the most tokens that a guess may have.
         """
-        hopes = [self._slots[slot].hope for slot in slots]
-        worthy = self._worthwhile(hopes)
-        guesses = [
-            lookup(text, min(MOST, left)) if ask else NOTHING
-            for text, left, ask in zip(texts, room, worthy, strict=True)
-        ]
-        longest = self._best([len(guess) for guess in guesses], hopes)
-        for slot, guess in zip(slots, guesses, strict=True):
-            if not len(guess) or not longest:
+        found = {
+            slot: guess
+            for (slot, text), left in zip(asked.items(), room, strict=True)
+            if left > 0 and self._slots[slot].repeats(text) and len(guess := lookup(text, min(MOST, left)))
+        }
+        longest = self._best(rows, found) if found else 0
+        for slot in asked:
+            if slot not in found or not longest:
                 self._slots[slot].rest()
-        return [guess[:longest] for guess in guesses]
+        return {slot: guess[:longest] for slot, guess in found.items()} if longest else {}
 
-    def learn(self, slots: list[int], guessed: list[int], right: list[int]) -> None:
-        """How far the guesses came true."""
-        for slot, tried, came in zip(slots, guessed, right, strict=True):
-            if tried:
-                self._slots[slot].learn(tried, came)
-                self.guessed += tried
-                self.right += came
+    def learn(self, slot: int, guessed: int, right: int) -> None:
+        """How far a guess came true."""
+        self._slots[slot].learn(guessed, right)
+        self.guessed += guessed
+        self.right += right
 
     def took(self, rows: int, seconds: float) -> None:
         """A step of decodes with `rows` rows in all."""
         self._costs.learn(rows, seconds)
 
-    def _worthwhile(self, hopes: list[float]) -> list[bool]:
-        """For which sequences one guessed token could pay at all: spares the search where none does."""
-        rows = len(hopes)
-        more = self._costs.of(rows + 1) / self._costs.of(rows) - 1.0
-        return [hope > more * rows for hope in hopes]
-
-    def _best(self, lengths: list[int], hopes: list[float]) -> int:
+    def _best(self, rows: int, found: dict[int, np.ndarray]) -> int:
         """The longest guess to allow, 0 for none: what makes the most tokens a second."""
-        rows = len(lengths)
         best, best_rate = 0, rows / self._costs.of(rows)
         for most in _LENGTHS:
-            cut = [min(most, length) for length in lengths]
-            if not any(cut):
-                return 0
-            tokens = rows + sum(expected(hope, length) for hope, length in zip(hopes, cut, strict=True))
-            rate = tokens / self._costs.of(rows + sum(cut))
+            tokens, more = float(rows), 0
+            for slot, guess in found.items():
+                length = min(most, len(guess))
+                tokens += expected(self._slots[slot].hope, length)
+                more += length
+            rate = tokens / self._costs.of(rows + more)
             if rate > best_rate:
                 best, best_rate = most, rate
         return best
+
+
+def _pair(before: int, token: int) -> int:
+    return before << 32 | token
 
 
 def expected(hope: float, length: int) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from actors.engine.grammar import Grammars
-from actors.engine.loop import Engine, Executor, Facts
+from actors.engine.loop import Engine, Executor, Facts, guessed_tokens
 from actors.engine.output import CompletionOutput, RequestOutput
 from actors.engine.runner import Runner
 from actors.engine.tokens import Detokenizer, Tokenizer
@@ -33,6 +33,7 @@ class LLM:
     model: a Hugging Face folder. dtype: "auto", "bfloat16", "float16" or "float32". quantization: round the
     weights at load to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is. max_model_len:
     prompt plus answer; default what the model was made for. max_num_batched_tokens: computed in one step at the most.
+    speculation: "ngram" guesses tokens from the text so far and checks them where that pays, "off" does not.
     Raises ModelInvalid or ArchitectureUnsupported for a folder that cannot be served.
     """
 
@@ -50,6 +51,7 @@ class LLM:
         kv_cache_tokens: int | None = None,
         device: str = "auto",
         seed: int | None = None,
+        speculation: str = "ngram",
     ) -> None:
         limits = Limits(
             context_tokens=max_model_len,
@@ -67,7 +69,7 @@ class LLM:
         assignment = Assignment(
             model=Path(model).name, path=str(model), dtype=dtype, rank=0, ranks=tensor_parallel_size, device=chosen,
             cpus=max(1, torch.get_num_threads() // tensor_parallel_size), limits=limits,
-            quantization=quantization,
+            quantization=quantization, speculation=speculation,
         )  # fmt: skip
         self._gang: Gang | None = None
         ends = self.tokenizer.end_tokens
@@ -77,7 +79,8 @@ class LLM:
             self._gang = Gang(assignment, Processes(assignment, tensor_parallel_size), ends)
             gang = self._gang
             executor = gang
-            facts = Facts(assignment.model, gang.vocab_size, gang.context_tokens, gang.blocks, ends)
+            guesses = guessed_tokens(assignment)
+            facts = Facts(assignment.model, gang.vocab_size, gang.context_tokens, gang.blocks, ends, guesses)
         self.engine = Engine(executor, facts, limits)
 
     def generate(
@@ -205,7 +208,8 @@ def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Fac
     context = min(model.context_tokens, limits.context_tokens or model.context_tokens)
     blocks = kv_blocks(assignment, [shard], context)
     runner = Runner.serving(model, assignment, blocks, context, ends)
-    return _InProcess(runner), Facts(assignment.model, model.vocab_size, context, blocks, ends)
+    guesses = guessed_tokens(assignment)
+    return _InProcess(runner), Facts(assignment.model, model.vocab_size, context, blocks, ends, guesses)
 
 
 def _listed(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -12,11 +12,12 @@ from typing import Protocol
 import numpy as np
 
 from actors.engine.blocks import BlockPool
+from actors.engine.drafts import MOST
 from actors.engine.plan import INT32, Join, Plan, Result
 from actors.engine.scheduler import Scheduler, Step, Work
 from actors.engine.sequence import Sequence
 from actors.engine.turnover import Stay, retry_after_seconds
-from actors.messages import Delta, Load, Submit, TokenLogprob
+from actors.messages import Assignment, Delta, Load, Submit, TokenLogprob
 from actors.settings import Limits
 from cluster.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, Overloaded, StrataError
 
@@ -60,6 +61,7 @@ class Facts:
     context_tokens: int
     blocks: int
     end_tokens: tuple[int, ...]
+    guesses: int = 0  # tokens that a step may bring a sequence beyond one, where guessing is on
 
 
 class Engine:
@@ -79,6 +81,7 @@ class Engine:
         self._step_seconds = AHEAD_SECONDS  # of late, of steps that only decode
         self._stay = Stay()
         self.last_result: Result | None = None
+        self.steps = 0  # forward passes so far
         self.capacity = min(facts.context_tokens, facts.blocks * limits.block_tokens)
 
     def add(self, submit: Submit) -> int:
@@ -133,22 +136,23 @@ class Engine:
         (ReplicaLost) is raised, since nothing can go on.
         """
         expired = self._expire()
-        step = self._scheduler.plan(self._clock(), self._horizon())
+        step = self._scheduler.plan(self._clock(), self._horizon(), self._facts.guesses)
         if not step.works:
             return expired
         self._number += 1
         result = self.executor.execute(self._plan(step))
         self.last_result = result
+        self.steps += result.steps
         if result.fault is not None:
             return expired + self._fail(step.works, result.fault)
         self._learn(step, result)
         sampled = [work.sequence for work in step.works if work.samples]
-        grown = [self._extend(sequence, row, len(sampled), result) for row, sequence in enumerate(sampled)]
+        grown = self._extend(sampled, result)
         now = self._clock()
         deltas = expired
         for row in result.faulty:  # before settling: what it computed last is nothing to be found by others
             deltas.append((sampled[row].key, self._broken(sampled[row], *grown[row], now, row in result.stuck)))
-        self._scheduler.settle(step.works, result.steps)
+        self._scheduler.settle(step.works)
         for row, (sequence, (tokens, logprobs)) in enumerate(zip(sampled, grown, strict=True)):
             if row not in result.faulty:
                 deltas.append((sequence.key, self._grown(sequence, tokens, logprobs, now)))
@@ -199,6 +203,7 @@ class Engine:
             inputs=np.array([work.sequence.tokens[work.start] for work in decodes], INT32),
             samples=np.array([row for row, work in enumerate(works) if work.samples], INT32),
             steps=step.steps,
+            rooms=np.array(step.rooms, INT32),
         )
 
     def _horizon(self) -> int:
@@ -211,14 +216,18 @@ class Engine:
             self._step_seconds += _LEARN * (max(took, _SHORTEST_SECONDS) - self._step_seconds)
 
     def _extend(
-        self, sequence: Sequence, row: int, rows: int, result: Result
-    ) -> tuple[tuple[int, ...], tuple[TokenLogprob, ...]]:
-        """Append what the steps drew for `row` of `rows`; also as values."""
-        tokens = tuple(result.tokens[row::rows])
-        sequence.tokens += tokens
-        if result.logprobs is None:
-            return tokens, ()
-        return tokens, tuple(told for told in result.logprobs[row::rows] if told is not None)
+        self, sampled: list[Sequence], result: Result
+    ) -> list[tuple[tuple[int, ...], tuple[TokenLogprob, ...]]]:
+        """Append to each sequence what was drawn for it; also as values."""
+        grown, at = [], 0
+        logprobs = result.logprobs or []
+        for sequence, count in zip(sampled, result.counts, strict=True):
+            tokens = tuple(result.tokens[at : at + count])
+            told = tuple(logprob for logprob in logprobs[at : at + count] if logprob is not None)
+            sequence.tokens += tokens
+            grown.append((tokens, told))
+            at += count
+        return grown
 
     def _grown(
         self, sequence: Sequence, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...], now: float
@@ -308,3 +317,8 @@ def _join(sequence: Sequence) -> Join:
         submit.seed,
         submit.choice,
     )
+
+
+def guessed_tokens(assignment: Assignment) -> int:
+    """How many tokens a gang that is made so may guess at a time."""
+    return 0 if assignment.speculation == "off" else MOST

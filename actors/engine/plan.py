@@ -4,7 +4,7 @@ A decode row costs 4 x 4 bytes here and nothing else: tokens and block ids that 
 again. A shard keeps a mirror of every slot (tokens, block table) that `joins`, `blocks` and `inputs` keep up.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgpack
@@ -34,7 +34,8 @@ class Plan:
     leaves: slots given up since the last step (before `joins`). blocks: per slot, block ids to append to its table.
     inputs: for each of the first `decodes` rows the token at its position. samples: rows whose next token is wanted.
     steps: where every row is a decode that samples, the ranks may run this many steps before they answer, each fed
-    with the tokens of the one before; `blocks` has room for all of them.
+    with the tokens of the one before. rooms: tokens that each row may get by that, for which `blocks` has room; with
+    guesses that come true a step brings more than one. Empty: as many as steps.
     """
 
     number: int
@@ -47,6 +48,12 @@ class Plan:
     inputs: np.ndarray
     samples: np.ndarray
     steps: int = 1
+    rooms: np.ndarray = field(default_factory=lambda: np.zeros(0, INT32))
+
+    @property
+    def room(self) -> int:
+        """The most tokens that any row may get."""
+        return int(self.rooms.max()) if len(self.rooms) else 1
 
     @property
     def decodes(self) -> int:
@@ -57,7 +64,8 @@ class Plan:
         """The wire form."""
         joins = [(j.slot, j.prompt, j.emitted, pack_params(j.params), j.seed, j.choice) for j in self.joins]
         arrays = [
-            np.asarray(a, INT32).tobytes() for a in (self.slots, self.starts, self.counts, self.inputs, self.samples)
+            np.asarray(a, INT32).tobytes()
+            for a in (self.slots, self.starts, self.counts, self.inputs, self.samples, self.rooms)
         ]
         packed: bytes = msgpack.packb((self.number, self.leaves, joins, self.blocks, self.steps, *arrays))
         return packed
@@ -66,14 +74,14 @@ class Plan:
     def unpack(cls, wire: bytes | memoryview) -> "Plan":
         """Undo `pack`."""
         number, leaves, joins, blocks, steps, *arrays = msgpack.unpackb(wire, use_list=False, strict_map_key=False)
-        slots, starts, counts, inputs, samples = (np.frombuffer(a, INT32) for a in arrays)
+        slots, starts, counts, inputs, samples, rooms = (np.frombuffer(a, INT32) for a in arrays)
         made = tuple(Join(s, p, e, unpack_params(w), seed, choice) for s, p, e, w, seed, choice in joins)
-        return cls(number, leaves, made, blocks, slots, starts, counts, inputs, samples, steps)
+        return cls(number, leaves, made, blocks, slots, starts, counts, inputs, samples, steps, rooms)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What rank 0 answers: the token of each row in `Plan.samples`, step after step, and where the time went."""
+    """What rank 0 answers: the tokens of each row in `Plan.samples`, row after row, and where the time went."""
 
     number: int
     tokens: list[int]
@@ -81,9 +89,10 @@ class Result:
     forward_seconds: float = 0.0
     sample_seconds: float = 0.0
     fault: str | None = None
-    faulty: tuple[int, ...] = ()  # indexes into the last step's tokens whose logits were no numbers
+    faulty: tuple[int, ...] = ()  # rows whose last token is none: their logits were no numbers
     steps: int = 1  # how many were run
     stuck: tuple[int, ...] = ()  # those of `faulty` whose constraint became too complex to follow
+    counts: tuple[int, ...] = ()  # tokens of each row
 
     def pack(self) -> bytes:
         """The wire form."""
@@ -102,6 +111,7 @@ class Result:
                 self.faulty,
                 self.steps,
                 self.stuck,
+                self.counts,
             )
         )
         return packed

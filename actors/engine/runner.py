@@ -1,26 +1,27 @@
 """One shard's side of a step: from the plan to tensors, through the model, to tokens.
 
-Owns a mirror of every slot (tokens, block table), kept up by the plans, so that a plan need not repeat them. Knows
-nothing of who waits or why. All ranks run the same forward; only rank 0 has a sampler and answers.
+All ranks run the same forward; only rank 0 has a sampler and answers. Knows nothing of who waits or why.
 
-A plan of several steps is run without asking the leader in between: rank 0 tells the others the tokens that it drew
-and whether another step follows. It ends early where a sequence may have ended or the leader wants to plan anew.
+A plan of several steps is a run: it goes on without asking the leader in between, rank 0 tells the others the tokens
+that it drew, and what it guesses to come next. It ends early where a sequence may have ended or the leader wants to
+plan anew.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from actors.engine.done import Done, Rows, pack_word, unpack_word, word_size
+from actors.engine.drafts import NOTHING, Drafter
 from actors.engine.grammar import Grammars
+from actors.engine.mirror import Mirror
 from actors.engine.plan import Plan, Result
 from actors.engine.sampler import Sampler
 from actors.engine.tokens import Tokenizer
-from actors.messages import Assignment, TokenLogprob
-from actors.models.batch import Batch
+from actors.messages import Assignment
 from actors.models.parallel import Alone, World
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ LONGEST_RUN_SECONDS = 0.05
 
 
 class Runner:
-    """Executes plans on one model. Not thread safe: its owner calls it from one thread."""
+    """Executes plans on one model. Not thread safe: its owner calls it from one thread.
+
+    `speculates`: guess tokens ahead; the same on all ranks.
+    """
 
     def __init__(
         self,
@@ -46,15 +50,15 @@ class Runner:
         device: str = "cpu",
         end_tokens: tuple[int, ...] = (),
         world: World | None = None,
+        speculates: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model, self._sampler, self._world, self._clock = model, sampler, world or Alone(), clock
+        self._mirror = Mirror(slots, context_tokens, block_tokens, device)
         self._end_tokens = frozenset(end_tokens)
         self._ends: dict[int, frozenset[int]] = {}  # tokens that may end the sequence in a slot
-        self._block_tokens, self._device = block_tokens, device
-        self._tokens = np.zeros((slots, context_tokens + 1), np.int64)
-        self._tables = np.zeros((slots, -(-context_tokens // block_tokens) + 1), np.int32)
-        self._held = np.zeros(slots, np.int64)  # blocks in each table
+        self._speculates = speculates
+        self._drafter = Drafter(slots) if speculates and sampler is not None else None
 
     @classmethod
     def serving(
@@ -79,128 +83,162 @@ class Runner:
             device=assignment.device,
             end_tokens=end_tokens,
             world=world,
+            speculates=assignment.speculation != "off",
         )
 
     @torch.inference_mode()
     def execute(self, plan: Plan, interrupted: Callable[[], bool] = lambda: False) -> Result | None:
         """Run the plan's steps. Rank 0 gets the sampled tokens, the others None.
 
-        `interrupted` is asked on rank 0 after each step but the last: whether to leave the rest. Where a later step
-        of a rank without others fails, its plan ends before it: planned again, it fails alone.
+        `interrupted` is asked on rank 0 between steps: whether to leave the rest. Where a later step of a rank without
+        others fails, its plan ends before it: planned again, it fails alone.
         """
         begun = self._clock()
-        self._mirror(plan)
-        if (plan.counts == 1).all():
-            positions = plan.starts.astype(np.int64)
-            batch = self._decodes(plan.slots, positions, plan.samples)
+        self._mirror.take(plan)
+        self._welcome(plan)
+        done = Done(len(plan.samples))
+        if plan.steps > 1 or (self._speculates and plan.room > 1):
+            self._run(plan, done, lambda: self._clock() - begun > LONGEST_RUN_SECONDS or interrupted())
         else:
-            batch = self._batch(plan)
-        slots = plan.slots[plan.samples].tolist()
-        done = _Done([], [])
+            self._step(plan, done)
+        return None if self._sampler is None else done.result(plan.number, self._clock() - begun)
+
+    def _welcome(self, plan: Plan) -> None:
+        if self._sampler is None:
+            return
+        for slot in plan.leaves:
+            self._sampler.leave(slot)
+        for join in plan.joins:
+            self._sampler.join(join.slot, join.params, join.seed, join.choice, join.prompt, join.emitted)
+            ends = frozenset() if join.params.ignore_eos else self._end_tokens
+            self._ends[join.slot] = ends.union(join.params.stop_ids)
+            if self._drafter is not None:
+                self._drafter.join(join.slot)
+
+    def _step(self, plan: Plan, done: Done) -> None:
+        counts, starts = plan.counts.astype(np.int64), plan.starts.astype(np.int64)
+        batch = self._mirror.queries(plan.slots, starts, counts, np.cumsum(counts)[plan.samples] - 1)
+        if self._sampler is not None and len(plan.samples):
+            self._sampler.prepare(plan.slots[plan.samples].tolist())
+        logits = self._model.forward(batch)
+        done.steps = 1
+        if self._sampler is not None and len(plan.samples):
+            done.draw(self._sampler, logits, plan.slots[plan.samples].tolist(), list(range(len(plan.samples))))
+
+    def _run(self, plan: Plan, done: Done, interrupted: Callable[[], bool]) -> None:
+        """Steps of which every row is a decode that samples."""
+        slots, positions = plan.slots.tolist(), plan.starts.astype(np.int64)
+        guesses: Rows = [NOTHING] * len(slots)
         while True:
+            if self._speculates or done.steps:
+                over = self._sampler is not None and self._over(plan, done, slots, interrupted)
+                if self._drafter is not None and not over:
+                    guesses = self._guess(self._drafter, plan, done, slots, positions)
+                over, drawn, guesses = self._agree(over, done, guesses, len(slots))
+                if over:
+                    return
+                self._extend(slots, positions, drawn)
             try:
-                self._step(batch, slots, done)
+                self._forward(slots, positions, guesses, done)
             except Exception:
                 if done.steps == 0 or self._world.size > 1:
                     raise
-                break
-            if done.steps == plan.steps:
-                break
-            late = self._clock() - begun > LONGEST_RUN_SECONDS
-            tokens = self._agree(done, slots, late or interrupted())
-            if tokens is None:
-                break
-            positions = positions + 1
-            self._tokens[plan.slots, positions] = tokens
-            batch = self._decodes(plan.slots, positions, plan.samples)
-        return None if self._sampler is None else done.result(plan.number, self._clock() - begun)
+                return
+            if done.steps == plan.steps and not self._speculates:
+                return  # all ranks know that without a word
 
-    def _step(self, batch: Batch, slots: list[int], done: "_Done") -> None:
+    def _agree(self, over: bool, done: Done, guesses: Rows, rows: int) -> tuple[bool, Rows, Rows]:
+        """What rank 0 says, on all ranks: whether it is over, what was drawn, what is guessed."""
+        if self._world.size == 1:
+            return over, done.last, guesses
+        word = pack_word(over, done.last, guesses, self._speculates) if self._sampler is not None else []
+        return unpack_word(self._world.share(word, word_size(rows, self._speculates)), rows, self._speculates)
+
+    def _extend(self, slots: list[int], positions: np.ndarray, drawn: Rows) -> None:
+        """Move every slot on by what rank 0 drew."""
+        for row, tokens in enumerate(drawn):
+            at = positions[row] + 1
+            self._mirror.tokens[slots[row], at : at + len(tokens)] = tokens
+            positions[row] += len(tokens)
+
+    def _forward(self, slots: list[int], positions: np.ndarray, guesses: Rows, done: Done) -> None:
+        began = self._clock()
+        counts = np.array([1 + len(guess) for guess in guesses], np.int64)
+        names = np.array(slots)
+        if int(counts.sum()) == len(slots):
+            order = np.arange(len(slots))
+            batch = self._mirror.decodes(names, positions)
+        else:
+            order = np.argsort(counts > 1, kind="stable")  # a batch has its single tokens first
+            for row, guess in enumerate(guesses):
+                at = positions[row] + 1
+                self._mirror.tokens[slots[row], at : at + len(guess)] = guess
+            batch = self._mirror.queries(names[order], positions[order], counts[order], None)
         if self._sampler is not None:
             self._sampler.prepare(slots)
         logits = self._model.forward(batch)
-        if self._sampler is not None:
-            done.sample_from(self._sampler, logits, slots)
+        if self._sampler is None:
+            done.steps += 1
+            return
+        firsts = np.empty(len(slots), np.int64)
+        firsts[order] = np.cumsum(counts[order]) - counts[order]
+        self._check(logits, slots, guesses, firsts, done)
+        if self._drafter is not None:
+            self._drafter.took(int(counts.sum()), self._clock() - began)
         done.steps += 1
 
-    def _agree(self, done: "_Done", slots: list[int], leave: bool) -> list[int] | None:
-        """The tokens that the next step is fed with, the same on all ranks; None to leave it."""
-        told: list[int] = []
-        if self._sampler is not None:
-            last = done.tokens[-len(slots) :]
-            over = leave or bool(done.faulty)
-            over = over or any(token in self._ends[slot] for slot, token in zip(slots, last, strict=True))
-            told = [int(over), *last]
-        over_, *tokens = self._world.share(told, len(slots) + 1)
-        return None if over_ else tokens
+    def _check(self, logits: torch.Tensor, slots: list[int], guesses: Rows, firsts: np.ndarray, done: Done) -> None:
+        """Draw a token of every row's first logits, and of the next as long as what was drawn is what was guessed.
 
-    def _mirror(self, plan: Plan) -> None:
-        for slot in plan.leaves:
-            self._held[slot] = 0
-            if self._sampler is not None:
-                self._sampler.leave(slot)
-        for join in plan.joins:
-            known = len(join.prompt) + len(join.emitted)
-            self._tokens[join.slot, : len(join.prompt)] = join.prompt
-            self._tokens[join.slot, len(join.prompt) : known] = join.emitted
-            self._held[join.slot] = 0
-            if self._sampler is not None:
-                self._sampler.join(join.slot, join.params, join.seed, join.choice, join.prompt, join.emitted)
-                ends = frozenset() if join.params.ignore_eos else self._end_tokens
-                self._ends[join.slot] = ends.union(join.params.stop_ids)
-        for slot, blocks in plan.blocks:
-            held = self._held[slot]
-            self._tables[slot, held : held + len(blocks)] = blocks
-            self._held[slot] = held + len(blocks)
-        decodes = plan.decodes
-        self._tokens[plan.slots[:decodes], plan.starts[:decodes]] = plan.inputs
+        The draws are those that steps of one token each would make, so a guess changes no answer. For guesses that are
+        certain of themselves it is also the best rule (Leviathan 2023): one is kept with the chance that it has.
+        """
+        assert self._sampler is not None
+        done.last = [[] for _ in slots]
+        alive, depth = list(range(len(slots))), 0
+        while alive:
+            wanted = torch.from_numpy(firsts[alive] + depth).to(logits.device)
+            part = logits if len(alive) == len(logits) else logits.index_select(0, wanted)
+            names = [slots[row] for row in alive]
+            if depth:
+                self._sampler.prepare(names)
+            drawn = done.draw(self._sampler, part, names, alive)
+            alive = [
+                row
+                for row, token in zip(alive, drawn, strict=True)
+                if depth < len(guesses[row])
+                and token == guesses[row][depth]
+                and token not in self._ends[slots[row]]
+                and not done.faulty
+            ]
+            depth += 1
+        for row, guess in enumerate(guesses):
+            if self._drafter is not None and len(guess):
+                self._drafter.learn(slots[row], len(guess), len(done.last[row]) - 1)
 
-    def _decodes(self, slots: np.ndarray, positions: np.ndarray, samples: np.ndarray) -> Batch:
-        """`_batch` where every row is one token."""
-        size, rows = self._block_tokens, len(slots)
-        longest = int(positions.max()) + 1
-        homes = self._tables[slots, positions // size].astype(np.int64) * size + positions % size
-        return Batch(
-            tokens=self._tensor(self._tokens[slots, positions]),
-            positions=self._tensor(positions),
-            slots=self._tensor(homes),
-            starts=self._tensor(np.arange(rows + 1, dtype=np.int32)),
-            contexts=self._tensor((positions + 1).astype(np.int32)),
-            tables=self._tensor(self._tables[slots, : -(-longest // size)]),
-            rows=self._tensor(samples.astype(np.int64)),
-            decodes=rows,
-            longest_query=1,
-            longest_context=longest,
-            block_tokens=size,
+    def _over(self, plan: Plan, done: Done, slots: list[int], interrupted: Callable[[], bool]) -> bool:
+        """On rank 0: whether no step is to follow."""
+        if not done.steps:
+            return False
+        return (
+            done.steps == plan.steps
+            or bool(done.faulty)
+            or interrupted()
+            or any(len(tokens) >= room for tokens, room in zip(done.tokens, plan.rooms.tolist(), strict=False))
+            or any(tokens[-1] in self._ends[slot] for slot, tokens in zip(slots, done.last, strict=True))
         )
 
-    def _batch(self, plan: Plan) -> Batch:
-        decodes, size = plan.decodes, self._block_tokens
-        slots, starts = plan.slots, plan.starts.astype(np.int64)
-        ends = np.cumsum(plan.counts, dtype=np.int64)
-        rows = np.repeat(slots, plan.counts)
-        positions = np.arange(ends[-1]) - np.repeat(ends - plan.counts - starts, plan.counts)
-        homes = self._tables[rows, positions // size].astype(np.int64) * size + positions % size
-        contexts = starts + plan.counts
-        longest = int(contexts.max())
-        tables = self._tables[slots, : -(-longest // size)]
-        return Batch(
-            tokens=self._tensor(self._tokens[rows, positions]),
-            positions=self._tensor(positions),
-            slots=self._tensor(homes),
-            starts=self._tensor(np.concatenate(([0], ends)).astype(np.int32)),
-            contexts=self._tensor(contexts.astype(np.int32)),
-            tables=self._tensor(tables),
-            rows=self._tensor(ends[plan.samples] - 1),
-            decodes=decodes,
-            longest_query=int(plan.counts.max()),
-            longest_context=longest,
-            block_tokens=size,
-        )
-
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(values)
-        return tensor if self._device == "cpu" else tensor.to(self._device, non_blocking=True)
+    def _guess(self, drafter: Drafter, plan: Plan, done: Done, slots: list[int], positions: np.ndarray) -> Rows:
+        asked, room = {}, []
+        for row in drafter.worthy(slots):
+            slot, at, last = slots[row], int(positions[row]) + 1, done.last[row]
+            self._mirror.tokens[slot, at : at + len(last)] = last
+            asked[slot] = self._mirror.tokens[slot, : at + len(last)]
+            room.append(int(plan.rooms[row]) - len(done.tokens[row]) - 1)
+        if not asked:
+            return [NOTHING] * len(slots)
+        found = drafter.propose(len(slots), asked, room)
+        return [found.get(slot, NOTHING) for slot in slots]
 
 
 def sampler(vocab_size: int, assignment: Assignment, end_tokens: tuple[int, ...]) -> Sampler:
@@ -209,32 +247,3 @@ def sampler(vocab_size: int, assignment: Assignment, end_tokens: tuple[int, ...]
     made = Sampler(vocab_size, assignment.limits.running_sequences, end_tokens, grammars)
     made.warm()
     return made
-
-
-@dataclass(slots=True)
-class _Done:
-    """What rank 0 has of a plan so far."""
-
-    tokens: list[int]
-    logprobs: list[TokenLogprob | None]
-    sample_seconds: float = 0.0
-    faulty: tuple[int, ...] = ()
-    stuck: tuple[int, ...] = ()
-    steps: int = 0
-
-    def sample_from(self, sampler: Sampler, logits: torch.Tensor, slots: list[int]) -> None:
-        if not slots:
-            return
-        began = time.perf_counter()
-        sampled = sampler.sample(logits, slots)
-        self.tokens += sampled.tokens
-        self.logprobs += sampled.logprobs
-        self.faulty, self.stuck = sampled.faulty, sampled.stuck
-        self.sample_seconds += time.perf_counter() - began
-
-    def result(self, number: int, seconds: float) -> Result:
-        told = self.logprobs if any(p is not None for p in self.logprobs) else None
-        forward = seconds - self.sample_seconds
-        return Result(
-            number, self.tokens, told, forward, self.sample_seconds, None, self.faulty, self.steps, self.stuck
-        )

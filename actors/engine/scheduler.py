@@ -31,7 +31,8 @@ class Work:
 class Step:
     """One decision. `grown`: block ids added to sequences that were in already. Decodes come first in `works`.
 
-    `steps`: as often may it be repeated with one more token each, since nothing is foreseen to change until then.
+    `steps`: as often may it be repeated, since nothing is foreseen to change until then. `rooms`: tokens that each work
+    may get by that; empty where it may not be repeated.
     """
 
     works: tuple[Work, ...]
@@ -39,6 +40,7 @@ class Step:
     left: tuple[int, ...]
     grown: tuple[tuple[int, tuple[int, ...]], ...]
     steps: int = 1
+    rooms: tuple[int, ...] = ()
 
 
 class Scheduler:
@@ -82,8 +84,11 @@ class Scheduler:
                 heapq.heapify(self._waiting)
                 self._gone.clear()
 
-    def plan(self, now: float, horizon: int = 1) -> Step:
-        """Fill one step: decodes, then prompts under way, then admissions. `horizon`: the most steps to repeat it."""
+    def plan(self, now: float, horizon: int = 1, guessed: int = 0) -> Step:
+        """Fill one step: decodes, then prompts under way, then admissions.
+
+        `horizon`: the most steps to repeat it; `guessed`: tokens more than that which guesses may bring.
+        """
         budget = self._limits.step_tokens
         works: list[Work] = []
         grown: list[tuple[Sequence, tuple[int, ...]]] = []
@@ -100,20 +105,21 @@ class Scheduler:
             budget -= count
         appended = [(sequence.slot, ids) for sequence, ids in grown if sequence.slot >= 0]
         joined = self._admit(works, budget, now)
-        steps = 1
-        if horizon > 1 and works and not joined and all(work.count == 1 and work.samples for work in works):
-            steps = self._ahead(works, horizon, appended)
+        steps, rooms = 1, []
+        if horizon + guessed > 1 and works and not joined and all(work.count == 1 and work.samples for work in works):
+            rooms = self._ahead(works, horizon + guessed, appended)
+            steps = min(horizon, *rooms)
         left, self._left = tuple(self._left), []
-        return Step(tuple(sorted(works, key=_several)), joined, left, tuple(appended), steps)
+        return Step(tuple(sorted(works, key=_several)), joined, left, tuple(appended), steps, tuple(rooms))
 
-    def settle(self, works: Many[Work], steps: int = 1) -> None:
-        """As many steps are done: their tokens are computed, their full blocks can be found by others."""
+    def settle(self, works: Many[Work]) -> None:
+        """The step is done: all tokens but a newly drawn last one are computed, full blocks can be found by others."""
         size = self._limits.block_tokens
         for work in works:
             sequence = work.sequence
             if sequence.slot < 0:
                 continue  # it left while the step ran
-            sequence.computed = work.start + work.count + steps - 1
+            sequence.computed = len(sequence.tokens) - 1 if work.samples else work.start + work.count
             if sequence.computed // size > sequence.sealed:
                 self._seal(sequence, sequence.computed // size)
 
@@ -136,26 +142,27 @@ class Scheduler:
         sequence.blocks += fresh
         return fresh
 
-    def _ahead(self, works: Many[Work], horizon: int, grown: list[tuple[int, tuple[int, ...]]]) -> int:
-        """How many decodes may follow one another: until one reaches its limit or half the free blocks are used up.
+    def _ahead(self, works: Many[Work], most: int, grown: list[tuple[int, tuple[int, ...]]]) -> list[int]:
+        """How many tokens each of the decodes may get: at most `most`, its limit, and what half the free blocks allow.
 
         Takes the blocks that they need and tells `grown`. The other half is for who arrives while they run.
         """
         size = self._limits.block_tokens
-        steps = min(horizon, *(work.sequence.limit - len(work.sequence.tokens) for work in works))
-        while steps > 1:
-            needs = [max(0, -(-(work.start + steps) // size) - len(work.sequence.blocks)) for work in works]
-            if sum(needs) <= self.pool.free // 2:
+        while True:
+            rooms = [min(most, work.sequence.limit - len(work.sequence.tokens)) for work in works]
+            needs = [
+                max(0, -(-(work.start + room) // size) - len(work.sequence.blocks))
+                for work, room in zip(works, rooms, strict=True)
+            ]
+            if most <= 1 or sum(needs) <= self.pool.free // 2:
                 break
-            steps //= 2
-        else:
-            return 1
+            most //= 2
         for work, need in zip(works, needs, strict=True):
             if need:
                 fresh = self.pool.take(need)
                 work.sequence.blocks += fresh
                 grown.append((work.sequence.slot, tuple(fresh)))
-        return steps
+        return rooms
 
     def _put_back(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

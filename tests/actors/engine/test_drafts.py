@@ -1,5 +1,7 @@
 """Guessing: what is looked up, and when it is left."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -74,31 +76,47 @@ def drafter(*costs: tuple[int, float]) -> Drafter:
     return made
 
 
+def guessed(made: Drafter, room: int = 100) -> int:
+    """How many tokens are guessed for the one sequence of a batch."""
+    return sum(map(len, made.propose(1, {0: REPEATING}, [room]).values()))
+
+
 REPEATING = np.array([1, 2, 3, 4, 5, 6, 7, 8] * 3, np.int64)
 
 
 def test_cheap_rows_are_guessed_for_to_the_full() -> None:
     made = drafter((1, 1.0), (8, 1.1))
     for _ in range(10):
-        made.learn([0], [4], [4])
-    assert len(made.propose([0], [REPEATING], [100])[0]) == MOST
+        made.learn(0, 4, 4)
+    assert guessed(made) == MOST
 
 
 def test_rows_that_cost_as_much_as_steps_are_not() -> None:
     made = drafter((1, 1.0), (2, 2.0), (8, 8.0))
-    assert [len(guess) for guess in made.propose([0], [REPEATING], [100])] == [0]
+    assert guessed(made) == 0
+    assert made.worthy([0]) == []
 
 
 def test_a_sequence_that_never_guesses_right_is_left_alone() -> None:
     made = drafter((1, 1.0), (2, 1.3), (3, 1.5), (8, 2.0))
     for _ in range(20):
-        made.learn([0], [4], [0])
-    assert [len(guess) for guess in made.propose([0], [REPEATING], [100])] == [0]
+        made.learn(0, 4, 0)
+    assert made.worthy([0]) == []
+    assert guessed(made) == 0
     made.join(0)
-    assert len(made.propose([0], [REPEATING], [100])[0]) > 0
+    assert made.worthy([0]) == [0]
+    assert guessed(made) > 0
 
 
 def test_room_limits_a_guess() -> None:
     made = drafter((1, 1.0), (8, 1.0))
-    assert len(made.propose([0], [REPEATING], [2])[0]) == 2
-    assert len(made.propose([0], [REPEATING], [0])[0]) == 0
+    assert guessed(made, room=2) == 2
+    assert guessed(made, room=0) == 0
+
+
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=60), st.integers(1, 30))
+def test_pairs_are_remembered_however_the_text_grows(tokens: list[int], step: int) -> None:
+    slot, text = Slot(), np.array(tokens, np.int64)
+    for size in [*range(1, len(tokens), step), len(tokens)]:
+        before = list(pairwise(tokens[: size - 1]))
+        assert slot.repeats(text[:size]) == (size > 2 and tuple(tokens[size - 2 : size]) in before)
