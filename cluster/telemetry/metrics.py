@@ -4,6 +4,7 @@ The names of model metrics are vLLM's, so that its dashboards work; what only St
 What an engine counts is not copied: it is read from the replicas' last reported loads when somebody scrapes.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,15 @@ class ModelMetrics:
     def finished(self, why: str) -> Any:
         """The counter of choices that ended so."""
         return self._finished[why]
+
+    def gaps(self, seconds: float, count: int) -> None:
+        """`count` tokens that each came `seconds` after the one before.
+
+        One entry of that weight, which `Histogram.observe` has no word for: token by token it takes 3 % of a core.
+        """
+        histogram = self.inter_token
+        histogram._sum.inc(seconds * count)
+        histogram._buckets[bisect_left(histogram._upper_bounds, seconds)].inc(count)
 
 
 class LoadCollector(Collector):

@@ -25,9 +25,7 @@ class TurnMeter:
         before = self._last.get(choice)
         self._last[choice] = now
         if before is not None:
-            gap = (now - before) / len(delta.tokens)
-            for _ in delta.tokens:
-                self._metrics.inter_token.observe(gap)
+            self._metrics.gaps((now - before) / len(delta.tokens), len(delta.tokens))
             return
         self._first[choice] = now
         self._metrics.first_token.observe(now - self._begun)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.telemetry.metrics import READ, TABLE, Metrics
@@ -82,3 +83,17 @@ def test_two_of_them_share_nothing():
     assert samples(one)["vllm:request_success_total", "stop", "m"] == 1
     assert ("vllm:request_success_total", "stop", "m") not in samples(two)
     assert one.model("m") is one.model("m")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.0011, 9.9, 10.0, 11.0])
+def test_gaps_are_counted_as_so_many_observations(seconds: float) -> None:
+    together, apart = Metrics(), Metrics()
+    together.model("m").gaps(seconds, 3)
+    for _ in range(3):
+        apart.model("m").inter_token.observe(seconds)
+
+    def lines(metrics: Metrics) -> list[str]:
+        text = metrics.text().decode()
+        return [line for line in text.splitlines() if "inter_token" in line and "created" not in line]
+
+    assert lines(together) == lines(apart)
