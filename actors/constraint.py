@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, shorten
 
 SCHEMA_BYTES = 128 * 1024  # the OpenAI API takes 120,000 characters
 SCHEMA_DEPTH = 64
@@ -74,7 +74,7 @@ def structured(value: Any, field: str = "structured_outputs") -> str | None:
         return value
     if isinstance(value, Mapping):
         if unknown := [name for name in value if name not in NAMES and value[name] is not None]:
-            raise InvalidRequest(f"{field}.{str(unknown[0])[:64]}", "this unknown field", f"there are {names()}")
+            raise InvalidRequest(f"{field}.{shorten(unknown[0], 64)}", "this unknown field", f"there are {names()}")
         value = StructuredOutputsParams(**{name: given for name, given in value.items() if name in NAMES})
     if value is None:
         return None
@@ -150,8 +150,8 @@ def walked(schema: Any) -> Iterator[tuple[Any, int]]:
 
 def digits(number: float) -> int:
     """A number's digits without leading or ending zeros and the point; 1 for what is no positive number."""
-    if not (math.isfinite(number) and number > 0):
-        return 1
+    if not 0 < number < 2**63:  # NaN and its kin are refused as no JSON
+        return 1 if not number >= 2**63 else MULTIPLE + 1
     return int("".join(map(str, Decimal(str(number)).normalize().as_tuple().digits)))
 
 

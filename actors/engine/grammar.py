@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
 
@@ -30,6 +31,7 @@ VERDICT_BYTES = 512
 JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": r"( |\n[ \t]{0,32})?"}
 # Tokens between which models write calls: text to a grammar, whether or not a tokenizer calls them special.
 MARKS = ("<tool_call>", "</tool_call>", "<|python_tag|>")
+REHEARSED = 4  # tokens that an answer is tried with: an object with too many optional members fails at its second
 REFUSED_CHARACTERS = 300  # of the compiler's own words
 
 # What one automaton may cost. The defaults of llguidance allow a gigabyte and 70 ms a token; with these the worst
@@ -98,11 +100,7 @@ class Grammars:
             return error.remedy
         except (ValueError, RecursionError) as error:
             return said(str(error) or type(error).__name__)
-        if not matcher.is_error() and not any(matcher.compute_bitmask()):
-            return "nothing can match it"
-        if not matcher.is_error():
-            return ""
-        problem = matcher.get_error()
+        problem = rehearsed(matcher, self.vocabulary)
         return "nothing can match it" if problem.startswith("NoExtension") else said(problem)
 
 
@@ -138,6 +136,20 @@ class Cache(Generic[Value]):
 
     def __len__(self) -> int:
         return len(self._held)
+
+
+def rehearsed(matcher: LLMatcher, vocabulary: LLTokenizer) -> str:
+    """What goes wrong within the first tokens of an answer; empty where nothing does."""
+    for _ in range(REHEARSED):
+        mask = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        if matcher.is_error() or matcher.is_stopped():
+            break
+        allowed = np.flatnonzero(np.unpackbits(mask, bitorder="little")[: vocabulary.vocab_size])
+        said_next = [token for token in allowed.tolist() if token not in vocabulary.eos_tokens]
+        if not said_next:
+            return "" if matcher.is_accepting() else "nothing that this model's tokens spell can match it"
+        matcher.consume_token(said_next[0])
+    return matcher.get_error()
 
 
 def digest(spec: str) -> bytes:

@@ -61,7 +61,9 @@ class Bound:
         """Go on with `token` if it fits."""
         matcher = self.matcher
         assert matcher is not None
-        if matcher.is_stopped() and not matcher.is_error():
+        if token >= grammars.vocabulary.vocab_size:  # a model may have rows that no token stands for
+            fits = False
+        elif matcher.is_stopped() and not matcher.is_error():
             fits = token in ends
         else:
             begun = time.perf_counter()

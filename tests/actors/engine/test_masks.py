@@ -1,0 +1,265 @@
+"""Sequences held to a form: what comes out parses and validates, whatever a model would rather say."""
+
+import json
+from functools import cache
+from random import Random
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+
+from actors.engine import masks
+from actors.engine.grammar import Grammars
+from actors.engine.sampler import Sampler
+from actors.messages import SamplingParams
+from cluster.errors import InvalidRequest
+from tests.actors.engine.schemas import schema
+from tests.actors.engine.test_sampler import chi_square
+from tests.actors.engine.tokenizers_made import tokenizer
+
+END = 0
+OWN = tokenizer("bytes")
+VOCAB = OWN.vocab_size + 5  # a model may have more rows than its tokenizer has tokens
+LONGEST = 600
+LETTERS = {"type": "string", "pattern": "^[a-d]{1,200}$"}
+
+
+@cache
+def grammars() -> Grammars:
+    return Grammars(lambda: OWN)
+
+
+def sampler(slots: int = 4) -> Sampler:
+    return Sampler(VOCAB, slots, (END,), grammars())
+
+
+class Model:
+    """Logits that depend on the tokens so far and on nothing else, and mean nothing."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def logits(self, tokens: list[int]) -> torch.Tensor:
+        dice = np.random.default_rng([self._seed, *tokens[-3:], len(tokens)])
+        return torch.from_numpy(dice.standard_normal(VOCAB, np.float32) * 2)
+
+
+def run(own: Sampler, wanted: list[SamplingParams], prepared: bool = True, longest: int = LONGEST) -> list[list[int]]:
+    """The answers of one batch, without their end tokens; those that do not end are cut."""
+    model, told = Model(1), [[] for _ in wanted]
+    for slot, params in enumerate(wanted):
+        own.join(slot, params, params.seed or 0, slot, (5,), ())
+    live = list(range(len(wanted)))
+    while live:
+        if prepared:
+            own.prepare(live)
+        sampled = own.sample(torch.stack([model.logits(told[slot]) for slot in live]), live)
+        assert not sampled.faulty
+        for slot, token in zip(list(live), sampled.tokens, strict=True):
+            if token == END or len(told[slot]) >= longest:
+                own.leave(slot)
+                live.remove(slot)
+            if token != END:
+                told[slot].append(token)
+    return told
+
+
+def text(tokens: list[int]) -> str:
+    return b"".join(map(OWN.bytes_of, tokens)).decode()
+
+
+def asking(asked: dict, **more: object) -> SamplingParams:
+    return SamplingParams(max_tokens=None, structured_outputs={"json": asked}, **more)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_all_that_comes_out_validates(seed: int):
+    dice = Random(seed)
+    schemas = [schema(dice) for _ in range(4)]
+    how = [{"temperature": 1.5}, {"temperature": 0.0}, {"temperature": 1.5, "top_p": 0.7, "top_k": 20}, {"min_p": 0.1}]
+    ended = 0
+    answers = run(sampler(), [asking(s, **h) for s, h in zip(schemas, how, strict=True)])
+    for asked, tokens in zip(schemas, answers, strict=True):
+        if len(tokens) < LONGEST:
+            jsonschema.validate(json.loads(text(tokens)), asked)
+            ended += 1
+    assert ended >= 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.2])
+def test_an_answer_does_not_depend_on_when_masks_are_made(temperature: float):
+    wanted = [asking(schema(Random(s)), temperature=temperature, seed=3) for s in range(4)]
+    assert run(sampler(), wanted) == run(sampler(), wanted, prepared=False)
+
+
+def test_an_answer_does_not_depend_on_its_neighbours():
+    wanted = [asking(schema(Random(s)), seed=3) for s in range(4)]
+    together = run(sampler(), wanted)
+    own = sampler()
+    own.join(0, SamplingParams(), 1, 0, (5,), ())
+    own.sample(Model(2).logits([])[None], [0])
+    own.leave(0)
+    alone = [run(own, [wanted[0]])[0]]
+    assert alone == together[:1]
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0.0}, {"temperature": 1.5}, {"temperature": 1.5, "top_p": 0.8},
+                                    {"frequency_penalty": 1.5, "logit_bias": {70: 5.0}}])  # fmt: skip
+def test_a_preempted_sequence_goes_on_as_it_would_have(params: dict):
+    wanted = asking(schema(Random(5)), seed=9, **params)
+    whole = run(sampler(), [wanted])[0]
+    assert 4 < len(whole) < LONGEST
+    for cut in (1, len(whole) // 2, len(whole) - 1):
+        own, told = sampler(), whole[:cut]
+        own.join(2, wanted, 9, 0, (5,), tuple(told))
+        while True:
+            token = own.sample(Model(1).logits(told)[None], [2]).tokens[0]
+            if token == END:
+                break
+            told = [*told, token]
+        assert told == whole
+
+
+def test_a_complete_form_allows_end_tokens_alone():
+    own = sampler()
+    own.join(0, SamplingParams(structured_outputs={"choice": ["a"]}, ignore_eos=True), 1, 0, (5,), ())
+    told = [own.sample(Model(1).logits([])[None], [0]).tokens[0] for _ in range(5)]
+    assert text(told[:1]) == "a"
+    assert told[1:] == [END] * 4
+
+
+def test_the_form_outranks_min_tokens():
+    wanted = {"min_tokens": 5, "max_tokens": None}
+    short = run(sampler(), [SamplingParams(structured_outputs={"regex": "ab"}, **wanted)])[0]
+    assert text(short) == "ab"
+    for temperature in (0.0, 1.0):
+        long = run(
+            sampler(), [SamplingParams(structured_outputs={"regex": "[ab]+"}, temperature=temperature, **wanted)]
+        )
+        assert len(long[0]) >= 5
+
+
+def test_bias_and_penalties_choose_among_what_is_allowed():
+    a, b = (OWN.plain_tokens(letter)[0] for letter in "ab")
+    form = {"structured_outputs": {"regex": "(a|b){40}"}, "temperature": 0.0}
+    own = sampler()
+    biased = run(own, [SamplingParams(logit_bias={b: 100.0}, **form)], longest=20)[0]
+    assert set(text(biased)) == {"b"}
+    level = torch.zeros(VOCAB)
+    own.join(0, SamplingParams(frequency_penalty=1.0, **form), 0, 0, (5,), ())
+    drawn = [own.sample(level[None].clone(), [0]).tokens[0] for _ in range(8)]
+    assert drawn.count(a) == drawn.count(b) == 4 or {len(OWN.bytes_of(token)) for token in drawn} != {1}
+
+
+def test_logprobs_are_those_of_the_model():
+    row = Model(1).logits([])
+    own = sampler()
+    own.join(0, SamplingParams(structured_outputs={"choice": ["a", "b"]}, logprobs=2), 1, 0, (5,), ())
+    sampled = own.sample(row[None], [0])
+    told = sampled.logprobs[0]
+    assert told is not None
+    assert told.token == sampled.tokens[0]
+    assert told.logprob == pytest.approx(float(row.log_softmax(0)[told.token]), abs=1e-4)
+    assert len(told.top) == 2
+
+
+@pytest.mark.parametrize("params", [{}, {"top_k": 3}, {"temperature": 0.7, "top_p": 0.9}])
+def test_what_is_drawn_is_distributed_as_what_is_allowed(params: dict):
+    """A first draw from all and a second from what fits is a draw from what fits."""
+    letters = [OWN.plain_tokens(letter)[0] for letter in "abcd"]
+    row = torch.full((VOCAB,), -4.0)
+    row[letters] = torch.tensor([0.0, 1.0, -1.0, 0.5])
+    row[END] = 2.0
+    draws, wanted = 2000, SamplingParams(structured_outputs={"regex": "[a-d]x{9}"}, **params)
+    plain = SamplingParams(**params)
+    only = torch.full((VOCAB,), -torch.inf)
+    only[letters] = row[letters]
+    counts = np.zeros((2, 4))
+    for place, (how, line) in enumerate([(wanted, row), (plain, only)]):
+        own = sampler(1)
+        for seed in range(draws):
+            own.join(0, how, seed, 0, (5,), ())
+            counts[place, letters.index(own.sample(line[None].clone(), [0]).tokens[0])] += 1
+    expected = np.exp(only[letters].double().numpy() / wanted.temperature)
+    if not params:
+        assert chi_square(counts[0], expected / expected.sum()) < 4
+    assert np.abs(counts[0] - counts[1]).max() < 6 * np.sqrt(draws) / 2
+
+
+def test_a_form_that_takes_too_long_is_given_up_alone(monkeypatch: pytest.MonkeyPatch):
+    own, model = sampler(), Model(1)
+    own.join(0, SamplingParams(structured_outputs={"regex": "[a-z]+"}), 1, 0, (5,), ())
+    own.join(1, asking(LETTERS), 1, 0, (5,), ())
+    own.join(2, SamplingParams(temperature=0.0), 1, 0, (5,), ())
+    logits = torch.stack([model.logits([])] * 3)
+    assert own.sample(logits, [0, 1, 2]).stuck == ()
+    own.masks._bound[0].seconds = 10.0  # as if it had taken that long
+    sampled = own.sample(logits, [0, 1, 2])
+    assert sampled.stuck == sampled.faulty == (0,)
+    own.leave(0)
+    assert own.sample(logits[1:], [1, 2]).stuck == ()
+
+
+def test_an_automaton_at_its_limit_is_made_anew_once(monkeypatch: pytest.MonkeyPatch):
+    class Spent:
+        """A matcher whose shared automaton is full."""
+
+        def is_stopped(self) -> bool:
+            return True
+
+        def is_error(self) -> bool:
+            return True
+
+        def try_consume_tokens(self, tokens: list[int]) -> int:
+            return 0
+
+    own = sampler()
+    own.join(0, SamplingParams(structured_outputs={"regex": "[a-z]{9}"}), 1, 0, (5,), ())
+    row = Model(1).logits([])
+    first = own.sample(row[None], [0]).tokens[0]
+    bound = own.masks._bound[0]
+    bound.matcher = Spent()
+    own.sample(row[None], [0])
+    assert bound.renewed
+    assert bound.tokens[0] == first
+    assert len(bound.tokens) == 2
+    bound.matcher = Spent()
+    assert own.sample(row[None], [0]).stuck == (0,)
+
+
+def test_an_emitted_token_that_does_not_fit_ends_that_sequence():
+    own = sampler()
+    own.join(0, SamplingParams(structured_outputs={"regex": "[0-9]+"}), 1, 0, (5,), OWN.plain_tokens("x"))
+    assert own.sample(Model(1).logits([])[None], [0]).stuck == (0,)
+
+
+def test_without_grammars_nothing_is_constrained():
+    with pytest.raises(InvalidRequest, match="structured_outputs"):
+        Sampler(VOCAB, 1, (END,)).join(0, SamplingParams(structured_outputs={"regex": "a"}), 1, 0, (5,), ())
+
+
+def test_the_vocabulary_is_read_before_it_is_asked_for():
+    read = []
+    own = Sampler(VOCAB, 1, (END,), Grammars(lambda: read.append(1) or OWN))
+    own.warm()
+    own.masks._thread.submit(lambda: None).result()
+    assert read == [1]
+
+
+def test_ambiguous_grammars_are_given_up_and_cost_no_more_than_they_may():
+    own, model = sampler(1), Model(1)
+    grammar = 'start: s\ns: s s s s | s s s | s s | "a" | "aa" | "b"'
+    own.join(0, SamplingParams(structured_outputs={"grammar": grammar}, ignore_eos=True), 1, 0, (5,), ())
+    told: list[int] = []
+    letter = OWN.plain_tokens("a")[0]
+    for _ in range(300):
+        row = model.logits(told)
+        row[letter] = 50.0  # on and on
+        sampled = own.sample(row[None], [0])
+        if sampled.stuck:
+            break
+        told += sampled.tokens
+    else:
+        pytest.fail("it went on")
+    assert own.masks._bound[0].seconds < masks.FIRST_SECONDS + masks.TOKEN_SECONDS * len(told) + 2.0
