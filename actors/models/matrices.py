@@ -63,17 +63,25 @@ class Matrices:
         return made
 
     def floats(
-        self, layer: str, into: torch.Tensor, shape: tuple[int, int], first: slice | None, last: slice | None
+        self,
+        layer: str,
+        into: torch.Tensor,
+        shape: tuple[int, int],
+        first: slice | None = None,
+        last: slice | None = None,
+        *,
+        exact: bool = False,
     ) -> int:
-        """Copy the matrix, cut likewise, into `into`; returns the bytes that were read."""
+        """Copy the matrix, cut likewise, into `into`; returns the bytes read. `exact`: never by way of fp8."""
         name = layer + ".weight"
-        if self.quantization != "fp8" and not self._is_float8(name):
+        rounds = self.quantization == "fp8" and not exact and not self._is_float8(name)
+        if not rounds and not self._is_float8(name):
             return self.checkpoint.read(name, into, shape, first, last)
         cut = slice(None) if last is None else last
         start, stop, _ = (first or slice(None)).indices(shape[0])
         for row, window in self._windows(layer, shape, start, stop):
             rows = window
-            if self.quantization == "fp8" and not self._is_float8(name):
+            if rounds:
                 small, scale = to_float8(window)
                 rows = small.float() * scale
             into[row - start : row - start + len(rows)] = rows[:, cut]

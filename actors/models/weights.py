@@ -166,7 +166,8 @@ class Loader:
             return self._on_device(small.padded(self.vocab_rows))
         made = self._empty(self.vocab_rows, self.family.hidden)
         made[self.vocab.count :] = 0
-        self._floats(name, made[: self.vocab.count], shape, first=cut)
+        # fp8 is for projections, as in the folders that others write
+        self._count(self.matrices.floats(name, made[: self.vocab.count], shape, cut, exact=True))
         return made
 
     def _quantized(self, weight: QuantizedWeight, bias: torch.Tensor | None) -> QuantizedLinear:

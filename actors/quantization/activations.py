@@ -31,14 +31,14 @@ class Inputs:
 
 
 @contextmanager
-def watched(layer: nn.Module) -> Iterator[dict[str, Inputs]]:
-    """Inputs of every linear layer within `layer` by name, added up while the context is open."""
+def watched(layer: nn.Module, real: torch.Tensor) -> Iterator[dict[str, Inputs]]:
+    """Inputs of every linear layer within `layer` by name, added up while the context is open, where `real` [B, T]."""
     found: dict[str, Inputs] = {}
     hooks = []
     for name, module in layer.named_modules():
         if isinstance(module, nn.Linear):
             found[name] = Inputs(module.in_features)
-            hooks.append(module.register_forward_pre_hook(_listener(found[name])))
+            hooks.append(module.register_forward_pre_hook(_listener(found[name], real)))
     try:
         yield found
     finally:
@@ -46,8 +46,8 @@ def watched(layer: nn.Module) -> Iterator[dict[str, Inputs]]:
             hook.remove()
 
 
-def _listener(inputs: Inputs) -> Any:
+def _listener(inputs: Inputs, real: torch.Tensor) -> Any:
     def listen(_module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-        inputs.add(arguments[0])
+        inputs.add(arguments[0][real])
 
     return listen

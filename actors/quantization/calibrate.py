@@ -14,6 +14,7 @@ from actors.quantization.activations import Inputs, watched
 from actors.quantization.gptq import gptq
 from actors.quantization.network import Network, Walk
 from actors.quantization.rounding import group_for, nearest
+from actors.quantization.sample import Sample
 from actors.quantization.scaling import Fold, awq, smooth
 
 METHODS = ("rtn", "awq", "gptq", "smoothquant")
@@ -29,7 +30,7 @@ class Calibrated:
 
 def calibrate(
     network: Network,
-    samples: torch.Tensor,
+    held: Sample,
     method: str,
     bits: int,
     *,
@@ -37,10 +38,10 @@ def calibrate(
     scale_type: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibrated:
-    """The decoder layers of `network` rounded by `method` over `samples` [B, T]. Changes the network on the way."""
+    """The decoder layers of `network` rounded by `method` over the sample `held`. Changes the network on the way."""
     made = Calibrated()
-    for walk in network.walk(samples):
-        with watched(walk.layer) as inputs:
+    for walk in network.walk(held.tokens):
+        with watched(walk.layer, held.real) as inputs:
             walk.run()
         if method in ("awq", "smoothquant"):
             for fold in folds(network, walk.layer, inputs):

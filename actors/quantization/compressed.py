@@ -13,6 +13,7 @@ from actors.quantization.packing import pack
 
 Matrix = QuantizedWeight | tuple[torch.Tensor, torch.Tensor]  # or float8 values and their scales
 Tensors = dict[str, torch.Tensor]
+EMBEDDING = "re:.*embed_tokens$"  # an embedding is no Linear, and engines make it with or without a prefix
 
 
 def tensors(layer: str, matrix: Matrix, scale_type: torch.dtype, activations: bool) -> Tensors:
@@ -32,20 +33,19 @@ def tensors(layer: str, matrix: Matrix, scale_type: torch.dtype, activations: bo
 def configuration(matrices: Mapping[str, Matrix], ignored: Sequence[str], activations: bool) -> dict[str, Any]:
     """quantization_config of a folder that holds `matrices`; `ignored` names the linear layers left in floats.
 
-    Most matrices are of one kind and stand for all linear layers; those of another kind, and an embedding, are named.
+    Most matrices are of one kind and stand for all linear layers; those of another kind, and an embedding, are named:
+    readers look for a name before the class of a layer.
     """
     kinds: dict[tuple[str, int, int | None], list[str]] = {}
     for layer, matrix in matrices.items():
         kinds.setdefault(_kind(matrix), []).append(layer)
     commonest = max(kinds, key=lambda kind: len(kinds[kind]))
-    # an exact name is looked for before the class of a layer
-    ordered = sorted(kinds, key=lambda kind: kind != commonest)
     groups = []
-    for kind in ordered:
-        embeddings = [layer for layer in kinds[kind] if layer.endswith("embed_tokens")]
-        targets = ["Linear"] if kind == commonest else [name for name in kinds[kind] if name not in embeddings]
-        groups += [_group(kind, names, activations) for names in (targets, embeddings) if names]
-    # embeddings are no Linear, yet the layout's own reader names them so
+    for kind in sorted(kinds, key=lambda kind: kind != commonest):
+        others = [layer for layer in kinds[kind] if not layer.endswith("embed_tokens")]
+        embedding = [EMBEDDING] if len(others) < len(kinds[kind]) else []
+        targets = ["Linear"] if kind == commonest else others
+        groups += [_group(kind, names, activations) for names in (targets, embedding) if names]
     form = "float-quantized" if commonest[0] == "float" else "int-quantized" if activations else "pack-quantized"
     return {
         "quant_method": "compressed-tensors",

@@ -11,36 +11,67 @@ import torch
 from cluster.errors import InvalidRequest
 
 ROW_TOKENS = 256
-LEAST_ROWS = 2
+LEAST_TOKENS = 128
 Piece = tuple[str, bool]  # text, and whether what a model says there counts
+Marked = list[tuple[int, bool]]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`tokens` int64 [B, T]; `counted` bool [B, T] where a token is one that the model should have foretold."""
+    """`tokens` int64 [B, T], filled up behind where `real` is false.
+
+    `counted` where a token is one that the model should have foretold.
+    """
 
     tokens: torch.Tensor
     counted: torch.Tensor
+    real: torch.Tensor
 
     def first(self, rows: int) -> "Sample":
         """No more than `rows` of it."""
-        return Sample(self.tokens[:rows], self.counted[:rows])
+        return Sample(self.tokens[:rows], self.counted[:rows], self.real[:rows])
 
 
-def sample(texts: Iterable[Sequence[Piece]], encode: Callable[[str], Sequence[int]], rows: int, longest: int) -> Sample:
-    """The texts one after the other, cut into at most `rows` rows. Raises InvalidRequest for too few tokens."""
+def sample(
+    texts: Iterable[Sequence[Piece]],
+    encode: Callable[[str], Sequence[int]],
+    rows: int,
+    longest: int,
+    *,
+    apart: bool,
+) -> Sample:
+    """At most `rows` rows of `texts`: each on its own row if `apart`, else one after the other without a gap.
+
+    Raises InvalidRequest for too few tokens.
+    """
     width = min(ROW_TOKENS, longest)
-    tokens: list[int] = []
-    counted: list[bool] = []
-    for pieces in texts:
-        for text, counts in pieces:
-            found = encode(text)
-            tokens += found
-            counted += [counts] * len(found)
-        if len(tokens) >= rows * width:
+    encoded = ([(token, counts) for text, counts in pieces for token in encode(text)] for pieces in texts)
+    found = _apart(encoded, rows, width) if apart else _packed(encoded, rows, width)
+    lengths = [len(row) for row in found]
+    if sum(lengths) < LEAST_TOKENS:
+        raise InvalidRequest("calibrate", f"a sample of {sum(lengths)} tokens", f"{LEAST_TOKENS} at least")
+    size = max(lengths)
+    full = [row + [(row[-1][0], False)] * (size - len(row)) for row in found]
+    tokens = torch.tensor([[token for token, _ in row] for row in full])
+    counted = torch.tensor([[counts for _, counts in row] for row in full])
+    return Sample(tokens, counted, torch.arange(size) < torch.tensor(lengths)[:, None])
+
+
+def _apart(texts: Iterable[Marked], rows: int, width: int) -> list[Marked]:
+    found: list[Marked] = []
+    for text in texts:
+        if len(found) == rows:
             break
-    whole = min(len(tokens) // width, rows)
-    if whole < LEAST_ROWS:
-        raise InvalidRequest("calibrate", f"a sample of {len(tokens)} tokens", f"{LEAST_ROWS * width} at least")
-    size = whole * width
-    return Sample(torch.tensor(tokens[:size]).view(whole, width), torch.tensor(counted[:size]).view(whole, width))
+        if text:
+            found.append(text[:width])
+    return found
+
+
+def _packed(texts: Iterable[Marked], rows: int, width: int) -> list[Marked]:
+    joined: Marked = []
+    for text in texts:
+        if len(joined) >= rows * width:
+            break
+        joined += text
+    pieces = [joined[at : at + width] for at in range(0, len(joined), width)]
+    return pieces[:rows]

@@ -7,10 +7,10 @@ Owns the order of things and the sample text. How a matrix is rounded, laid out 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
-import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
 
@@ -40,7 +40,7 @@ from pipelines.lifecycle.folder import write_json
 from pipelines.lifecycle.score import score
 from pipelines.lifecycle.tokenizer import load_tokenizer
 
-CALIBRATION_ROWS, MEASURED_ROWS, SENSITIVITY_ROWS = 32, 16, 4
+CALIBRATION_ROWS, MEASURED_ROWS, SENSITIVITY_ROWS = 128, 64, 24  # a conversation of ours, or 256 tokens
 CALIBRATION_SEED, MEASURED_SEED = 2**41, 2**42  # far from the seeds that training uses
 REPORT, PICTURE = "quantization.json", "quantization.svg"
 STARTER = "evaluation.json"  # only a model of ours was taught the tasks that are scored
@@ -74,19 +74,18 @@ def run(model: Path, asked: Asked, *, as_json: bool) -> None:
     if out.resolve() == model.resolve():
         raise InvalidRequest("out", str(out), "another folder than the model's")
     plan = Plan(asked.to, asked.ignore, not asked.keep_embedding, activations=asked.chosen == "smoothquant")
-    encode = _encoder(model)
-    longest = context_of(read_config(model).get_text_config(decoder=True))
+    take = partial(_sample, model, asked.calibrate)
     with _bars() as bar:
         network, calibrated = None, None
         if asked.chosen != "rtn":
-            rows = sample(_text(asked.calibrate, CALIBRATION_SEED), encode, CALIBRATION_ROWS, longest).tokens
+            rows = take(CALIBRATION_SEED, CALIBRATION_ROWS)
             network = Network(model)
             calibrated = _calibrated(network, rows, asked, plan, bar(f"calibrate by {asked.chosen}"), model)
         said = write(model, out, plan, calibrated, bar("write"))
         if not asked.report:
             _finish({"out": str(out), "quantization_config": said}, out, as_json)
             return
-        held = sample(_text(asked.calibrate, MEASURED_SEED), encode, MEASURED_ROWS, longest)
+        held = take(MEASURED_SEED, MEASURED_ROWS)
         parts = sensitivities(
             Network(model),
             held.first(SENSITIVITY_ROWS),
@@ -114,9 +113,7 @@ def _refuse(asked: Asked) -> None:
         raise InvalidRequest("method", asked.chosen, "--to int8, as it readies activations for bytes")
 
 
-def _calibrated(
-    network: Network, rows: torch.Tensor, asked: Asked, plan: Plan, progress: Advance, model: Path
-) -> Calibrated:
+def _calibrated(network: Network, rows: Sample, asked: Asked, plan: Plan, progress: Advance, model: Path) -> Calibrated:
     return calibrate(
         network, rows, asked.chosen, plan.bits, ignored=lambda name: not plan.rounds(name),
         scale_type=scale_type_of(model), progress=progress,
@@ -131,6 +128,13 @@ def _encoder(model: Path) -> Callable[[str], list[int]]:
         return ids
 
     return encode
+
+
+def _sample(model: Path, file: Path | None, seed: int, rows: int) -> Sample:
+    longest = context_of(read_config(model).get_text_config(decoder=True))
+    if file is not None:
+        rows = max(rows // 4, 1)  # rows of text that fill the width, not conversations
+    return sample(_text(file, seed), _encoder(model), rows, longest, apart=file is None)
 
 
 def _text(file: Path | None, seed: int) -> Iterator[list[Piece]]:

@@ -1,0 +1,168 @@
+"""Every layout that is read, slice by slice, against encoders that share no code with the readers."""
+
+import pytest
+import torch
+
+from actors.models.checkpoint import Checkpoint
+from actors.models.matrices import Matrices
+from actors.quantization.declared import declared
+from actors.quantization.stored import StoredMatrices
+from cluster.errors import ModelInvalid
+from tests.actors.quantization import layouts
+
+ROWS, COLUMNS, GROUP = 24, 64, 16
+MADE = torch.Generator().manual_seed(3)
+SCALES = (torch.rand(ROWS, COLUMNS // GROUP, generator=MADE) + 0.1).half()
+CUTS = [
+    (slice(None), slice(None)),
+    (slice(5, 19), slice(None)),
+    (slice(None), slice(16, 48)),
+    (slice(3, 4), slice(48, 64)),
+]
+COMPRESSED = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}
+
+
+def integers(bits, rows=ROWS, columns=COLUMNS):
+    middle = 1 << (bits - 1)
+    return torch.randint(-middle, middle, (rows, columns), generator=MADE).to(torch.int8)
+
+
+def stored(path, tensors, quantization):
+    checkpoint = Checkpoint(layouts.folder(path, {"a.b": tensors}, quantization))
+    found = declared(path)
+    assert found is not None
+    return StoredMatrices(checkpoint, found)
+
+
+def whole(numbers, scales, zeros):
+    each = COLUMNS // scales.shape[1]
+    return (numbers.float() - zeros.float().repeat_interleave(each, 1)) * scales.float().repeat_interleave(each, 1)
+
+
+def check(matrices, wanted, cuts=CUTS):
+    for first, last in cuts:
+        found = matrices.read("a.b", (ROWS, COLUMNS), first, last)
+        torch.testing.assert_close(found.dequantize(), wanted[first, last], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("groups", [1, COLUMNS // GROUP])
+@pytest.mark.parametrize("centred", [True, False])
+def test_compressed_tensors_packed(tmp_path, bits, groups, centred):
+    numbers, scales = integers(bits), SCALES[:, :groups].contiguous()
+    zeros = torch.zeros(ROWS, groups, dtype=torch.int8) if centred else integers(bits, ROWS, groups)
+    tensors = layouts.compressed(numbers, scales, bits, None if centred else zeros)
+    check(stored(tmp_path, tensors, COMPRESSED), whole(numbers, scales, zeros))
+
+
+@pytest.mark.parametrize("shape", [(ROWS, 1), (ROWS, COLUMNS // GROUP), (1,), ()])
+def test_compressed_tensors_bytes(tmp_path, shape):
+    numbers = integers(8)
+    scales = torch.tensor(0.25).expand(shape).contiguous() if len(shape) < 2 else SCALES[:, : shape[1]].contiguous()
+    matrices = stored(tmp_path, {"weight": numbers, "weight_scale": scales}, COMPRESSED | {"format": "int-quantized"})
+    wide = scales.view(1, 1).expand(ROWS, 1) if len(shape) < 2 else scales
+    check(matrices, whole(numbers, wide, torch.zeros_like(wide)))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("form", "taken_off"), [("gptq", 1), ("gptq_v2", 0)])
+def test_gptq(tmp_path, bits, form, taken_off):
+    numbers, zeros = integers(bits), integers(bits, ROWS, SCALES.shape[1]).clamp(max=(1 << (bits - 1)) - 2)
+    tensors = layouts.gptq(numbers, SCALES, bits, zeros, taken_off)
+    matrices = stored(tmp_path, tensors, {"quant_method": "gptq", "bits": bits, "checkpoint_format": form})
+    check(matrices, whole(numbers, SCALES, zeros))
+    assert matrices.group("a.b", COLUMNS) == GROUP
+
+
+def test_gptq_of_the_middle_has_no_zeros(tmp_path):
+    tensors = layouts.gptq(integers(4), SCALES, 4, torch.zeros(SCALES.shape))
+    assert stored(tmp_path, tensors, {"quant_method": "gptq", "bits": 4}).read("a.b", (ROWS, COLUMNS)).zeros is None
+
+
+def test_act_order_is_refused(tmp_path):
+    tensors = layouts.gptq(integers(4), SCALES, 4, torch.zeros(SCALES.shape))
+    tensors["g_idx"] = tensors["g_idx"].flip(0)
+    matrices = stored(tmp_path, tensors, {"quant_method": "gptq", "bits": 4, "desc_act": True})
+    with pytest.raises(ModelInvalid, match=r"a\.b\.g_idx.*act-order"):
+        matrices.read("a.b", (ROWS, COLUMNS))
+
+
+def test_awq(tmp_path):
+    numbers, zeros = integers(4), integers(4, ROWS, SCALES.shape[1])
+    matrices = stored(
+        tmp_path, layouts.awq(numbers, SCALES, zeros), {"quant_method": "awq", "bits": 4, "version": "gemm"}
+    )
+    check(matrices, whole(numbers, SCALES, zeros))
+
+
+@pytest.mark.parametrize("block", [None, [8, 16], [128, 128]])
+def test_fp8(tmp_path, block):
+    weight = torch.randn(ROWS, COLUMNS, generator=MADE).to(torch.float8_e4m3fn)
+    if block is None:
+        scales = torch.rand(ROWS, 1, generator=MADE) + 0.1
+        wanted, name = weight.float() * scales, "weight_scale"
+    else:
+        high, wide = -(-ROWS // block[0]), -(-COLUMNS // block[1])
+        scales, name = torch.rand(high, wide, generator=MADE) + 0.1, "weight_scale_inv"
+        wanted = (
+            weight.float() * scales.repeat_interleave(block[0], 0)[:ROWS].repeat_interleave(block[1], 1)[:, :COLUMNS]
+        )
+    path = layouts.folder(
+        tmp_path, {"a.b": {"weight": weight, name: scales}}, {"quant_method": "fp8", "weight_block_size": block}
+    )
+    matrices = Matrices(Checkpoint(path), None, lambda taken: None)
+    for first, last in CUTS:
+        assert matrices.read("a.b", (ROWS, COLUMNS), first, last) is None
+        into = torch.empty_like(wanted[first, last])
+        matrices.floats("a.b", into, (ROWS, COLUMNS), first, last)
+        assert torch.equal(into, wanted[first, last])
+
+
+def test_a_cut_through_a_group_is_named(tmp_path):
+    matrices = stored(tmp_path, layouts.compressed(integers(4), SCALES, 4), COMPRESSED)
+    with pytest.raises(ModelInvalid, match=r"a\.b.*columns 8 and 16, within a group of 16"):
+        matrices.read("a.b", (ROWS, COLUMNS), None, slice(8, 16))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"quant_method": "bitsandbytes"}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 3}, "GPTQ with 3 bits"),
+        ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "marlin"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "gemv"),
+        (COMPRESSED | {"format": "nvfp4-pack-quantized"}, "nvfp4"),
+        (COMPRESSED | {"config_groups": {"g": {"weights": {"num_bits": 2}}}}, "2 bits"),
+        (COMPRESSED | {"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse-24"),
+        (COMPRESSED | {"config_groups": 7}, "malformed"),
+        ({"quant_method": "fp8", "weight_block_size": [0, 1]}, "weight_block_size"),
+        ("int4", "int4"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read_is_said_with_what_is(tmp_path, change, says):
+    layouts.folder(tmp_path, {"a": {"weight": torch.ones(2, 2)}}, change)
+    with pytest.raises(ModelInvalid, match=says) as refused:
+        declared(tmp_path)
+    assert "AWQ" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("weight_packed", torch.zeros(ROWS, 3, dtype=torch.int32)),
+        ("weight_packed", torch.zeros(ROWS, COLUMNS // 8)),
+        ("weight_scale", torch.ones(ROWS - 1, 4)),
+        ("weight_scale", torch.ones(ROWS, 5)),
+        ("weight_zero_point", torch.zeros(1, 1, dtype=torch.int32)),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, name, tensor):
+    tensors = layouts.compressed(integers(4), SCALES, 4) | {name: tensor}
+    with pytest.raises(ModelInvalid, match=r"a\.b"):
+        stored(tmp_path, tensors, COMPRESSED).read("a.b", (ROWS, COLUMNS))
+
+
+def test_bytes_without_a_word_of_them_are_refused(tmp_path):
+    path = layouts.folder(tmp_path, {"a.b": {"weight": integers(8)}}, None)
+    with pytest.raises(ModelInvalid, match="does not say how to read it"):
+        Matrices(Checkpoint(path), "int8", lambda taken: None).read("a.b", (ROWS, COLUMNS))

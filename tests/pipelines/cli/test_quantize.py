@@ -1,0 +1,132 @@
+import json
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
+
+from actors.models import load
+from actors.models.quantized import QuantizedWeight
+from actors.quantization.measure import measure
+from cluster.errors import InvalidRequest, ModelInvalid
+from pipelines.cli import main, quantize
+from pipelines.cli.quantize import CALIBRATION_SEED, MEASURED_SEED, Asked, run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model that reads bytes."""
+    logging.disable_progress_bar()
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    config = AutoConfig.for_model(
+        "qwen3", vocab_size=260, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=257, pad_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).bfloat16().save_pretrained(path)
+    tokenizer.save(str(path / "tokenizer.json"))
+    (path / "tokenizer_config.json").write_text("{}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring costs a start of Python for each side; a test of its own has it."""
+    monkeypatch.setattr(quantize, "measured", measure)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    file = tmp_path / "sample.txt"
+    file.write_text("\n".join(f"line {number} says that {number} is not {number + 1}" for number in range(120)))
+    return file
+
+
+def test_a_folder_and_its_report(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(model, Asked("int8", out=tmp_path / "small", per_task=1), as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "small/quantization.json").read_text())
+    assert printed["method"] == "rtn"
+    assert printed["after"]["weight_bytes"] < 0.3 * printed["float32_bytes"]
+    assert printed["after"]["perplexity"] == pytest.approx(printed["before"]["perplexity"], rel=0.01)
+    assert printed["after"]["asked"] == 10
+    assert set(printed["after"]["tokens_a_second"]) == {"1", "8", "32"}
+    assert len(printed["sensitivities"]) == 9
+    ET.parse(tmp_path / "small/quantization.svg")
+    assert isinstance(load(tmp_path / "small").embedding, QuantizedWeight)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_methods_calibrate_on_the_users_text(
+    model: Path, text: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(model, Asked("int4", method, text, tmp_path / "small", report=False), as_json=False)
+    shown = capsys.readouterr()
+    assert "Serve it as it is." in shown.out
+    assert f"calibrate by {method}" in shown.err
+    assert not (tmp_path / "small/quantization.json").exists()
+    assert load(tmp_path / "small").layers[0].down.weight.bits == 4
+
+
+def test_smoothquant_readies_for_bytes(model: Path, text: Path, tmp_path: Path) -> None:
+    run(model, Asked("int8", "smoothquant", text, tmp_path / "small", report=False), as_json=False)
+    said = json.loads((tmp_path / "small/config.json").read_text())["quantization_config"]
+    assert said["format"] == "int-quantized"
+    load(tmp_path / "small")
+
+
+def test_by_the_command_line(
+    model: Path, text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--to", "int4", "--calibrate", str(text), "--ignore", "layers.0.mlp.down", "--keep-embedding"]
+    monkeypatch.setattr(sys, "argv", ["strata", "quantize", str(model), *flags])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    out = model.with_name("tiny-int4")
+    shown = capsys.readouterr().out
+    assert "perplexity" in shown
+    assert "suffers most alone" in shown
+    report = json.loads((out / "quantization.json").read_text())
+    assert (report["method"], report["left"]) == ("gptq", ["model.layers.0.mlp.down_proj"])
+    assert report["after"]["exact_match"] is None, "only the starter was taught the tasks"
+    assert isinstance(load(out).embedding, torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (Asked("int3"), "int8, int4, fp8"),
+        (Asked("int4", "magic"), "rtn, awq, gptq, smoothquant"),
+        (Asked("fp8", "gptq"), "only rounded"),
+        (Asked("int4", "smoothquant"), "--to int8"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(model: Path, asked: Asked, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        run(model, asked, as_json=False)
+
+
+def test_the_model_itself_is_never_written(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="another folder"):
+        run(model, Asked("int8", out=model), as_json=False)
+    with pytest.raises(ModelInvalid):
+        run(tmp_path, Asked("int8"), as_json=False)
+
+
+def test_what_is_measured_is_not_what_was_calibrated_with(text: Path) -> None:
+    used = [piece for pieces in list(quantize._text(text, CALIBRATION_SEED))[:60] for piece in pieces]
+    held = [piece for pieces in list(quantize._text(text, MEASURED_SEED))[:60] for piece in pieces]
+    assert not set(used) & set(held)
+    ours = ["".join(text for text, _ in pieces) for pieces, _ in zip(quantize._text(None, 7), range(9), strict=False)]
+    assert all("<|im_start|>assistant\n" in one for one in ours)
