@@ -45,6 +45,13 @@ class Stack:
         assert rows, f"no metric {name}"
         return sum(float(row.rsplit(" ", 1)[1]) for row in rows)
 
+    def running(self, replica: str) -> bool:
+        """Whether this replica has requests in a batch, as the gateway knows."""
+        rows = self.get("/metrics").text.splitlines()
+        return any(
+            row.startswith("vllm:num_requests_running{") and replica in row and not row.endswith(" 0.0") for row in rows
+        )
+
     def entries(self) -> list:
         """What the directory knows."""
         import ray
@@ -62,7 +69,7 @@ def until(done: Callable[[], object], seconds: float = 120.0) -> None:
 
 @pytest.fixture(scope="session")
 def nodes(ray_cluster: ClusterSettings) -> Iterator[ClusterSettings]:
-    """Two more nodes of two cores beside the shared cluster's head; each with its own files and ports."""
+    """Two more nodes of four cores beside the shared cluster's head of two; each with its own files and ports."""
     running = runtime.find(ray_cluster)
     assert running
     runtime.connect(ray_cluster, running)  # another test may have ended this process's connection
@@ -76,7 +83,7 @@ def nodes(ray_cluster: ClusterSettings) -> Iterator[ClusterSettings]:
                 **runtime.environment(ray_cluster),
                 **loopback.ingress(ray_cluster.run_dir / name),
             }
-            command = [sys.executable, "-m", "tests.system.node", running.address, name, "2"]
+            command = [sys.executable, "-m", "tests.system.node", running.address, name, "4"]
             processes.append(subprocess.Popen(command, env=surroundings, cwd=ROOT, start_new_session=True))
             # one after the other: two at once would take the same socket's name
             until(lambda count=count: sum(node["Alive"] for node in ray.nodes()) == count)
@@ -116,7 +123,8 @@ def stack(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.T
         "dtype": "float32",
         "limits": {"running_sequences": 16, "queued_sequences": 16, "step_tokens": 64, "kv_cache_tokens": 32768},
     }
-    file.write_text(yaml.safe_dump({"cluster": cluster, "models": [model]}))
+    gateway = {"body_seconds": 3.0, "farewell_seconds": 3.0}  # short, for those who are slow on purpose
+    file.write_text(yaml.safe_dump({"cluster": cluster, "models": [model], "gateway": gateway}))
     submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", f"--address=http://{running.dashboard}"]
     submit += ["--working-dir", str(ROOT), "--", sys.executable, "-m", "pipelines.cli", "deploy", "-f", str(file)]
     surroundings = {**os.environ, **runtime.environment(nodes)}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from tests.pipelines.gateway import folder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
+# A shell of somebody who only pastes: no settings of Strata's, no proxy on the way to this machine.
+PLAIN = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "NO_PROXY": "*", "PYTHONIOENCODING": "utf-8"}
+
 
 @dataclass(frozen=True)
 class Strata:
@@ -30,7 +34,12 @@ class Strata:
     process: "subprocess.Popen[str]"
     settings: ClusterSettings
     file: Path
-    announced: dict[str, str]
+    said: str  # what it printed when it was up
+
+    @property
+    def key(self) -> str:
+        """The first API key, as it is shown."""
+        return self.said.partition("shown this once: ")[2].split()[0]
 
     def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -64,18 +73,18 @@ def strata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strata]:
         "cluster": cluster, "models": [{"name": "tiny", "path": path, "tensor_parallel_size": 2}],
     }))  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "up", "-f", str(file), "--json"],
+        [sys.executable, "-m", "pipelines.cli", "up", "-f", str(file)],
         stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     settings = ClusterSettings.model_validate(cluster)
     try:
         assert process.stdout
         text = ""
-        for line in process.stdout:  # one document, printed when every rank has made a token
+        for line in process.stdout:  # printed when every rank has made a token
             text += line
-            if line == "}\n":
+            if line.startswith("Or: strata chat"):
                 break
-        yield Strata(process, settings, file, json.loads(text))
+        yield Strata(process, settings, file, text)
     finally:
         process.kill()
         process.communicate()
@@ -83,12 +92,33 @@ def strata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strata]:
 
 
 def test_it_answers_and_says_how_to_ask(strata: Strata) -> None:
-    assert strata.announced["models"] == ["tiny"]
-    with connect(strata.settings.url, strata.announced["key"]) as client:
+    assert f"Strata answers at {strata.settings.url}/v1\n" in strata.said
+    with connect(strata.settings.url, strata.key) as client:
         assert client.models() == ["tiny"]
         answer = client.chat("hello", max_tokens=5, temperature=0, ignore_eos=True)
         assert answer.usage["completion_tokens"] == 5
-    assert strata.announced["key"] not in strata.settings.keys_file.read_text()
+    assert strata.key not in strata.settings.keys_file.read_text()
+
+
+def test_the_curl_line_works_as_it_is_printed(strata: Strata) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("this machine has no curl")
+    (line,) = (line for line in strata.said.splitlines() if line.startswith("curl "))
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, timeout=60, env=PLAIN)
+    answer = json.loads(done.stdout)
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["finish_reason"] in ("stop", "length")
+    assert answer["usage"]["prompt_tokens"] > len("What is 7 times 8?")
+
+
+def test_the_python_snippet_works_as_it_is_printed(strata: Strata, tmp_path: Path) -> None:
+    snippet = strata.said[strata.said.index("# pip install openai") : strata.said.index("\nOr: strata chat")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", snippet],
+        capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env=PLAIN,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\n"), "the answer, whatever a random model says"
 
 
 def test_nothing_listens_beyond_loopback(strata: Strata) -> None:
