@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 _FIRST_TOKEN_SECONDS = 120.0
 NAMESPACE = "strata"
+_KILL_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 0.2  # for the frames that tell the gateways; then the process ends
 
 
@@ -78,12 +79,16 @@ class Actors:
         self._closing = False
 
     def load(self) -> Sequence[ShardFacts]:
+        loading = [actor.load.remote() for actor in self._actors]
         try:
-            facts: Sequence[ShardFacts] = ray.get([actor.load.remote() for actor in self._actors])
+            facts: Sequence[ShardFacts] = ray.get(loading)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             raise (cause if isinstance(cause, StrataError) else ReplicaLost("a shard", repr(cause))) from None
         finally:
+            if len(ray.wait(loading, num_returns=len(loading), timeout=0)[1]):
+                self.close()  # a rank that still waits for the others would make the file again
+                ray.wait(loading, num_returns=len(loading), timeout=_KILL_SECONDS)
             self._meet.unlink(missing_ok=True)
         return facts
 
