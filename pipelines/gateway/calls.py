@@ -228,9 +228,10 @@ class BareEar:
     def _begin(self) -> bool:
         """Whether a call begins here."""
         rest = self._held.lstrip(" \n\t;" if self.calls else " \n\t")
-        if PYTHON.startswith(rest) and rest != PYTHON:
+        begun = rest.removeprefix(PYTHON).lstrip()
+        if PYTHON.startswith(rest) or not begun:
             return False
-        rest = rest.removeprefix(PYTHON).lstrip()
+        rest = begun
         self._plain = not rest.startswith("{") or self.calls >= self._most
         if not self._plain:
             self._held, self._scanner = rest, CallScanner(self._names, ("parameters", "arguments"))
