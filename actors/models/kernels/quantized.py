@@ -138,7 +138,7 @@ class _Arena:
     """Address space handed out piece by piece, in order; a piece keeps all of it alive."""
 
     def __init__(self, size: int) -> None:
-        memory = mmap.mmap(-1, size + HUGE)
+        memory = mmap.mmap(-1, size + HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         whole = torch.frombuffer(memory, dtype=torch.uint8)

@@ -9,16 +9,18 @@ namespace {
 
 int64_t bytes(Type type) { return type == kBf16 ? 2 : 4; }
 
-void product(Type type, Type out, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased) {
+void product(Type type, Type out, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased,
+             const Weights* next) {
   const float* bias = biased ? w.bias : nullptr;
   if (w.bits)
-    quantized_linear(type, out, x, w, bias, y, rows, inner, w.columns);
+    quantized_linear(type, out, x, w, bias, y, rows, inner, w.columns, next);
   else
     linear(type, out, x, w.weight, bias, y, rows, w.columns, inner, inner, w.columns);
 }
 
-void apply(const Model& model, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased) {
-  product(model.type, model.type, w, x, inner, y, rows, biased);
+void apply(const Model& model, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased,
+           const Weights& next) {
+  product(model.type, model.type, w, x, inner, y, rows, biased, &next);
 }
 
 // Angles are the same for all layers of one kind of rope, and the pieces of a step come in order.
@@ -57,11 +59,11 @@ void attention_piece(const Model& model, const Step& step, int64_t index, void* 
   const Layer* before = index ? &model.layers[index - 1] : nullptr;
   join(model.type, before ? before->down.bias : nullptr, before ? before->mlp_out_norm : none, layer.input_norm,
        before ? in : nullptr, residual, hidden, step.rows, model.hidden);
-  apply(model, layer.qkv, hidden, model.hidden, merged, step.rows, true);
+  apply(model, layer.qkv, hidden, model.hidden, merged, step.rows, true, layer.output);
   const Angles turned = angles_of(layer, step, index == 0);
   place(model.type, layer, step, merged, turned.cosine, turned.sine);
   attend(model.type, shape, step, merged, merged_width, layer.keys, layer.values, seen, width);
-  apply(model, layer.output, seen, width, out, step.rows, false);
+  apply(model, layer.output, seen, width, out, step.rows, false, layer.gate_up);
 }
 
 void mlp_piece(const Model& model, const Step& step, int64_t index, void* residual, const void* in, void* out) {
@@ -73,9 +75,10 @@ void mlp_piece(const Model& model, const Step& step, int64_t index, void* residu
   void* gated = scratch<kSeen>(step.rows * std::max(width, layer.attention.heads * layer.attention.head_dim) * size);
   join(model.type, layer.output.bias, layer.attention_out_norm, layer.mlp_norm, in, residual, hidden, step.rows,
        model.hidden);
-  apply(model, layer.gate_up, hidden, model.hidden, both, step.rows, true);
+  apply(model, layer.gate_up, hidden, model.hidden, both, step.rows, true, layer.down);
   gate(model.type, model.activation, both, gated, step.rows, width);
-  apply(model, layer.down, gated, width, out, step.rows, false);
+  const Weights& next = index + 1 < model.layer_count ? model.layers[index + 1].qkv : model.head;
+  apply(model, layer.down, gated, width, out, step.rows, false, next);
 }
 
 void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits) {
@@ -89,7 +92,8 @@ void logits_piece(const Model& model, const Step& step, void* residual, const vo
     memcpy(added + i * row_bytes, (const char*)x + step.wanted[i] * row_bytes, row_bytes);
   }
   join(model.type, last.down.bias, last.mlp_out_norm, model.norm, added, rows, normed, step.wanted_rows, model.hidden);
-  product(model.type, kF32, model.head, normed, model.hidden, logits, step.wanted_rows, true);
+  product(model.type, kF32, model.head, normed, model.hidden, logits, step.wanted_rows, true,
+          &model.layers[0].qkv);
 }
 
 void forward(const Model& model, const Step& step, void* residual, void* x, float* logits) {

@@ -18,7 +18,7 @@ void strata_linear(int64_t type, int64_t out, const void* x, const void* w, cons
 
 void strata_quantized_linear(int64_t type, int64_t out, const void* x, const Weights* w, void* y, int64_t rows,
                              int64_t x_stride, int64_t y_stride) {
-  quantized_linear((Type)type, (Type)out, x, *w, w->bias, y, rows, x_stride, y_stride);
+  quantized_linear((Type)type, (Type)out, x, *w, w->bias, y, rows, x_stride, y_stride, nullptr);
 }
 
 void strata_attend(int64_t type, const Attention* shape, const Step* step, const void* q, int64_t q_stride,

@@ -52,9 +52,10 @@ struct Weights {
   int64_t columns, inner, bits, group, zeros;
 };
 
-// y = x w^T + bias for a weight of 8 or 4 bits; x becomes bytes on the way.
+// y = x w^T + bias for a weight of 8 or 4 bits; x becomes bytes on the way. `next`, unless null, is the weight that is
+// read after this one: its first bytes are fetched while the last of this one are used.
 void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
-                      int64_t x_stride, int64_t y_stride);
+                      int64_t x_stride, int64_t y_stride, const Weights* next);
 
 struct Layer {
   Norm input_norm, query_norm, key_norm, attention_out_norm, mlp_norm, mlp_out_norm;

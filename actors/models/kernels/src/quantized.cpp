@@ -82,23 +82,26 @@ inline void put(const Target& to, int64_t row, int64_t column, __m512 v, __mmask
     Bf16::store((uint16_t*)to.y + row * to.stride + column, v, mask);
 }
 
-// Where a tile fetches what comes later; each step moves on by `step` bytes, 0 where there is nothing to fetch.
+// Where a tile fetches what comes later. Many tiles: `step` bytes further each time. A single one: its streams go on
+// at `at`, `step` bytes from one to the next, when their blocks end.
 struct Ahead {
   const uint8_t* at;
   int64_t step;
 };
 
-// Fetches `Each` lines a step as `ahead` says, or where that is 0 a little ahead on its own streams.
+// Fetches `Each` lines a step from `ahead` on, or where that is 0 a little ahead on its own streams.
 template <int Bits, int MR, int NB, int Each>
 void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead ahead, const Target& to) {
   const int64_t inner = p.w.inner, parts = p.parts(), ratio = p.group / p.shared;
   const uint8_t *at = p.block(block), *w = at + p.values;
   const int8_t* values = x.values + m * inner;
-  // The float sums lie in memory and the compiler must not see it: it would keep them in registers and push the
+  __m512 kept[MR * NB];
+#pragma GCC unroll 24
+  for (int i = 0; i < MR * NB; i++) kept[i] = _mm512_setzero_ps();
+  __m512* sum = kept;
+  // Of a large tile they lie in memory and the compiler must not see it: it would keep them in registers and push the
   // integer sums of the inner loop out of those.
-  alignas(64) float kept[MR * NB * kLanes] = {};
-  float* sum = kept;
-  asm("" : "+r"(sum) : : "memory");
+  if constexpr (MR * NB > 12) asm("" : "+r"(sum) : : "memory");
   for (int64_t part = 0; part < parts; part++) {
     __m512i whole[MR][NB];
 #pragma GCC unroll 8
@@ -115,12 +118,15 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
         for (int i = 0; i < MR; i++) whole[i][j] = _mm512_mullo_epi32(whole[i][j], added);
       }
     }
-    for (int64_t k = 0; k < p.shared; k += 32 / Bits, w += 64) {
+    const int64_t past = w - at + kDistance - p.bytes;  // the end of the block
+    const uint8_t* soon = past < 0 ? w + kDistance : ahead.at + past;
+    const int64_t apart = past < 0 ? p.bytes : ahead.step;
+    for (int64_t k = 0; k < p.shared; k += 32 / Bits, w += 64, soon += 64) {
       __m512i v[NB];
 #pragma GCC unroll 8
       for (int j = 0; j < NB; j++) {
         v[j] = _mm512_load_si512(w + j * p.bytes);
-        if constexpr (Each == 0) _mm_prefetch((const char*)(w + j * p.bytes + kDistance), _MM_HINT_T0);
+        if constexpr (Each == 0) _mm_prefetch((const char*)(soon + j * apart), _MM_HINT_T0);
       }
       if constexpr (Each > 0) {
 #pragma GCC unroll 8
@@ -158,10 +164,8 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
         scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(at + j * p.bytes + p.ratios + part / ratio * 32)));
 #pragma GCC unroll 8
       for (int i = 0; i < MR; i++)
-        _mm512_store_ps(sum + (i * NB + j) * kLanes,
-                        _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole[i][j]), scale),
-                                        _mm512_set1_ps(x.scales[(m + i) * parts + part]),
-                                        _mm512_load_ps(sum + (i * NB + j) * kLanes)));
+        sum[i * NB + j] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole[i][j]), scale),
+                                          _mm512_set1_ps(x.scales[(m + i) * parts + part]), sum[i * NB + j]);
     }
   }
 #pragma GCC unroll 8
@@ -170,7 +174,7 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
     const int64_t column = (block + j) * kColumns;
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
-      put(to, m + i, column, _mm512_mul_ps(_mm512_load_ps(sum + (i * NB + j) * kLanes), scale), first(p.w.columns - column));
+      put(to, m + i, column, _mm512_mul_ps(sum[i * NB + j], scale), first(p.w.columns - column));
   }
 }
 
@@ -187,51 +191,58 @@ void rows_of(const Packed& p, const Quantized& x, int64_t count, int64_t m, int6
 // A panel of NB blocks for all rows. Its first tile finds it in the second cache because the tiles of the panel before
 // fetched it, each its part; a panel of a single tile fetches a little ahead of itself.
 template <int Bits, int MR, int NB>
-void panel(const Packed& p, const Quantized& x, int64_t rows, int64_t block, const Target& to) {
+void panel(const Packed& p, const Quantized& x, int64_t rows, int64_t block, int64_t end, Ahead after,
+           const Target& to) {
   const int64_t tiles = (rows + kMostRows - 1) / kMostRows;
-  if (tiles == 1) return rows_of<Bits, MR, NB, 0>(p, x, rows, 0, block, {}, to);
-  const uint8_t* next = p.block(block + NB);
+  const Ahead next = block + NB < end ? Ahead{p.block(block + NB), p.bytes} : after;
+  if (tiles == 1) return rows_of<Bits, MR, NB, 0>(p, x, rows, 0, block, next, to);
   for (int64_t i = 0; i < tiles; i++) {
     const int64_t m = rows * i / tiles, count = rows * (i + 1) / tiles - m;
-    const Ahead ahead{next + NB * p.bytes * i / tiles, NB * 64 / tiles};
+    const Ahead ahead{next.at + NB * p.bytes * i / tiles, NB * 64 / tiles};
     tiles == 2 ? rows_of<Bits, MR, NB, 2>(p, x, count, m, block, ahead, to)
                : rows_of<Bits, MR, NB, 1>(p, x, count, m, block, ahead, to);
   }
 }
 
 template <int Bits>
-void panels(const Packed& p, const Quantized& x, int64_t rows, int64_t block, int64_t end, const Target& to) {
+void panels(const Packed& p, const Quantized& x, int64_t rows, int64_t block, int64_t end, Ahead after,
+            const Target& to) {
   const int64_t tiles = (rows + kMostRows - 1) / kMostRows, most = (rows + tiles - 1) / tiles;
   if (most == 1)
-    for (; block + 8 <= end; block += 8) panel<Bits, 1, 8>(p, x, rows, block, to);
+    for (; block + 8 <= end; block += 8) panel<Bits, 1, 8>(p, x, rows, block, end, after, to);
   else if (most <= 4)
-    for (; block + 4 <= end; block += 4) panel<Bits, 4, 4>(p, x, rows, block, to);
+    for (; block + 4 <= end; block += 4) panel<Bits, 4, 4>(p, x, rows, block, end, after, to);
   else
-    for (; block + 3 <= end; block += 3) panel<Bits, 8, 3>(p, x, rows, block, to);
-  for (; block < end; block++) panel<Bits, 8, 1>(p, x, rows, block, to);
+    for (; block + 3 <= end; block += 3) panel<Bits, 8, 3>(p, x, rows, block, end, after, to);
+  for (; block < end; block++) panel<Bits, 8, 1>(p, x, rows, block, end, after, to);
 }
 
-void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, const Target& to) {
+void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, Ahead after,
+            const Target& to) {
   const int64_t size = to.type == kF32 ? 4 : 2, width = p.w.inner + (end - begin) * kColumns * size;
   const int64_t most = std::max<int64_t>(8, kCache / width / kMostRows) * kMostRows, count = (rows + most - 1) / most;
   for (int64_t i = 0; i < count; i++) {
     const int64_t m = rows * i / count, now = rows * (i + 1) / count - m;
     const Quantized part{x.values + m * p.w.inner, x.scales + m * p.parts(), x.starts + m * p.parts()};
     const Target there{to.y + m * to.stride * size, to.stride, to.type, to.bias};
-    p.w.bits == 8 ? panels<8>(p, part, now, begin, end, there) : panels<4>(p, part, now, begin, end, there);
+    const Ahead then = i + 1 < count ? Ahead{p.block(begin), p.bytes} : after;
+    p.w.bits == 8 ? panels<8>(p, part, now, begin, end, then, there) : panels<4>(p, part, now, begin, end, then, there);
   }
 }
 
 }  // namespace
 
 void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
-                      int64_t x_stride, int64_t y_stride) {
-  const Packed p(w);
+                      int64_t x_stride, int64_t y_stride, const Weights* next) {
+  const Packed p(w), following(next && next->bits ? *next : w);
   const Quantized q = type == kF32 ? quantize<F32>(p, x, rows, x_stride) : quantize<Bf16>(p, x, rows, x_stride);
   const Target to{(char*)y, y_stride, out, bias};
   const int64_t threads = omp_get_max_threads(), blocks = p.blocks();
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
-  for (int64_t i = 0; i < threads; i++) chunks(p, q, rows, blocks * i / threads, blocks * (i + 1) / threads, to);
+  for (int64_t i = 0; i < threads; i++) {
+    const Ahead after{following.block(following.blocks() * i / threads), following.bytes};
+    chunks(p, q, rows, blocks * i / threads, blocks * (i + 1) / threads, after, to);
+  }
 }
 
 }  // namespace strata
