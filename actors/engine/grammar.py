@@ -24,6 +24,7 @@ CACHE_BYTES = 64 << 20
 # Measured: a compiled schema of two properties takes 110 KiB; an automaton grows with use by some 0.8 KiB a state,
 # which all who share it grow together.
 MATCHER_BYTES = 128 << 10
+GROWTH = 300_000_000  # bytes a second, where every character leads to a new state
 BYTES_PER_CHARACTER = 32
 VERDICT_BYTES = 512
 # Between the elements of JSON: nothing, a space, or a line break and what indents eight levels by four spaces. All that
@@ -82,6 +83,10 @@ class Grammars:
         """Compile `spec` anew next time: what its matchers share has grown to its limit."""
         self._compiled.pop(digest(spec))
 
+    def used(self, spec: str, seconds: float) -> None:
+        """A matcher of `spec` worked for that long: so much may its automaton have grown, which all of them share."""
+        self._compiled.grow(digest(spec), int(seconds * GROWTH))
+
     def check(self, spec: str, field: str = "structured_outputs") -> None:
         """Raises InvalidRequest, naming `field`, for what cannot be compiled or can never match."""
         key = digest(spec)
@@ -129,6 +134,12 @@ class Cache(Generic[Value]):
         while self.bytes > self._limit:
             _, (_, gone) = self._held.popitem(last=False)
             self.bytes -= gone
+
+    def grow(self, key: bytes, more: int) -> None:
+        """The value has become larger, unless it is gone."""
+        if key in self._held:
+            value, size = self._held[key]
+            self.put(key, value, size + more)
 
     def pop(self, key: bytes) -> None:
         """Forget it, if it is there."""

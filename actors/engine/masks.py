@@ -128,7 +128,9 @@ class Masks:
 
     def leave(self, slot: int) -> None:
         """Forget the sequence in `slot`."""
-        self._bound.pop(slot, None)
+        bound = self._bound.pop(slot, None)
+        if bound is not None:
+            self._thread.submit(self._grammars.used, bound.spec, bound.seconds)
 
     def __contains__(self, slot: int) -> bool:
         return slot in self._bound

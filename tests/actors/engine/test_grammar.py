@@ -157,6 +157,18 @@ def test_the_cache_keeps_what_was_used_last():
     assert (cache.get(b"a"), cache.bytes) == ("A", 5)
 
 
+def test_what_grows_with_use_makes_room(grammars: Grammars):
+    own = Grammars(lambda: tokenizer("bytes"), cache_bytes=MATCHER_BYTES * 8)
+    for letter in "abc":
+        own.matcher(f"regex:{letter}")
+    own.used("regex:b", 0.001)
+    assert own._compiled.bytes > MATCHER_BYTES * 3 + 200_000
+    own.used("regex:c", 10.0)  # more than the cache may hold: the next is compiled anew
+    assert len(own._compiled) == 2
+    own.used("regex:gone", 1.0)
+    assert len(own._compiled) == 2
+
+
 def test_the_compilers_words_are_short_and_hold_no_schema(grammars: Grammars):
     with pytest.raises(InvalidRequest) as caught:
         grammars.check("regex:(" + "x" * 3000)
