@@ -22,7 +22,6 @@ from actors.models.batch import Batch
 from actors.models.kernels import interface
 from cluster.errors import StrataError, shorten
 
-ROWS_AT_ONCE = 4
 SPEED_TOKENS = 48
 BLOCK_TOKENS = 16
 
@@ -74,7 +73,7 @@ def measure(wanted: Wanted) -> Found:
     model = load(wanted.folder, dtype=wanted.dtype, quantization=wanted.quantization)
     seconds = time.perf_counter() - began
     rows, counted = torch.tensor(wanted.rows), torch.tensor(wanted.counted)
-    perplexity(model, rows[:1], counted[:1])
+    _read_once(model, rows[:1])
     risen = _peak() - before
     lost = perplexity(model, rows, counted)
     del model
@@ -108,21 +107,29 @@ def _peak() -> int:
 
 def perplexity(model: Model, rows: torch.Tensor, counted: torch.Tensor) -> float:
     """Of the `counted` tokens of `rows` [B, T], each row read from its start."""
-    count, width = rows.shape
-    blocks = -(-width // BLOCK_TOKENS)
-    model.allocate(ROWS_AT_ONCE * blocks, BLOCK_TOKENS)
+    model.allocate(_blocks(rows), BLOCK_TOKENS)
     total = 0.0
-    for start in range(0, count, ROWS_AT_ONCE):
-        part = rows[start : start + ROWS_AT_ONCE]
-        said = model.forward(_prefill(part, blocks)).view(*part.shape, -1)[:, :-1].log_softmax(-1)
-        each = said.gather(-1, part[:, 1:, None])[..., 0]
-        total -= float(each[counted[start : start + ROWS_AT_ONCE, 1:]].sum())
+    for row, counts in zip(rows, counted, strict=True):
+        places = counts[1:].nonzero()[:, 0]
+        if len(places):
+            said = model.forward(prefill(row[None], places)).log_softmax(-1)
+            total -= float(said.gather(-1, row[1:][places][:, None]).sum())
     return math.exp(total / max(int(counted[:, 1:].sum()), 1))
 
 
-def _prefill(rows: torch.Tensor, blocks: int) -> Batch:
-    """All of `rows` at once, each a sequence in blocks of its own, with the logits of every token."""
-    count, width = rows.shape
+def _read_once(model: Model, row: torch.Tensor) -> None:
+    """As a prompt is read: one row of logits, which for a large vocabulary are larger than a layer."""
+    model.allocate(_blocks(row), BLOCK_TOKENS)
+    model.forward(prefill(row, torch.tensor([row.shape[1] - 1])))
+
+
+def _blocks(rows: torch.Tensor) -> int:
+    return -(-rows.shape[1] // BLOCK_TOKENS)
+
+
+def prefill(rows: torch.Tensor, wanted: torch.Tensor) -> Batch:
+    """All of `rows` at once, each a sequence in blocks of its own, with logits of the `wanted` ones of all tokens."""
+    (count, width), blocks = rows.shape, _blocks(rows)
     positions = torch.arange(width).repeat(count)
     owner = torch.arange(count).repeat_interleave(width)
     return Batch(
@@ -132,7 +139,7 @@ def _prefill(rows: torch.Tensor, blocks: int) -> Batch:
         starts=torch.arange(0, count * width + 1, width, dtype=torch.int32),
         contexts=torch.full((count,), width, dtype=torch.int32),
         tables=torch.arange(count * blocks, dtype=torch.int32).view(count, blocks),
-        rows=torch.arange(count * width),
+        rows=wanted,
         decodes=0,
         longest_query=width,
         longest_context=width,

@@ -23,6 +23,7 @@ PARTS = {
 }
 TIMES = 4.0  # a part is worth its bytes in floats if it does so many times the damage that its size would
 AUDIBLE = 1e-3  # nats: less than this changes an answer in thousands
+MOST_TOKENS = 512  # their distributions are kept: 300 MB where the vocabulary has 150,000 words
 MOST = 0.15  # of the weights: leaving more alone gives up what rounding was for
 
 
@@ -87,8 +88,13 @@ def rounded(weight: torch.Tensor, to: str) -> torch.Tensor:
 
 
 def said(network: Network, held: Sample) -> torch.Tensor:
-    """Log-probabilities [N, vocab] of the tokens that count."""
-    return network.logits(held.tokens)[:, :-1][held.counted[:, 1:]].log_softmax(-1)
+    """Log-probabilities [N, vocab] of the first MOST_TOKENS tokens that count; a row at a time, as they are wide."""
+    found: list[torch.Tensor] = []
+    for row, counts in zip(held.tokens, held.counted, strict=True):
+        found.append(network.logits(row[None])[0, :-1][counts[1:]].log_softmax(-1))
+        if sum(map(len, found)) >= MOST_TOKENS:
+            break
+    return torch.cat(found)[:MOST_TOKENS]
 
 
 def divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:

@@ -144,6 +144,8 @@ class _Writer:
         if many > 1:
             self._index(many)
         self._beside()
+        if not any(map(HEAD.match, [*self.matrices, *self.left])):
+            self.left.append("lm_head")  # a tied head is a Linear as well, and none of its own
         said = compressed.configuration(self.matrices, sorted(self.left), self.plan.activations)
         config = json.loads((self.source / "config.json").read_text("utf-8")) | {"quantization_config": said}
         _write_json(self.target / "config.json", config)

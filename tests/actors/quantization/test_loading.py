@@ -14,7 +14,7 @@ from actors.models.checkpoint import Checkpoint
 from actors.models.family import describe
 from actors.models.quantized import QuantizedWeight
 from actors.models.weights import Loader
-from actors.quantization.measure import BLOCK_TOKENS, _prefill
+from actors.quantization.measure import BLOCK_TOKENS, prefill
 from actors.quantization.rounding import group_for, nearest
 from actors.quantization.sensitivity import rounded
 from actors.quantization.writing import Plan, write
@@ -38,7 +38,7 @@ def plain(monkeypatch):
 def logits(model):
     blocks = -(-TOKENS.shape[1] // BLOCK_TOKENS)
     model.allocate(len(TOKENS) * blocks, BLOCK_TOKENS)
-    return model.forward(_prefill(TOKENS, blocks))
+    return model.forward(prefill(TOKENS, torch.arange(TOKENS.numel())))
 
 
 def apart(found, wanted):

@@ -98,7 +98,7 @@ def test_by_the_command_line(
     assert "perplexity" in shown
     assert "suffers most alone" in shown
     report = json.loads((out / "quantization.json").read_text())
-    assert (report["method"], report["left"]) == ("gptq", ["model.layers.0.mlp.down_proj"])
+    assert (report["method"], report["left"]) == ("gptq", ["lm_head", "model.layers.0.mlp.down_proj"])
     assert report["after"]["exact_match"] is None, "only the starter was taught the tasks"
     assert isinstance(load(out).embedding, torch.Tensor)
 
