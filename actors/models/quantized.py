@@ -98,12 +98,12 @@ def groups_of(start: int, stop: int, group: int, name: str) -> tuple[int, int]:
     return start // group, stop // group
 
 
-def join(parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
-    """The parts one under the other, as q, k and v are merged. Raises ModelInvalid where they differ in kind."""
+def join(parts: Sequence[QuantizedWeight], name: str = "a merged projection") -> QuantizedWeight:
+    """The parts one under the other, as q, k and v are merged. Raises ModelInvalid, with `name`, for unlike kinds."""
     kinds = {(part.bits, part.group, part.shape[1]) for part in parts}
     if len(kinds) != 1:
         raise ModelInvalid(
-            "a merged projection", f"its parts are quantized unlike: (bits, group, columns) {sorted(kinds)}",
+            name, f"its parts are quantized unlike: (bits, group, columns) {sorted(kinds)}",
             "quantize q, k and v alike, and gate and up alike",
         )  # fmt: skip
     (bits, group, _) = kinds.pop()

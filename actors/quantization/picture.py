@@ -23,7 +23,7 @@ def draw(report: Report) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height + 10}" font-family="sans-serif" '
         f'font-size="12" fill="#333"><rect width="{WIDTH}" height="{height + 10}" fill="#fff"/>'
-        f"{_text(16, 24, title, size=15)}{bars}{map_}</svg>\n"
+        f"{_text(16, 24, title, size=15)}{_legend()}{bars}{map_}</svg>\n"
     )
 
 
@@ -46,9 +46,20 @@ def _bars(report: Report) -> tuple[str, int]:
         drawn += _text(LEFT - 8, top + 21, name, anchor="end")
         for value, colour, at in ((before, OLD, top), (after, NEW, top + BAR)):
             drawn += f'<rect x="{LEFT}" y="{at}" width="{value * scale:.1f}" height="{BAR - 3}" fill="{colour}"/>'
-            drawn += _text(LEFT + value * scale + 6, at + 12, f"{value:.4g}")
+            drawn += _text(LEFT + value * scale + 6, at + 12, _number(value))
         top += 2 * BAR + 10
     return drawn, top
+
+
+def _legend() -> str:
+    drawn = ""
+    for x, colour, name in ((WIDTH - 150, OLD, "before"), (WIDTH - 75, NEW, "after")):
+        drawn += f'<rect x="{x}" y="14" width="11" height="11" fill="{colour}"/>' + _text(x + 16, 24, name)
+    return drawn
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _map(report: Report, top: int) -> tuple[str, int]:

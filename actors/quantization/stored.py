@@ -26,7 +26,7 @@ class StoredMatrices:
             if layer + name in self.checkpoint:
                 shape = self.checkpoint.shape(layer + name)
                 many = shape[along] if len(shape) == 2 else 1
-                return columns // many if many > 1 else None
+                return columns // many if many > 1 and columns % many == 0 else None  # `read` says what is wrong
         return None
 
     def read(
@@ -54,6 +54,8 @@ class StoredMatrices:
         scale = self.checkpoint.piece(name).float() if name in self.checkpoint else torch.ones(1, 1)
         if self.declared.block is not None and scale.numel() > 1:
             height, width = self.declared.block
+            if scale.shape != (-(-shape[0] // height), -(-shape[1] // width)):
+                raise self._wrong(name, f"has shape {list(scale.shape)} for blocks of {height} x {width}")
             scale = scale[torch.arange(*rows) // height][:, torch.arange(shape[1]) // width]
         elif scale.dim() and scale.shape[0] == shape[0] > 1:
             scale = scale.view(shape[0], -1)[slice(*rows)]
@@ -153,9 +155,9 @@ class StoredMatrices:
         """Refuse GPTQ's act-order, where the columns of a group lie anywhere."""
         if name not in self.checkpoint:
             return
-        index = self.checkpoint.piece(name).long()
+        index = self.checkpoint.piece(name, (columns,)).long()
         groups = int(index.max()) + 1
-        if len(index) != columns or not torch.equal(index, torch.arange(columns) * groups // columns):
+        if not torch.equal(index, torch.arange(columns) * groups // columns):
             raise ModelInvalid(
                 str(self.checkpoint.path), f"{name} spreads the columns of a group (act-order, desc_act)",
                 "quantize the model again with desc_act=False, or take its float weights",

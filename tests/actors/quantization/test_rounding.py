@@ -87,8 +87,8 @@ def test_a_group_is_not_cut():
 
 def test_unlike_kinds_are_not_joined():
     weight = outliers()
-    with pytest.raises(ModelInvalid, match="unlike"):
-        join([nearest(weight, 4, 32), nearest(weight, 8, 128)])
+    with pytest.raises(ModelInvalid, match=r"q_proj.*unlike"):
+        join([nearest(weight, 4, 32), nearest(weight, 8, 128)], "q_proj")
 
 
 def test_zeros_are_taken_off_and_survive_joining():

@@ -166,3 +166,27 @@ def test_bytes_without_a_word_of_them_are_refused(tmp_path):
     path = layouts.folder(tmp_path, {"a.b": {"weight": integers(8)}}, None)
     with pytest.raises(ModelInvalid, match="does not say how to read it"):
         Matrices(Checkpoint(path), "int8", lambda taken: None).read("a.b", (ROWS, COLUMNS))
+
+
+@pytest.mark.parametrize("scales", [torch.ones(2, 3), torch.ones(7), torch.ones(1, 2, 3)])
+def test_blocks_that_do_not_fit_are_named(tmp_path, scales):
+    weight = torch.ones(ROWS, COLUMNS).to(torch.float8_e4m3fn)
+    said = {"quant_method": "fp8", "weight_block_size": [8, 16]}
+    path = layouts.folder(tmp_path, {"a.b": {"weight": weight, "weight_scale_inv": scales}}, said)
+    with pytest.raises(ModelInvalid, match="weight_scale_inv has shape"):
+        Matrices(Checkpoint(path), None, lambda taken: None).floats("a.b", torch.empty(ROWS, COLUMNS), (ROWS, COLUMNS))
+
+
+def test_a_scale_for_no_whole_number_of_columns_is_no_group(tmp_path):
+    tensors = layouts.gptq(integers(4), SCALES, 4, torch.zeros(SCALES.shape)) | {"scales": torch.ones(7, ROWS)}
+    matrices = stored(tmp_path, tensors, {"quant_method": "gptq", "bits": 4})
+    assert matrices.group("a.b", COLUMNS) is None
+    with pytest.raises(ModelInvalid, match=r"a\.b"):
+        matrices.read("a.b", (ROWS, COLUMNS))
+
+
+@pytest.mark.parametrize("index", [torch.zeros(3, dtype=torch.int32), torch.zeros(COLUMNS, 1, dtype=torch.int32)])
+def test_an_index_of_another_length_is_refused(tmp_path, index):
+    tensors = layouts.gptq(integers(4), SCALES, 4, torch.zeros(SCALES.shape)) | {"g_idx": index}
+    with pytest.raises(ModelInvalid, match="g_idx has shape"):
+        stored(tmp_path, tensors, {"quant_method": "gptq", "bits": 4}).read("a.b", (ROWS, COLUMNS))
