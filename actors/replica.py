@@ -22,7 +22,8 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.directory import ANNOUNCE_SECONDS, Entry
-from actors.engine.loop import Engine, Facts, guessed_tokens
+from actors.engine.admission import Facts, guessed_tokens
+from actors.engine.loop import Engine
 from actors.engine.thread import EngineThread
 from actors.engine.tokens import Tokenizer
 from actors.gang import Gang

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from actors.engine.admission import Facts, guessed_tokens
 from actors.engine.grammar import Grammars
-from actors.engine.loop import Engine, Executor, Facts, guessed_tokens
+from actors.engine.loop import Engine, Executor
 from actors.engine.output import CompletionOutput, RequestOutput
 from actors.engine.runner import Runner
 from actors.engine.tokens import Detokenizer, Tokenizer

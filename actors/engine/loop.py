@@ -6,20 +6,19 @@ Owns every sequence of one replica. Knows no Ray, no sockets, no text. `step` is
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
-
+from actors.engine.admission import Facts, check
 from actors.engine.blocks import BlockPool
-from actors.engine.drafts import MOST
-from actors.engine.plan import INT32, Join, Plan, Result
+from actors.engine.plan import Plan, Result
+from actors.engine.planning import plan_of
 from actors.engine.scheduler import Scheduler, Step, Work
 from actors.engine.sequence import Sequence
 from actors.engine.turnover import Stay, retry_after_seconds
-from actors.messages import Assignment, Delta, Load, Submit, TokenLogprob
+from actors.messages import Delta, Load, Submit, TokenLogprob
 from actors.settings import Limits
-from cluster.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, Overloaded, StrataError
+from cluster.errors import DeadlineExceeded, InvalidRequest, Overloaded, StrataError
 
 # A plan of one step costs the leader and the ranks a wake-up each, and those who carry the tokens on another: 0.1 ms of
 # two cores and more, nothing beside a step of 10 ms, a third of one of 0.3. So short steps are planned several at a
@@ -52,18 +51,6 @@ class Executor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the engine must know of a loaded model."""
-
-    name: str
-    vocab_size: int
-    context_tokens: int
-    blocks: int
-    end_tokens: tuple[int, ...]
-    guesses: int = 0  # tokens that a step may bring a sequence beyond one, where guessing is on
-
-
 class Engine:
     """Continuous batching over one executor. Not thread safe; see `thread.EngineThread`."""
 
@@ -89,7 +76,7 @@ class Engine:
 
         Raises InvalidRequest or ContextTooLong for what can never be served, Overloaded when the queue is full.
         """
-        self._check(submit)
+        check(submit, self._facts, self.capacity)
         if self._scheduler.waiting >= self._limits.queued_sequences + self._vacant():
             raise Overloaded(self._facts.name, self._scheduler.waiting, self._retry_after())
         self._next_key += 1
@@ -140,7 +127,7 @@ class Engine:
         if not step.works:
             return expired
         self._number += 1
-        result = self.executor.execute(self._plan(step))
+        result = self.executor.execute(plan_of(self._number, step))
         self.last_result = result
         self.steps += result.steps
         if result.fault is not None:
@@ -164,47 +151,6 @@ class Engine:
 
     def _vacant(self) -> int:
         return max(0, self._limits.running_sequences - len(self._scheduler.running))
-
-    def _check(self, submit: Submit) -> None:
-        prompt, params, vocab = submit.prompt, submit.params, self._facts.vocab_size
-        if not prompt:
-            raise InvalidRequest("prompt", "an empty prompt", "give at least one token")
-        if min(prompt) < 0 or max(prompt) >= vocab:
-            raise InvalidRequest("prompt", "a token id outside the vocabulary", f"ids go from 0 to {vocab - 1}")
-        emitted = submit.emitted
-        if emitted and (min(emitted) < 0 or max(emitted) >= vocab):
-            raise InvalidRequest("emitted", "a token id outside the vocabulary", f"ids go from 0 to {vocab - 1}")
-        if emitted and len(emitted) >= min(params.max_tokens or self.capacity, self.capacity - len(prompt)):
-            raise ContextTooLong("emitted", f"{len(emitted)} tokens", "the answer is complete already")
-        biased = max(params.logit_bias, default=0)
-        if biased >= vocab:
-            raise InvalidRequest("logit_bias", biased, f"token ids go from 0 to {vocab - 1}")
-        wanted = params.max_tokens or 1
-        if len(prompt) + wanted > self.capacity:
-            raise ContextTooLong(
-                "max_tokens" if len(prompt) < self.capacity else "prompt",
-                f"{len(prompt)} prompt tokens and {wanted} to generate",
-                f"both together fit in {self.capacity} tokens",
-            )
-
-    def _plan(self, step: Step) -> Plan:
-        works = step.works
-        decodes = [work for work in works if work.count == 1]
-        joins = tuple(_join(sequence) for sequence in step.joined)
-        entered = tuple((sequence.slot, tuple(sequence.blocks)) for sequence in step.joined)
-        return Plan(
-            number=self._number,
-            leaves=step.left,
-            joins=joins,
-            blocks=step.grown + entered,
-            slots=np.array([work.sequence.slot for work in works], INT32),
-            starts=np.array([work.start for work in works], INT32),
-            counts=np.array([work.count for work in works], INT32),
-            inputs=np.array([work.sequence.tokens[work.start] for work in decodes], INT32),
-            samples=np.array([row for row, work in enumerate(works) if work.samples], INT32),
-            steps=step.steps,
-            rooms=np.array(step.rooms, INT32),
-        )
 
     def _horizon(self) -> int:
         return max(1, min(_MOST_AHEAD, int(AHEAD_SECONDS / self._step_seconds)))
@@ -305,20 +251,3 @@ class Engine:
         del self._live[sequence.key]
         self._timed.discard(sequence.key)
         self._scheduler.remove(sequence)
-
-
-def _join(sequence: Sequence) -> Join:
-    submit = sequence.submit
-    return Join(
-        sequence.slot,
-        submit.prompt,
-        tuple(sequence.tokens[len(submit.prompt) :]),
-        submit.params,
-        submit.seed,
-        submit.choice,
-    )
-
-
-def guessed_tokens(assignment: Assignment) -> int:
-    """How many tokens a gang that is made so may guess at a time."""
-    return 0 if assignment.speculation == "off" else MOST

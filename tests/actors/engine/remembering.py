@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from actors.engine.loop import Engine, Facts
+from actors.engine.admission import Facts
+from actors.engine.loop import Engine
 from actors.engine.plan import Plan, Result
 from actors.engine.runner import Runner
 from actors.engine.sampler import Sampler

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine import LLM, SamplingParams
+from actors.engine.admission import Facts
 from actors.engine.done import pack_word, unpack_word, word_size
 from actors.engine.drafts import MOST, Drafter
-from actors.engine.loop import Engine, Facts
+from actors.engine.loop import Engine
 from actors.engine.runner import Runner
 from actors.engine.sampler import Sampler
 from actors.messages import Submit
