@@ -3,6 +3,13 @@
 //
 // The weight's bytes are unsigned, as the instruction wants them on one side: what was added to them is taken off
 // again by what each sum starts from, which depends on x alone.
+//
+// One core of a Zen 5 beside other work, weight 4864 x 768 in the third cache, x in bf16, G = 10^9 multiplications and
+// additions a second (linear.cpp's bf16: 81-88 GB/s for 1 row, 355 G for 8, 450 for 32):
+//   8 bits, a scale a row     1 row 78 GB/s   2 rows 300 G   4: 530   8: 660   32: 735   64: 760
+//   4 bits, groups of 128     1 row 60 GB/s   2 rows 410 G   4: 650   8: 720   32: 750   64: 760
+//   4 bits, groups of 32      1 row 59 GB/s   2 rows 390 G   4: 500   8: 530   32: 540   64: 550
+// A weight of 100 MB comes from memory at 37 GB/s for 1 row, with 8 or with 4 bits; bf16's at 31.
 #include "quantized.h"
 
 #include <omp.h>
@@ -112,8 +119,8 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
       const uint8_t* zeros = at + p.zeros + part / ratio * kColumns;
 #pragma GCC unroll 8
       for (int j = 0; j < NB; j++) {
-        const __m512i added = _mm512_add_epi32(_mm512_cvtepi8_epi32(_mm_load_si128((const __m128i*)(zeros + j * p.bytes))),
-                                               _mm512_set1_epi32(Bits == 8 ? 128 : 8));
+        const __m128i bytes = _mm_load_si128((const __m128i*)(zeros + j * p.bytes));
+        const __m512i added = _mm512_add_epi32(_mm512_cvtepi8_epi32(bytes), _mm512_set1_epi32(Bits == 8 ? 128 : 8));
 #pragma GCC unroll 8
         for (int i = 0; i < MR; i++) whole[i][j] = _mm512_mullo_epi32(whole[i][j], added);
       }
