@@ -19,12 +19,23 @@ def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def unpack(words: torch.Tensor, bits: int, order: tuple[int, ...] | None = None) -> torch.Tensor:
-    """int8 [N, words * per word] of int32 [N, words]; `order` names the column that each place of a word holds."""
-    per = 32 // bits
-    numbers = (words.unsqueeze(-1) >> (torch.arange(per, dtype=torch.int32) * bits)) & ((1 << bits) - 1)
-    if order is not None:
-        numbers = numbers[..., [order.index(column) for column in range(per)]]
-    return (numbers - (1 << (bits - 1))).to(torch.int8).view(len(words), -1)
+    """int8 [N, words * per word] of int32 [N, words]; `order` names the column that each place of a word holds.
+
+    By bytes and not by words: what is made on the way takes no more than the result. Words are little-endian in memory.
+    """
+    rows, columns = words.shape
+    data = words.reshape(-1).view(torch.uint8).view(rows, 4 * columns)
+    if bits == 8:
+        values = (data ^ 0x80).view(torch.int8)
+    else:
+        values = torch.empty((*data.shape, 2), dtype=torch.int8)
+        values[..., 0] = data & 15
+        values[..., 1] = data >> 4
+        values = values.sub_(8).view(rows, 8 * columns)
+    if order is None:
+        return values
+    places = [order.index(column) for column in range(len(order))]
+    return values.view(rows, columns, len(order))[..., places].view(rows, -1)
 
 
 def _signed_words(words: torch.Tensor) -> torch.Tensor:
