@@ -22,10 +22,10 @@ from cluster.errors import StrataError
 # vocabulary and some 200 us over 128,000; what takes 1 ms for long is made to.
 FIRST_SECONDS = 0.1
 TOKEN_SECONDS = 0.001
-_FEW = 8  # a row with fewer than one in so many tokens allowed is made of those; with more, the others are struck out
 
 Line = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint32]
+Tokens = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True, eq=False)
@@ -174,21 +174,26 @@ class Masks:
         for slot in slots:
             self._bound[slot].strays = True
 
-    def apply(self, slot: int, line: Line) -> None:
-        """Strike out of a row of logits what may not come next. What may is never all struck out."""
+    def allowed(self, slot: int) -> Tokens:
+        """What may come next; empty where the form was given up."""
         mask = self._bound[slot].look(self._grammars, self._words)
         if self._bound[slot].stuck:
-            return
-        bits = np.unpackbits(mask.view(np.uint8), count=self._vocab, bitorder="little").view(np.bool_)
-        if int(np.bitwise_count(mask).sum()) * _FEW < self._vocab:
-            allowed = np.flatnonzero(bits)
+            return np.zeros(0, np.int64)
+        some = np.flatnonzero(mask)  # most words of most masks are empty; in a text hardly one is
+        few = 2 * len(some) < len(mask)
+        bits = np.unpackbits((mask[some] if few else mask).view(np.uint8), bitorder="little")
+        tokens: Tokens = np.flatnonzero(bits.view(np.bool_))
+        if few:
+            tokens = (some[tokens >> 5] << 5) + (tokens & 31)
+        return tokens if not len(tokens) or tokens[-1] < self._vocab else tokens[tokens < self._vocab]
+
+    def apply(self, slot: int, line: Line) -> None:
+        """Strike out of a row of logits what may not come next. What may is never all struck out."""
+        allowed = self.allowed(slot)
+        if len(allowed):
             kept = line[allowed]
             line.fill(-np.inf)
             line[allowed] = kept if (kept > -np.inf).any() else 0.0  # the form outranks `min_tokens`
-        else:
-            np.copyto(line, -np.inf, where=~bits)
-            if not line.max() > -np.inf:
-                line[bits] = 0.0
 
     @property
     def _words(self) -> int:

@@ -32,6 +32,7 @@ CHUNK = 2**18  # weights drawn from at a time: 1 MiB stays in a core's cache
 Logits = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
+MOST = float(np.finfo(np.float32).max)
 AGAIN = np.uint64(0xD1B54A32D192ED03)  # another stream than the key's own; the golden ratio's cousin for two dimensions
 
 
@@ -70,6 +71,7 @@ class Sampler:
         self._special = np.zeros(slots, np.bool_)  # wants more than the likeliest token
         self._random = np.zeros(slots, np.bool_)
         self._narrow = np.zeros(slots, np.bool_)  # draws from a part of the vocabulary
+        self._plain = np.zeros(slots, np.bool_)  # asks for nothing but a temperature
         self._keys = np.zeros(slots, np.uint64)
         self._positions = np.zeros(slots, np.int64)  # tokens in the output; kept for special slots
         self._temperature = np.ones(slots, np.float32)
@@ -113,6 +115,7 @@ class Sampler:
         self._tops[slot] = -1 if params.logprobs is None else params.logprobs
         filtered = 0 < params.top_k < self._vocab or params.top_p < 1.0 or params.min_p > 0.0
         self._narrow[slot] = self._random[slot] and filtered
+        self._plain[slot] = edits is None and params.logprobs is None and not self._narrow[slot]
         self._special[slot] = self._random[slot] or edits is not None or params.logprobs is not None
 
     def leave(self, slot: int) -> None:
@@ -158,16 +161,31 @@ class Sampler:
         assert masks is not None
         astray = masks.take(slots, tokens)
         if astray:
-            for row in astray:
-                if not self._special[slots[row]]:
-                    work = _host(logits[row][None].clone())
-                    _clean(work, self._fallback)
-                    masks.apply(slots[row], work[0])
-                    tokens[row] = int(work[0].argmax())
-            special = np.array([row for row in astray if self._special[slots[row]]], np.int64)
+            plain = [row for row in astray if self._plain[slots[row]]]
+            for row in plain:
+                tokens[row] = self._among(_host(logits[row]), slots[row])
+            special = np.array([row for row in astray if not self._plain[slots[row]]], np.int64)
             self._special_rows(logits, index, special, tokens, found, again=True)
             masks.take_again([slots[row] for row in astray], [tokens[row] for row in astray])
         return masks.stuck(slots)
+
+    def _among(self, line: Logits, slot: int) -> int:
+        """A second draw for a sequence that asks for nothing but a temperature, from the few tokens that fit."""
+        assert self.masks is not None
+        allowed = self.masks.allowed(slot)
+        if not len(allowed):
+            return self._fallback
+        values = line[allowed]
+        best = int(values.argmax())
+        if not np.isfinite(values[best]):
+            values = np.nan_to_num(values, nan=-np.inf, posinf=MOST, neginf=-np.inf)
+            best = int(values.argmax())
+        if not self._random[slot] or values[best] == -np.inf:
+            return int(allowed[best])
+        with np.errstate(over="ignore"):  # what overflows to -inf had no weight anyway
+            running = np.exp((values - values[best]) / self._temperature[slot]).cumsum(dtype=np.float64)
+        uniform = chance.uniforms(self._keys[[slot]] ^ AGAIN, self._positions[[slot]])[0]
+        return int(allowed[min(int(running.searchsorted(uniform * running[-1], "right")), len(allowed) - 1)])
 
     def _special_rows(
         self,
