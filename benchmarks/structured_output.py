@@ -1,0 +1,118 @@
+"""What does it cost a decode step of 32 sequences to hold them all to a JSON schema?
+
+    python -m benchmarks.structured_output [--size S|M|L] [--rounds N]
+
+The same random checkpoint with and without a schema, round by round in both orders: milliseconds of the processor and
+of the clock per step of 32, medians. `text` is one long string, as a model writes that follows its schema; `records` is
+a list of small objects, which a random model would not write: nearly every token is drawn a second time from a mask.
+Writes results/structured_output.json.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from random import Random
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from actors.engine import LLM, SamplingParams
+from benchmarks.peers.checkpoint import CACHE, COMMON, checkpoint
+from benchmarks.record import quiet, write
+
+BATCH, PROMPT, TOKENS = 32, 64, 128
+RECORD = {
+    "type": "object",
+    "properties": {"id": {"type": "integer"}, "name": {"type": "string", "maxLength": 12}, "done": {"type": "boolean"}},
+    "required": ["id", "name", "done"],
+    "additionalProperties": False,
+}
+SCHEMAS = {
+    "text": {"type": "string", "minLength": 4000},
+    "records": {"type": "array", "items": RECORD, "minItems": 1000},
+}
+
+
+def folder(size: str) -> Path:
+    """The checkpoint with a vocabulary that spells bytes: JSON cannot be written in made-up words."""
+    source = checkpoint(size)
+    made = CACHE / f"{source.name}-bytes"
+    made.mkdir(exist_ok=True)
+    for name in ("config.json", "model.safetensors", "generation_config.json"):
+        if (source / name).exists() and not (made / name).exists():
+            (made / name).symlink_to(source / name)
+    if not (made / "tokenizer.json").exists():
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}
+        (made / "tokenizer_config.json").write_text(json.dumps(config))
+        _vocabulary(COMMON["vocab_size"]).save(str(made / "tokenizer.json"))
+    return made
+
+
+def _vocabulary(size: int) -> Tokenizer:
+    """Bytes and pairs of what is there already, drawn at random from letters and JSON's signs."""
+    dice, tokens = Random(0), sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*"abcdefghijklmnopqrstuvwxyzĠ", '"', ",", ":", "{", "}", "[", "]", "1", "2"]
+    known, merges = set(tokens), []
+    while len(tokens) < size - 1:
+        left, right = dice.choice(pieces), dice.choice(pieces)
+        if len(left + right) <= 8 and left + right not in known:
+            known.add(left + right)
+            tokens.append(left + right)
+            pieces.append(left + right)
+            merges.append((left, right))
+    backend = Tokenizer(models.BPE({token: place for place, token in enumerate(tokens)}, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|end|>"])
+    return backend
+
+
+def timed(llm: LLM, params: SamplingParams) -> tuple[float, float]:
+    """Seconds of the processor and of the clock for one batch."""
+    prompts = [list(range(10 + row, 10 + row + PROMPT)) for row in range(BATCH)]
+    processor, clock = time.process_time(), time.perf_counter()
+    llm.generate(prompts, params)
+    return time.process_time() - processor, time.perf_counter() - clock
+
+
+def compare(llm: LLM, schema: dict, temperature: float, rounds: int) -> dict[str, float]:
+    """Milliseconds a step, plain and held, and what the schema adds in per cent."""
+    common = {"max_tokens": TOKENS, "ignore_eos": True, "temperature": temperature, "seed": 1}
+    kinds = {"plain": SamplingParams(**common), "held": SamplingParams(**common, structured_outputs={"json": schema})}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    for params in kinds.values():
+        timed(llm, params)
+    for turn in range(rounds):
+        for name in sorted(kinds, reverse=bool(turn % 2)):
+            found[name].append(timed(llm, kinds[name]))
+    told = {}
+    for place, what in enumerate(("processor", "clock")):
+        per_step = {name: 1e3 * statistics.median(one[place] for one in found[name]) / TOKENS for name in kinds}
+        told |= {f"{name}_{what}_ms": per_step[name] for name in kinds}
+        told[f"added_{what}_percent"] = 100 * (per_step["held"] / per_step["plain"] - 1)
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", default="M", choices="SML")
+    parser.add_argument("--rounds", type=int, default=7)
+    chosen = parser.parse_args()
+    quiet()
+    rows = []
+    with LLM(folder(chosen.size), max_num_seqs=BATCH, max_model_len=PROMPT + TOKENS) as llm:
+        for name, schema in SCHEMAS.items():
+            for temperature in (0.0, 1.0):
+                row = {"schema": name, "temperature": temperature, **compare(llm, schema, temperature, chosen.rounds)}
+                rows.append(row)
+                print(
+                    f"{name:8} t={temperature:.0f}  plain {row['plain_processor_ms']:.2f} ms  "
+                    f"held {row['held_processor_ms']:.2f} ms  +{row['added_processor_percent']:.1f} % of the "
+                    f"processor, +{row['added_clock_percent']:.1f} % of the clock"
+                )
+    print(write("structured_output", {"size": chosen.size, "batch": BATCH, "tokens": TOKENS, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
