@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.engine import LLM, SamplingParams
+from actors.engine import LLM, SamplingParams, StructuredOutputsParams
 from actors.engine.admission import Facts
 from actors.engine.done import pack_word, unpack_word, word_size
 from actors.engine.drafts import MOST, Drafter
@@ -117,6 +117,28 @@ def test_a_real_model_says_the_same_with_and_without(temperature: float) -> None
             out = llm.generate([prompt, prompt[:5]], params)
             told.append([(o.outputs[0].token_ids, [p.token for p in o.outputs[0].logprobs or []]) for o in out])
     assert told[0] == told[1]
+
+
+def test_a_form_is_kept_to_within_guesses() -> None:
+    form = StructuredOutputsParams(
+        json={
+            "type": "array",
+            "minItems": 6,
+            "maxItems": 6,
+            "items": {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]},
+        }
+    )
+    told = []
+    for speculation in ("off", "ngram"):
+        with LLM(STARTER, dtype="float32", speculation=speculation, max_model_len=256) as llm:
+            eager = None
+            if speculation == "ngram":
+                eager = llm.engine.executor.execute.__self__._drafter = Eager(64)  # type: ignore[attr-defined]
+            params = SamplingParams(temperature=0.9, max_tokens=150, seed=3, structured_outputs=form)
+            told.append([out.outputs[0].token_ids for out in llm.generate([[40, 41], [50]], params)])
+    assert told[0] == told[1]
+    assert eager is not None
+    assert eager.right > 20
 
 
 def test_ranks_that_guess_together_say_the_same() -> None:
