@@ -168,6 +168,7 @@ def served(model: Path, ranks: int, seconds: float) -> dict[int, Figures]:
                             "name": "bench",
                             "path": str(model.absolute()),
                             "tensor_parallel_size": ranks,
+                            "speculation": "off",  # random prompts and weights make guesses come true by chance
                             "shard_cpus": max(1, torch.get_num_threads() // ranks),
                         }
                     ],
@@ -188,7 +189,7 @@ def served(model: Path, ranks: int, seconds: float) -> dict[int, Figures]:
 
 def engine_alone(model: Path, ranks: int, seconds: float) -> dict[int, Figures]:
     """The bare engine, on the same gang of processes."""
-    with LLM(model, tensor_parallel_size=ranks, max_num_seqs=64, max_num_batched_tokens=512) as llm:
+    with LLM(model, tensor_parallel_size=ranks, max_num_seqs=64, max_num_batched_tokens=512, speculation="off") as llm:
         bare(llm, 8, 2.0)
         return {streams: bare(llm, streams, seconds) for streams in STREAMS}
 
