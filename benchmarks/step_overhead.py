@@ -40,7 +40,9 @@ class Timed:
 
 def measure(model: Path, ranks: int, batch: int, steps: int) -> dict[str, float]:
     """Medians over `steps` decode steps of `batch` sequences, in microseconds."""
-    with LLM(model, tensor_parallel_size=ranks, max_num_seqs=max(batch, 8), max_model_len=1024) as llm:
+    with LLM(
+        model, tensor_parallel_size=ranks, max_num_seqs=max(batch, 8), max_model_len=1024, speculation="off"
+    ) as llm:
         engine = llm.engine
         engine.executor = timed = Timed(engine.executor)
         params = SamplingParams(temperature=0.0, max_tokens=steps + 50, ignore_eos=True)

@@ -33,7 +33,7 @@ ALWAYS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # deployments run in Serve's own loop: no thread hop for every event
     "RAY_SERVE_LOG_TO_STDERR": "1",  # which that turns off, and then every line written there is traced to its caller
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",  # by default 0.1, which takes 5 % of a core from the ranks for ever
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",  # by default 0.1: processor time that ranks go without, for ever
     "RAY_worker_niceness": "0",  # by default 15: anything else on the machine would starve ranks, which spin
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's default warns at each start; this is tomorrow's
 }

@@ -23,9 +23,9 @@ class Done:
 
     rows: int
     steps: int = 0
-    tokens: list[list[int]] = field(default_factory=list)
-    logprobs: list[list[TokenLogprob | None]] = field(default_factory=list)
-    last: list[list[int]] = field(default_factory=list)
+    tokens: list[list[int]] = field(init=False)
+    logprobs: list[list[TokenLogprob | None]] = field(init=False)
+    last: list[list[int]] = field(init=False)
     faulty: list[int] = field(default_factory=list)  # rows whose last token is none
     stuck: list[int] = field(default_factory=list)  # those of them that a constraint left no way
     sample_seconds: float = 0.0

@@ -132,12 +132,15 @@ class Runner:
         while True:
             if self._speculates or done.steps:
                 over = self._sampler is not None and self._over(plan, done, slots, interrupted)
+                if self._sampler is not None:
+                    self._extend(slots, positions, done.last)
                 if self._drafter is not None and not over:
                     guesses = self._guess(self._drafter, plan, done, slots, positions)
                 over, drawn, guesses = self._agree(over, done, guesses, len(slots))
                 if over:
                     return
-                self._extend(slots, positions, drawn)
+                if self._sampler is None:
+                    self._extend(slots, positions, drawn)
             try:
                 self._forward(slots, positions, guesses, done)
             except Exception:
@@ -231,9 +234,8 @@ class Runner:
     def _guess(self, drafter: Drafter, plan: Plan, done: Done, slots: list[int], positions: np.ndarray) -> Rows:
         asked, room = {}, []
         for row in drafter.worthy(slots):
-            slot, at, last = slots[row], int(positions[row]) + 1, done.last[row]
-            self._mirror.tokens[slot, at : at + len(last)] = last
-            asked[slot] = self._mirror.tokens[slot, : at + len(last)]
+            slot = slots[row]
+            asked[slot] = self._mirror.tokens[slot, : positions[row] + 1]
             room.append(int(plan.rooms[row]) - len(done.tokens[row]) - 1)
         if not asked:
             return [NOTHING] * len(slots)

@@ -126,7 +126,7 @@ class ModelMetrics:
     def gaps(self, seconds: float, count: int) -> None:
         """`count` tokens that each came `seconds` after the one before.
 
-        One entry of that weight, which `Histogram.observe` has no word for: token by token it takes 3 % of a core.
+        One entry of that weight, which `Histogram.observe` has no word for.
         """
         histogram = self.inter_token
         histogram._sum.inc(seconds * count)

@@ -1,8 +1,7 @@
 """Sums over the ranks of one machine through shared memory: ours in place of DeepSpeed's where the kernels run.
 
 DeepSpeed's spins for as long as it waits and holds the interpreter lock meanwhile; this one sleeps after a moment, so
-that what shares the ranks' cores gets to run, and it is called once a step from compiled code. Two ranks on two cores
-of a Zen 5, 1 x 768 bfloat16: 1.0 us, DeepSpeed's 3.5.
+that what shares the ranks' cores gets to run, and it is called from the compiled step.
 """
 
 import ctypes
