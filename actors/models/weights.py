@@ -12,8 +12,10 @@ import torch
 from actors.models import split
 from actors.models.checkpoint import Checkpoint
 from actors.models.family import Family
+from actors.models.kernels.quantized import PackedWeight, packed
 from actors.models.layers import Linear, QuantizedLinear, RMSNorm
 from actors.models.matrices import Matrices
+from actors.models.memory import empty
 from actors.models.parallel import World
 from actors.models.quantized import QuantizedWeight, join
 from actors.models.split import Share
@@ -21,7 +23,7 @@ from cluster.errors import ModelInvalid
 
 Progress = Callable[[int, int], None]
 AnyLinear = Linear | QuantizedLinear
-Embedding = torch.Tensor | QuantizedWeight
+Embedding = torch.Tensor | PackedWeight | QuantizedWeight
 EMBEDDING = "embed_tokens"
 HEADS = ("lm_head", "language_model.lm_head")
 
@@ -163,7 +165,7 @@ class Loader:
         shape, cut = (self.family.vocab, self.family.hidden), self.vocab.scaled(1)
         small = self.matrices.read(name, shape, first=cut)
         if small is not None:
-            return self._on_device(small.padded(self.vocab_rows))
+            return packed(self._on_device(small.padded(self.vocab_rows)))
         made = self._empty(self.vocab_rows, self.family.hidden)
         made[self.vocab.count :] = 0
         # fp8 is for projections, as in the folders that others write
@@ -190,7 +192,7 @@ class Loader:
         self._count(self.matrices.floats(layer, into, shape, first, last))
 
     def _empty(self, *shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=self.dtype, device=self.device)
+        return empty(shape, self.dtype, self.device)
 
     def _read(self, name: str, into: torch.Tensor, shape: tuple[int, ...], first: slice | None = None) -> None:
         self._count(self.checkpoint.read(name, into, shape, first))
@@ -202,10 +204,12 @@ class Loader:
 
 
 def _linear(weight: Embedding) -> AnyLinear:
-    return QuantizedLinear(weight, None) if isinstance(weight, QuantizedWeight) else Linear(weight)
+    return Linear(weight) if isinstance(weight, torch.Tensor) else QuantizedLinear(weight, None)
 
 
 def _equal(left: Embedding, right: Embedding) -> bool:
+    if isinstance(left, PackedWeight) and isinstance(right, PackedWeight):
+        return left.bits == right.bits and torch.equal(left.memory, right.memory)
     if isinstance(left, QuantizedWeight) and isinstance(right, QuantizedWeight):
         return torch.equal(left.values, right.values) and torch.equal(left.scales, right.scales)
     return isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and torch.equal(left, right)

@@ -42,7 +42,8 @@ def fuse(decoder: "Decoder") -> "Fused | None":
     widths = (family.hidden, family.head_dim // 2, decoder.layers[0].down.weight.shape[1])
     if any(width % 2 for width in widths):  # bf16 is read in pairs
         return None
-    if any(not isinstance(linear.weight, torch.Tensor | PackedWeight) for linear in _linears(decoder)):
+    matrices = (decoder.embedding, *(linear.weight for linear in _linears(decoder)))
+    if any(not isinstance(matrix, torch.Tensor | PackedWeight) for matrix in matrices):
         return None  # quantized, but not packed for the kernels
     library = interface.loaded()
     return None if library is None else Fused(decoder, library)
@@ -118,23 +119,13 @@ class Fused:
             layer_count=len(decoder.layers),
             layers=self._layers,
             norm=self._norm(decoder.norm),
-            **self._embedding(decoder.embedding),
+            embedding=self._matrix(decoder.embedding),
             # rounded as Gemma rounds it before it multiplies
             embedding_scale=torch.tensor(family.embedding_scale, dtype=decoder.dtype).item(),
             vocab_start=decoder.vocab.start,
             vocab_rows=decoder.vocab.count,
             head=self._weights(decoder.head),
         )
-
-    def _embedding(self, embedding: "torch.Tensor | QuantizedWeight") -> dict[str, int | None]:
-        if isinstance(embedding, torch.Tensor):
-            return {"embedding": self._address_of(embedding)}
-        return {
-            "embedding": self._address_of(embedding.values),
-            "embedding_scales": self._address_of(embedding.scales),
-            "embedding_zeros": None if embedding.zeros is None else self._address_of(embedding.zeros),
-            "embedding_group": embedding.group,
-        }
 
     def _layer(self, decoder: "Decoder", index: int) -> interface.Layer:
         family, layer, (keys, values) = decoder.family, decoder.layers[index], decoder.caches[index]
@@ -168,8 +159,11 @@ class Fused:
         return interface.Norm() if norm is None else interface.Norm(self._address_of(norm.weight.float()), norm.eps)
 
     def _weights(self, linear: "Linear | QuantizedLinear") -> interface.Weights:
-        bias = None if linear.bias is None else self._address_of(linear.bias.float())
-        weight = linear.weight
+        return self._matrix(linear.weight, None if linear.bias is None else self._address_of(linear.bias.float()))
+
+    def _matrix(
+        self, weight: "torch.Tensor | PackedWeight | QuantizedWeight", bias: int | None = None
+    ) -> interface.Weights:
         if isinstance(weight, PackedWeight):
             self._address_of(weight.memory)
             return weight.describe(bias)

@@ -4,8 +4,6 @@
 turns each row of x into bytes as well, one scale for each 32 to 128 neighbouring places.
 """
 
-import mmap
-import threading
 from ctypes import addressof
 from dataclasses import dataclass
 
@@ -13,13 +11,11 @@ import torch
 
 from actors.models.kernels import interface
 from actors.models.kernels.operations import TYPES
+from actors.models.memory import LINE, room
 from actors.models.quantized import QuantizedWeight
 
 COLUMNS = 16  # of y in a block: lanes of a vector
-LINE = 64
 GROUPS = (32, 64, 128)
-ARENA = 64 << 20  # weights lie side by side in pieces of address space as large as this, so that few pages are cut
-HUGE = 2 << 20
 AT_ONCE = 16  # blocks that are packed together: their bytes stay in the second cache
 
 
@@ -32,6 +28,29 @@ class PackedWeight:
     shape: tuple[int, int]
     centred: bool  # no zeros
     memory: torch.Tensor
+
+    def take(self, index: torch.Tensor) -> torch.Tensor:
+        """float32 [..., K]: the rows of `index`, as an embedding looks them up."""
+        rows, columns = self.shape
+        block, lane = index.reshape(-1) // COLUMNS, index.reshape(-1) % COLUMNS
+        count, groups = -(-rows // COLUMNS), columns // self.group
+        blocks = self.memory.view(count, -1)
+        scales = blocks[:, :LINE].view(torch.float32)[block, lane][:, None, None]
+        at = LINE
+        if groups > 1 or not self.centred:
+            ratios = blocks[:, at : at + groups * 2 * COLUMNS].view(torch.float16).view(count, groups, COLUMNS)
+            scales = scales * ratios[block, :, lane].float()[..., None]
+            at += -(-groups * 2 * COLUMNS // LINE) * LINE
+        zeros = torch.zeros(1)
+        if not self.centred:
+            held = blocks[:, at : at + groups * COLUMNS].view(torch.int8).view(count, groups, COLUMNS)
+            zeros = held[block, :, lane].float()[..., None]
+            at += -(-groups * COLUMNS // LINE) * LINE
+        words = blocks[:, at:].view(count, -1, COLUMNS, 4)[block, :, lane]  # [n, words, 4]
+        if self.bits == 4:
+            words = torch.stack([words & 15, words >> 4], 2)
+        values = words.reshape(len(block), groups, self.group).float() - (128.0 if self.bits == 8 else 8.0)
+        return ((values - zeros) * scales).view(*index.shape, columns)
 
     def describe(self, bias: int | None = None) -> interface.Weights:
         """For the compiled code; `bias` is an address."""
@@ -62,7 +81,7 @@ def pack(weight: QuantizedWeight) -> PackedWeight:
         parts.append(_lines(_blocks(weight.zeros)))
     blocks = -(-rows // COLUMNS)
     width = columns * weight.bits // 8 * COLUMNS
-    memory = _room(blocks * (sum(part.shape[1] for part in parts) + width)).view(blocks, -1)
+    memory = room(blocks * (sum(part.shape[1] for part in parts) + width)).view(blocks, -1)
     at = 0
     for part in parts:
         memory[:, at : at + part.shape[1]] = part
@@ -136,36 +155,3 @@ def _values(weight: QuantizedWeight, into: torch.Tensor) -> None:
         target.view(target.shape[0], -1, COLUMNS).copy_(lanes.view(target.shape[0], COLUMNS, -1).transpose(1, 2))
     if weight.bits == 8:
         into.bitwise_xor_(0x80)
-
-
-class _Arena:
-    """Address space handed out piece by piece, in order; a piece keeps all of it alive."""
-
-    def __init__(self, size: int) -> None:
-        memory = mmap.mmap(-1, size + HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        whole = torch.frombuffer(memory, dtype=torch.uint8)
-        self.whole, self.used = whole[-whole.data_ptr() % HUGE :], 0
-
-    def take(self, size: int) -> torch.Tensor | None:
-        first = -(-self.used // LINE) * LINE
-        if first + size > self.whole.numel():
-            return None
-        self.used = first + size
-        return self.whole[first : self.used]
-
-
-_lock = threading.Lock()
-_arena: list[_Arena] = []
-
-
-def _room(size: int) -> torch.Tensor:
-    """`size` bytes in huge pages, beside what was asked for before: weights are read in the order they were packed."""
-    with _lock:
-        taken = _arena[0].take(size) if _arena else None
-        if taken is None:
-            _arena[:] = [_Arena(max(ARENA, size))]
-            taken = _arena[0].take(size)
-    assert taken is not None
-    return taken

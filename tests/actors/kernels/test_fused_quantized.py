@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from actors.models import load
-from actors.models.kernels.quantized import PackedWeight
+from actors.models.kernels.quantized import PackedWeight, packed
 from actors.models.layers import QuantizedLinear
 from actors.models.quantized import QuantizedWeight
 from tests.actors.kernels.batches import scattered
@@ -51,7 +51,7 @@ def quantize(model, bits, group, embedding=False):
     head = rounded(model.head.weight, 8, 0)
     model.head = QuantizedLinear(head)
     if embedding:
-        model.embedding = rounded(model.embedding, 8, group)
+        model.embedding = packed(rounded(model.embedding, 8, group))
     return model
 
 

@@ -174,3 +174,14 @@ def test_the_layer_is_the_same_with_and_without_kernels(dtype, monkeypatch):
     exact = x.double() @ weight.dequantize().double().T + bias
     assert error(slow, exact) < 0.004
     assert error(fast(x), exact) < TOLERANCE
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("centred", [True, False])
+def test_rows_are_looked_up_in_the_packed_weight(bits, group, centred):
+    weight = made(37, 256, bits, group, centred)
+    index = torch.randint(0, 37, (3, 5))
+    # a group's scale is half precision of the row's largest; a row has at most `top` steps of it
+    lost = 0.0 if weight.group == 256 and centred else 2**-11 * 2 ** (bits - 1) * 1.5
+    torch.testing.assert_close(pack(weight).take(index), weight.take(index), rtol=1e-6, atol=lost)

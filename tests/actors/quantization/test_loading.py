@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from actors.models import decoder, layers, load
+from actors.models import decoder, layers, load, weights
 from actors.models.checkpoint import Checkpoint
 from actors.models.family import describe
-from actors.models.quantized import QuantizedWeight
 from actors.models.weights import Loader
 from actors.quantization.measure import BLOCK_TOKENS, prefill
 from actors.quantization.rounding import group_for, nearest
@@ -32,7 +31,8 @@ FAR = {"int8": 0.2, "int4": 0.8, "fp8": 0.4}
 def plain(monkeypatch):
     """No kernels: the arithmetic of this room alone."""
     monkeypatch.setattr(decoder, "fuse", lambda model: None)
-    monkeypatch.setattr(layers, "packed", lambda weight: weight)
+    for room in (layers, weights):
+        monkeypatch.setattr(room, "packed", lambda weight: weight)
 
 
 def logits(model):
@@ -56,7 +56,7 @@ def test_rounding_at_load_computes_what_rounded_floats_do(small, family, to, tmp
     shutil.copy(small(family) / "config.json", tmp_path)
     save_file(floats, tmp_path / "model.safetensors")
     model = load(small(family), dtype="float32", quantization=to)
-    assert isinstance(model.embedding, QuantizedWeight) == (to != "fp8")
+    assert isinstance(model.embedding, torch.Tensor) == (to == "fp8")
     found = logits(model)
     torch.testing.assert_close(found, logits(load(tmp_path, dtype="float32")), rtol=1e-4, atol=1e-4)
     assert 1e-3 < apart(found, logits(load(small(family), dtype="float32"))) < FAR[to]

@@ -74,10 +74,7 @@ struct Model {
   int64_t hidden, layer_count;
   const Layer* layers;
   Norm norm;
-  const void* embedding;          // [vocab_start, vocab_start + vocab_rows) of the vocabulary
-  const float* embedding_scales;  // of an embedding of bytes, one for each `embedding_group` places; null for none
-  const int8_t* embedding_zeros;  // may be null
-  int64_t embedding_group;
+  Weights embedding;  // rows [vocab_start, vocab_start + vocab_rows) of the vocabulary
   float embedding_scale;
   int64_t vocab_start, vocab_rows;
   Weights head;

@@ -38,6 +38,36 @@ struct Packed {
   int64_t parts() const { return w.inner / shared; }  // scales of a row of x
 };
 
+// Sixteen inner places from `at` on of one column, which is a row of the weight as others see it; `at` is a multiple of 16.
+inline __m512 sixteen(const Packed& p, int64_t column, int64_t at) {
+  const int64_t lane = column % kColumns, group = at / p.group;
+  const uint8_t* block = p.block(column / kColumns);
+  const uint8_t* values = block + p.values + lane * 4;
+  alignas(16) uint8_t bytes[16];
+  if (p.w.bits == 8) {
+    for (int i = 0; i < 4; i++) memcpy(bytes + 4 * i, values + (at / 4 + i) * 64, 4);
+  } else {
+    for (int i = 0; i < 2; i++) {
+      uint32_t word;
+      memcpy(&word, values + (at / 8 + i) * 64, 4);
+      const uint32_t low = word & 0x0f0f0f0f, high = word >> 4 & 0x0f0f0f0f;
+      memcpy(bytes + 8 * i, &low, 4);
+      memcpy(bytes + 8 * i + 4, &high, 4);
+    }
+  }
+  float scale;
+  memcpy(&scale, block + lane * 4, 4);
+  if (p.grouped) {
+    uint16_t ratio;
+    memcpy(&ratio, block + p.ratios + (group * kColumns + lane) * 2, 2);
+    scale *= _cvtsh_ss(ratio);
+  }
+  const int32_t added = p.w.bits == 8 ? 128 : 8;
+  const int32_t zero = p.centred ? 0 : (int8_t)block[p.zeros + group * kColumns + lane];
+  const __m512i v = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i*)bytes));
+  return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(v, _mm512_set1_epi32(added + zero))), _mm512_set1_ps(scale));
+}
+
 // Rows of x as bytes: x = values * scales, one scale for each `shared` places.
 struct Quantized {
   int8_t* values;   // [rows][inner]

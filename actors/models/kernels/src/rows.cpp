@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include "kernels.h"
+#include "quantized.h"
 #include "vectors.h"
 
 namespace strata {
@@ -116,15 +117,6 @@ void place_row(const Layer& layer, int64_t slot, typename T::Element* row, const
   memcpy((Element*)layer.values + slot * shape.kv_heads * d, k, shape.kv_heads * d * sizeof(Element));
 }
 
-// Sixteen places of an embedding of bytes, within a group.
-inline __m512 dequantized(const Model& model, int64_t at, __mmask16 m) {
-  const int64_t group = at / model.embedding_group;
-  const __m512i bytes = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, (const int8_t*)model.embedding + at));
-  const __m512i zero = _mm512_set1_epi32(model.embedding_zeros ? model.embedding_zeros[group] : 0);
-  return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, zero)),
-                       _mm512_set1_ps(model.embedding_scales[group]));
-}
-
 }  // namespace
 
 #define STRATA_BY_TYPE(call)    \
@@ -183,17 +175,23 @@ void place(Type type, const Layer& layer, const Step& step, void* merged, const 
 
 void embed(const Model& model, const Step& step, void* residual) {
   const Type type = model.type;
+  const Weights& table = model.embedding;
   STRATA_BY_TYPE(each_row(step.rows, model.hidden, [&](int64_t r) {
     const int64_t own = step.tokens[r] - model.vocab_start;
     const bool here = own >= 0 && own < model.vocab_rows;
-    const int64_t first = (here ? own : 0) * model.hidden;
     Element* to = (Element*)residual + r * model.hidden;
-    const __m512 scale = _mm512_set1_ps(model.embedding_scale);
-    each_vector(model.hidden, [&](int64_t i, __mmask16 m) {
-      const __m512 v = model.embedding_scales ? dequantized(model, first + i, m)
-                                              : T::load((const Element*)model.embedding + first + i, m);
-      T::store(to + i, here ? _mm512_mul_ps(v, scale) : _mm512_setzero_ps(), m);
-    });
+    const __m512 scale = _mm512_set1_ps(here ? model.embedding_scale : 0);
+    if (table.bits && here) {
+      const Packed packed(table);
+      each_vector(model.hidden, [&](int64_t i, __mmask16 m) {
+        T::store(to + i, _mm512_mul_ps(sixteen(packed, own, i), scale), m);
+      });
+    } else {
+      const Element* from = (const Element*)table.weight + (here ? own : 0) * model.hidden;
+      each_vector(model.hidden, [&](int64_t i, __mmask16 m) {
+        T::store(to + i, here ? _mm512_mul_ps(T::load(from + i, m), scale) : _mm512_setzero_ps(), m);
+      });
+    }
   }))
 }
 
