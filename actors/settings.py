@@ -16,6 +16,9 @@ class Limits(BaseModel):
     running_sequences: int = Field(64, ge=1, le=4096, description="sequences in one step")
     queued_sequences: int = Field(256, ge=0, description="sequences waiting before 429")
     step_tokens: int = Field(512, ge=16, description="tokens computed in one step; longer prompts are chunked")
+    gap_stretch: float | None = Field(
+        2.0, gt=1.0, description="times the gap between an answer's tokens may grow while prompts join; null: any"
+    )
     block_tokens: int = Field(16, ge=1, le=256, description="tokens in one KV block")
     kv_cache_tokens: int | None = Field(
         None, ge=16, description="default: an eighth of free memory, at most 64 full contexts"

@@ -34,6 +34,7 @@ class LLM:
     model: a Hugging Face folder. dtype: "auto", "bfloat16", "float16" or "float32". quantization: round the
     weights at load to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is. max_model_len:
     prompt plus answer; default what the model was made for. max_num_batched_tokens: computed in one step at the most.
+    gap_stretch: times the gap between a running answer's tokens may grow while prompts join; default any, nobody waits.
     speculation: "ngram" guesses tokens from the text so far and checks them where that pays, "off" does not.
     Raises ModelInvalid or ArchitectureUnsupported for a folder that cannot be served.
     """
@@ -53,6 +54,7 @@ class LLM:
         device: str = "auto",
         seed: int | None = None,
         speculation: str = "ngram",
+        gap_stretch: float | None = None,
     ) -> None:
         limits = Limits(
             context_tokens=max_model_len,
@@ -61,6 +63,7 @@ class LLM:
             step_tokens=max(max_num_batched_tokens, max_num_seqs),
             block_tokens=block_size,
             kv_cache_tokens=kv_cache_tokens,
+            gap_stretch=gap_stretch,
         )
         self._seed = secrets.randbits(63) if seed is None else seed
         self._seeded = 0

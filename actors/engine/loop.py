@@ -11,6 +11,7 @@ from typing import Protocol
 
 from actors.engine.admission import Facts, check
 from actors.engine.blocks import BlockPool
+from actors.engine.pace import Pace
 from actors.engine.plan import Plan, Result
 from actors.engine.planning import plan_of
 from actors.engine.scheduler import Scheduler, Step, Work
@@ -58,7 +59,8 @@ class Engine:
         self, executor: Executor, facts: Facts, limits: Limits, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.executor, self._facts, self._limits, self._clock = executor, facts, limits, clock
-        self._scheduler = Scheduler(limits, BlockPool(facts.blocks))
+        self._pace = Pace(limits.gap_stretch, AHEAD_SECONDS)
+        self._scheduler = Scheduler(limits, BlockPool(facts.blocks), self._pace)
         self._ends = frozenset(facts.end_tokens)
         self._live: dict[int, Sequence] = {}
         self._timed: set[int] = set()
@@ -123,7 +125,8 @@ class Engine:
         (ReplicaLost) is raised, since nothing can go on.
         """
         expired = self._expire()
-        step = self._scheduler.plan(self._clock(), self._horizon(), self._facts.guesses)
+        began = self._clock()
+        step = self._scheduler.plan(began, self._horizon(), self._facts.guesses)
         if not step.works:
             return expired
         self._number += 1
@@ -136,6 +139,7 @@ class Engine:
         sampled = [work.sequence for work in step.works if work.samples]
         grown = self._extend(sampled, result)
         now = self._clock()
+        self._pace.learn(step.shape, (now - began) / result.steps)
         deltas = expired
         for row in result.faulty:  # before settling: what it computed last is nothing to be found by others
             deltas.append((sampled[row].key, self._broken(sampled[row], *grown[row], now, row in result.stuck)))

@@ -1,7 +1,7 @@
 """Which tokens the next step computes, and who waits, leaves or is put back.
 
-Continuous batching as in Orca and vLLM, with chunked prefill as in Sarathi-Serve: running sequences decode first, what
-is left of the step's token budget goes to prompts, oldest first. Decides only: no tensors, no clock of its own.
+Continuous batching as in Orca and vLLM, with chunked prefill as in Sarathi-Serve: running sequences decode first, then
+prompts join, oldest first, with as many tokens as the pace allows. Decides only: no tensors, no clock of its own.
 
 Never a deadlock: a sequence is admitted only if it fits the whole cache alone, the youngest of the least urgent is put
 back first (recompute), and its blocks stay in the prefix cache until somebody needs the room.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from actors.engine import blocks as prefix
 from actors.engine.blocks import BlockPool
+from actors.engine.pace import Allowance, Pace, Shape
 from actors.engine.sequence import Sequence
 from actors.settings import Limits
 
@@ -42,12 +43,21 @@ class Step:
     steps: int = 1
     rooms: tuple[int, ...] = ()
 
+    @property
+    def shape(self) -> Shape:
+        """What it computes, each time that it is repeated."""
+        decodes = [work for work in self.works if work.count == 1]
+        shape = Shape(len(decodes), sum(work.start + 1 for work in decodes))
+        for work in self.works[len(decodes) :]:
+            shape = shape.chunk(work.start, work.count)
+        return shape
+
 
 class Scheduler:
     """The waiting, the running, and the blocks. All calls come from one thread, between steps."""
 
-    def __init__(self, limits: Limits, pool: BlockPool) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, pool: BlockPool, pace: Pace) -> None:
+        self._limits, self._pace = limits, pace
         self.pool = pool
         self.running: list[Sequence] = []
         self._waiting: list[tuple[int, int, Sequence]] = []  # a heap by urgency and age
@@ -90,10 +100,13 @@ class Scheduler:
         `horizon`: the most steps to repeat it; `guessed`: tokens more than that which guesses may bring.
         """
         budget = self._limits.step_tokens
+        allowance = self._allowance()
         works: list[Work] = []
         grown: list[tuple[Sequence, tuple[int, ...]]] = []
         for sequence in sorted(self.running, key=_prefilling):
             count = min(sequence.pending, budget)
+            if sequence.slot >= 0 and _prefilling(sequence):
+                count = allowance.chunk(sequence.computed, count)
             if sequence.slot < 0 or count == 0:
                 continue  # put back for an older one's need, or no room in this step
             fresh = self._grow(sequence, count, works)
@@ -104,13 +117,20 @@ class Scheduler:
             works.append(_work(sequence, count))
             budget -= count
         appended = [(sequence.slot, ids) for sequence, ids in grown if sequence.slot >= 0]
-        joined = self._admit(works, budget, now)
+        joined = self._admit(works, budget, allowance, now)
         steps, rooms = 1, []
+        if allowance.nothing:
+            horizon, guessed = 1, 0  # prompts pause for one step
         if horizon + guessed > 1 and works and not joined and all(work.count == 1 and work.samples for work in works):
             rooms = self._ahead(works, horizon + guessed, appended)
             steps = min(horizon, *rooms)
         left, self._left = tuple(self._left), []
         return Step(tuple(sorted(works, key=_several)), joined, left, tuple(appended), steps, tuple(rooms))
+
+    def _allowance(self) -> Allowance:
+        streams = [sequence for sequence in self.running if not _prefilling(sequence)]
+        idle = len(streams) == len(self.running) and not self._waiting  # of prompts
+        return self._pace.allow(0 if idle else len(streams), sum(sequence.computed + 1 for sequence in streams))
 
     def settle(self, works: Many[Work]) -> None:
         """The step is done: all tokens but a newly drawn last one are computed, full blocks can be found by others."""
@@ -179,11 +199,11 @@ class Scheduler:
         self._left.append(sequence.slot)
         sequence.slot = -1
 
-    def _admit(self, works: list[Work], budget: int, now: float) -> tuple[Sequence, ...]:
+    def _admit(self, works: list[Work], budget: int, allowance: Allowance, now: float) -> tuple[Sequence, ...]:
         joined: list[Sequence] = []
         later: list[tuple[int, int, Sequence]] = []
         under_way = {digest for s in self.running if _prefilling(s) for digest in s.digests[s.sealed :]}
-        while self._waiting and budget > 0 and self._slots:
+        while self._waiting and budget > 0 and self._slots and not allowance.nothing:
             entry = heapq.heappop(self._waiting)
             sequence = entry[2]
             if sequence.key in self._gone:
@@ -193,7 +213,7 @@ class Scheduler:
             if under_way.intersection(sequence.digests[len(found) : len(found) + 1]):
                 later.append(entry)  # a running sequence is computing the very block that it needs next
                 continue
-            count = self._enter(sequence, found, budget)
+            count = self._enter(sequence, found, budget, allowance)
             if count == 0:
                 later.append(entry)
                 break  # no room: those behind it wait too, or it would starve
@@ -214,14 +234,14 @@ class Scheduler:
         prefix.extend(sequence.digests, sequence.tokens, size, sequence.submit.salt)
         return self.pool.match(sequence.digests[: (len(sequence.tokens) - 1) // size])
 
-    def _enter(self, sequence: Sequence, found: list[int], budget: int) -> int:
+    def _enter(self, sequence: Sequence, found: list[int], budget: int, allowance: Allowance) -> int:
         """Hold its cached prefix and blocks for a first chunk: how many tokens that has, 0 if there is no room."""
         size = self._limits.block_tokens
         computed = len(found) * size
-        count = min(len(sequence.tokens) - computed, budget)
+        count = allowance.chunk(computed, min(len(sequence.tokens) - computed, budget))
         need = -(-(computed + count) // size) - len(found)
         spare = max(1, self.pool.size // 100) if self.running else 0  # room to grow, or it is put back at once
-        if need + self.pool.idle_among(found) + spare > self.pool.free:
+        if count == 0 or need + self.pool.idle_among(found) + spare > self.pool.free:
             return 0
         self.pool.hold(found)
         sequence.blocks = [*found, *self.pool.take(need)]
