@@ -218,6 +218,7 @@ class Assignment:
     rendezvous: str | None = None
     speculation: str = "ngram"
     quantization: str | None = None
+    draft_model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

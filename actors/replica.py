@@ -166,6 +166,7 @@ class Replica:
             cpus=settings.shard_cpus,
             limits=settings.limits,
             speculation=settings.speculation,
+            draft_model=settings.draft_model,
             quantization=settings.quantization,
         )
         group = ray.util.get_current_placement_group()

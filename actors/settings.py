@@ -46,7 +46,18 @@ class ModelSettings(BaseModel):
     replicas: int = Field(1, ge=1, le=10_000)
     shard_cpus: int = Field(1, ge=1, description="cores of a shard where it has no GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    speculation: Literal["ngram", "off"] = Field(
-        "ngram", description="guess tokens from the sequence's own past and check several in one step, where that pays"
+    speculation: Literal["ngram", "draft", "off"] = Field(
+        "ngram",
+        description="guess tokens and check several in one step, where that pays: from the sequence's own past (ngram) "
+        "and, where that says nothing, by a small model (draft)",
+    )
+    draft_model: str | None = Field(
+        None, min_length=1, description="with `speculation: draft`, the folder of a small model with the same tokenizer"
     )
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _a_draft_is_used(self) -> "ModelSettings":
+        if (self.speculation == "draft") != (self.draft_model is not None):
+            raise ValueError("`speculation: draft` and `draft_model: FOLDER` go together: give both or neither")
+        return self

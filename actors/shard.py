@@ -13,6 +13,7 @@ import torch
 
 from actors.channel import Alive, Channel
 from actors.cores import Cores
+from actors.engine.draft_folder import load_draft
 from actors.engine.plan import Plan, Result
 from actors.engine.runner import Runner
 from actors.heart import Heart
@@ -44,12 +45,13 @@ class Shard:
             mine.path, dtype=mine.dtype, quantization=mine.quantization, device=mine.device, world=world,
             progress=progress,
         )  # fmt: skip
+        self._draft = load_draft(mine)
         return ShardFacts(
             mine.rank,
             os.getpid(),
             self._model.vocab_size,
             self._model.context_tokens,
-            self._model.kv_bytes_per_token,
+            self._model.kv_bytes_per_token + (self._draft.kv_bytes_per_token if self._draft is not None else 0),
             free_bytes(mine.device),
             self._cores.claimed if self._cores is not None else (),
             time.perf_counter() - begun,
@@ -61,7 +63,7 @@ class Shard:
 
         mine = self._assignment
         self._pin()
-        runner = Runner.serving(self._model, mine, blocks, context_tokens, end_tokens, self._world)
+        runner = Runner.serving(self._model, mine, blocks, context_tokens, end_tokens, self._world, self._draft)
         channel = Channel.attach(channel_path, mine.ranks)
         leader = Quiet(channel, range(mine.ranks, mine.ranks + 1), LEADER_SILENCE_SECONDS, mine.model)
         heart = Heart(channel, mine.rank)

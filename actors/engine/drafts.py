@@ -1,17 +1,21 @@
-"""Guess the next tokens of a sequence from its own past, and decide whether checking the guess pays.
+"""Decide what is guessed of the next tokens of sequences, and whether checking it pays.
 
-Prompt lookup (Saxena 2023; "n-gram" in vLLM): where the last few tokens stood before, what followed them then is the
-guess. One forward pass checks all of it, since rows of one sequence share the weights' way through memory. A guess is
+One forward pass checks all guessed tokens, since rows of one sequence share the weights' way through memory. A guess is
 kept as far as it equals what the sampler draws anyway, so that the answer is the very one without guessing.
 
-Knows token arrays and times. Knows nothing of models, caches or ranks.
+Guesses come from the text so far (`lookup`), which costs nothing, and where that has none from a draft model, if there
+is one, which costs steps of its own. Both are weighed by what they brought each sequence of late and by what steps were
+measured to cost. Knows token arrays and times. Knows nothing of models, caches or ranks.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-LONGEST_MATCH, SHORTEST_MATCH = 4, 2
+from actors.engine.lookup import Pairs, lookup
+
 MOST = 7  # tokens guessed at a time
 _LENGTHS = (MOST, 4, 2, 1)
 _FADE = 0.8  # of what is known of a slot, with every guess
@@ -19,57 +23,33 @@ _FORGET = 0.97  # with every step that guessed nothing: what failed once may pay
 _LEARN = 0.2
 _SLOPE = 0.03  # what one more row is thought to cost until that was measured, as a share of one row
 
-_FEW = 16  # tokens below which a loop is faster than an array
 
-NOTHING = np.zeros(0, np.int64)
+class Guesser(Protocol):
+    """A draft model over the same slots."""
 
+    def join(self, slot: int) -> None:
+        """Another sequence has the slot now."""
+        ...
 
-def lookup(tokens: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` tokens that followed the latest earlier place where `tokens` [n] ended as it ends now."""
-    size = len(tokens)
-    if size <= SHORTEST_MATCH or most < 1:
-        return NOTHING
-    ends = np.flatnonzero(tokens[: size - 1] == tokens[size - 1])  # where the last token stood before
-    for back in range(1, LONGEST_MATCH):
-        if not len(ends):
-            break
-        held = ends[ends >= back]
-        longer = held[tokens[held - back] == tokens[size - 1 - back]]
-        if not len(longer):
-            if back < SHORTEST_MATCH:
-                return NOTHING
-            break
-        ends = longer
-    if not len(ends):
-        return NOTHING
-    # the latest place often has too little after it: of equal matches, one that fills the guess
-    full = ends[ends + most < size]
-    at = int(full[-1] if len(full) else ends[-1]) + 1
-    return tokens[at : at + most]
+    def seconds(self, slots: int, length: int) -> float:
+        """What guesses of `length` tokens for so many slots are thought to take."""
+        ...
+
+    def guess(self, texts: Mapping[int, np.ndarray], lengths: Mapping[int, int]) -> dict[int, np.ndarray]:
+        """At most `lengths[slot]` tokens to follow each text; none is empty, a slot may be left out."""
+        ...
+
+    def learn(self, slot: int, right: int) -> None:
+        """So many tokens of the slot's last guess came true."""
+        ...
 
 
 @dataclass(slots=True)
-class Slot:
-    """How often guesses of one sequence came true of late, and which pairs of tokens it has had."""
+class Record:
+    """How often guesses of one kind came true of late."""
 
     hits: float = 0.0
     misses: float = 0.0
-    pairs: set[int] = field(default_factory=set)
-    paired: int = 1  # leading tokens whose pairs are in `pairs`
-
-    def repeats(self, text: np.ndarray) -> bool:
-        """Whether the last two tokens of `text`, which only grows, stood together before: else a search is in vain."""
-        size = len(text)
-        if size <= SHORTEST_MATCH:
-            return False
-        if size - self.paired > _FEW:
-            part = text[self.paired - 1 : size - 1].tolist()
-            self.pairs.update(map(_pair, part, part[1:]))
-        else:
-            for at in range(self.paired, size - 1):
-                self.pairs.add(_pair(int(text[at - 1]), int(text[at])))
-        self.paired = size - 1
-        return _pair(int(text[-2]), int(text[-1])) in self.pairs
 
     @property
     def hope(self) -> float:
@@ -88,14 +68,29 @@ class Slot:
 
 
 @dataclass(slots=True)
-class Costs:
-    """What a step takes by the number of its rows, as measured."""
+class Slot:
+    """What is known of the sequence in one slot."""
 
+    past: Record = field(default_factory=Record)  # of guesses from the text so far
+    draft: Record = field(default_factory=Record)
+    pairs: Pairs = field(default_factory=Pairs)
+    drafted: bool = False  # whether its last guess was the draft model's
+
+
+@dataclass(slots=True)
+class Costs:
+    """What a step takes by the number of its rows, as measured; `unknown` until anything was."""
+
+    unknown: float = 1.0
     seconds: dict[int, float] = field(default_factory=dict)
 
     def learn(self, rows: int, took: float) -> None:
         """A step of `rows` rows took `took` seconds."""
         known = self.seconds.get(rows)
+        if known is None and self.seconds:
+            known, took = took, (took + self.of(rows)) / 2  # the first of its kind is often the slowest, and may stay
+            self.seconds[rows] = min(known, took)
+            return
         self.seconds[rows] = took if known is None else known + _LEARN * (took - known)
 
     def of(self, rows: int) -> float:
@@ -105,7 +100,7 @@ class Costs:
         below = max((known for known in self.seconds if known < rows), default=None)
         above = min((known for known in self.seconds if known > rows), default=None)
         if below is None:
-            return 1.0 if above is None else self.seconds[above]
+            return self.unknown if above is None else self.seconds[above]
         if above is None:
             return self.seconds[below] * (1.0 + _SLOPE * (rows - below))
         share = (rows - below) / (above - below)
@@ -115,42 +110,59 @@ class Costs:
 class Drafter:
     """Guesses for all slots of one rank."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, model: Guesser | None = None) -> None:
         self._slots = [Slot() for _ in range(slots)]
         self._costs = Costs()
+        self._model = model
         self.guessed = self.right = 0
 
     def join(self, slot: int) -> None:
         """Another sequence has the slot now."""
         self._slots[slot] = Slot()
+        if self._model is not None:
+            self._model.join(slot)
 
     def worthy(self, slots: list[int]) -> list[int]:
         """Which of `slots` (by index) one guessed token could pay for at all, as the costs and their past stand."""
         rows = len(slots)
-        bar = rows * (self._costs.of(rows + 1) / self._costs.of(rows) - 1.0)
+        bar = self._bar(rows)
         if bar >= 1.0:
             return []
-        return [index for index, slot in enumerate(slots) if self._slots[slot].hope > bar]
+        return [index for index, slot in enumerate(slots) if self._hope(slot) > bar]
 
     def propose(self, rows: int, asked: dict[int, np.ndarray], room: list[int]) -> dict[int, np.ndarray]:
         """Guesses by slot for those of a batch of `rows` that are `asked`, with their tokens so far; none is empty.
 
         `room`: for each asked, the most tokens that a guess may have.
         """
-        found = {
-            slot: guess
-            for (slot, text), left in zip(asked.items(), room, strict=True)
-            if left > 0 and self._slots[slot].repeats(text) and len(guess := lookup(text, min(MOST, left)))
-        }
-        longest = self._best(rows, found) if found else 0
+        rooms = {slot: min(MOST, left) for slot, left in zip(asked, room, strict=True) if left > 0}
+        found = self._looked_up(asked, rooms)
+        drafted = self._draftable(rows, [slot for slot in rooms if slot not in found])
+        longest, drafts = self._best(rows, found, {slot: rooms[slot] for slot in drafted})
+        guesses = {slot: guess[:longest] for slot, guess in found.items()} if longest else {}
+        if drafts:
+            assert self._model is not None
+            lengths = {slot: min(longest, rooms[slot]) for slot in drafted}
+            guesses |= self._model.guess({slot: asked[slot] for slot in drafted}, lengths)
         for slot in asked:
-            if slot not in found or not longest:
-                self._slots[slot].rest()
-        return {slot: guess[:longest] for slot, guess in found.items()} if longest else {}
+            state = self._slots[slot]
+            state.drafted = slot not in found
+            if slot not in guesses:
+                state.past.rest()
+                state.draft.rest()
+        return guesses
 
     def learn(self, slot: int, guessed: int, right: int) -> None:
         """How far a guess came true."""
-        self._slots[slot].learn(guessed, right)
+        state = self._slots[slot]
+        if not state.drafted:
+            state.past.learn(guessed, right)
+            state.draft.rest()
+        else:
+            assert self._model is not None
+            state.draft.learn(guessed, right)
+            state.past.rest()
+            self._model.learn(slot, right)
         self.guessed += guessed
         self.right += right
 
@@ -158,23 +170,57 @@ class Drafter:
         """A step of decodes with `rows` rows in all."""
         self._costs.learn(rows, seconds)
 
-    def _best(self, rows: int, found: dict[int, np.ndarray]) -> int:
-        """The longest guess to allow, 0 for none: what makes the most tokens a second."""
-        best, best_rate = 0, rows / self._costs.of(rows)
-        for most in _LENGTHS:
+    def _hope(self, slot: int) -> float:
+        state = self._slots[slot]
+        return state.past.hope if self._model is None else max(state.past.hope, state.draft.hope)
+
+    def _bar(self, rows: int, drafting: float = 0.0) -> float:
+        """The chance of coming true from which one guessed token pays, where it takes `drafting` seconds to make."""
+        return rows * ((self._costs.of(rows + 1) + drafting) / self._costs.of(rows) - 1.0)
+
+    def _looked_up(self, asked: dict[int, np.ndarray], rooms: dict[int, int]) -> dict[int, np.ndarray]:
+        """Guesses from the past, but where the draft model's came true more often of late."""
+        found = {}
+        for slot, room in rooms.items():
+            state = self._slots[slot]
+            if self._model is not None and state.draft.hope > state.past.hope:
+                continue
+            if state.pairs.repeats(asked[slot]) and len(guess := lookup(asked[slot], room)):
+                found[slot] = guess
+        return found
+
+    def _draftable(self, rows: int, slots: list[int]) -> list[int]:
+        if self._model is None or not slots:
+            return []
+        bar = self._bar(rows, self._model.seconds(1, 1))
+        return [slot for slot in slots if self._slots[slot].draft.hope > bar]
+
+    def _best(self, rows: int, found: dict[int, np.ndarray], drafted: dict[int, int]) -> tuple[int, bool]:
+        """The longest guess to allow and whether to draft: what makes the most tokens a second. 0: no guess.
+
+        `drafted`: for each slot that a draft model could guess for, the most tokens.
+        """
+        best, drafts, best_rate = 0, False, rows / self._costs.of(rows)
+        for most in _LENGTHS if found or drafted else ():
             tokens, more = float(rows), 0
             for slot, guess in found.items():
                 length = min(most, len(guess))
-                tokens += expected(self._slots[slot].hope, length)
+                tokens += expected(self._slots[slot].past.hope, length)
                 more += length
             rate = tokens / self._costs.of(rows + more)
+            if found and rate > best_rate:
+                best, drafts, best_rate = most, False, rate
+            if not drafted:
+                continue
+            for slot, room in drafted.items():
+                length = min(most, room)
+                tokens += expected(self._slots[slot].draft.hope, length)
+                more += length
+            assert self._model is not None
+            rate = tokens / (self._costs.of(rows + more) + self._model.seconds(len(drafted), most))
             if rate > best_rate:
-                best, best_rate = most, rate
-        return best
-
-
-def _pair(before: int, token: int) -> int:
-    return before << 32 | token
+                best, drafts, best_rate = most, True, rate
+        return best, drafts
 
 
 def expected(hope: float, length: int) -> float:

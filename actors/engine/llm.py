@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from actors.engine.admission import Facts, guessed_tokens
+from actors.engine.draft_folder import load_draft
 from actors.engine.grammar import Grammars
 from actors.engine.loop import Engine, Executor
 from actors.engine.output import CompletionOutput, RequestOutput
@@ -35,7 +36,8 @@ class LLM:
     weights at load to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is. max_model_len:
     prompt plus answer; default what the model was made for. max_num_batched_tokens: computed in one step at the most.
     gap_stretch: times the gap between a running answer's tokens may grow while prompts join; default any, nobody waits.
-    speculation: "ngram" guesses tokens from the text so far and checks them where that pays, "off" does not.
+    speculation: "ngram" guesses tokens from the text so far and checks them where that pays, "off" does not;
+    "draft" lets the model of the folder `draft_model`, which has the same tokenizer, guess where a text is new.
     Raises ModelInvalid or ArchitectureUnsupported for a folder that cannot be served.
     """
 
@@ -54,6 +56,7 @@ class LLM:
         device: str = "auto",
         seed: int | None = None,
         speculation: str = "ngram",
+        draft_model: str | Path | None = None,
         gap_stretch: float | None = None,
     ) -> None:
         limits = Limits(
@@ -74,6 +77,7 @@ class LLM:
             model=Path(model).name, path=str(model), dtype=dtype, rank=0, ranks=tensor_parallel_size, device=chosen,
             cpus=max(1, torch.get_num_threads() // tensor_parallel_size), limits=limits,
             quantization=quantization, speculation=speculation,
+            draft_model=None if draft_model is None else str(draft_model),
         )  # fmt: skip
         self._gang: Gang | None = None
         ends = self.tokenizer.end_tokens
@@ -206,12 +210,12 @@ class _InProcess:
 def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Facts]:
     limits, device = assignment.limits, assignment.device
     model = load(assignment.path, dtype=assignment.dtype, quantization=assignment.quantization, device=device)
-    shard = ShardFacts(
-        0, 0, model.vocab_size, model.context_tokens, model.kv_bytes_per_token, free_bytes(device), (), 0.0, 0
-    )
+    draft = load_draft(assignment)
+    kv_bytes = model.kv_bytes_per_token + (draft.kv_bytes_per_token if draft is not None else 0)
+    shard = ShardFacts(0, 0, model.vocab_size, model.context_tokens, kv_bytes, free_bytes(device), (), 0.0, 0)
     context = min(model.context_tokens, limits.context_tokens or model.context_tokens)
     blocks = kv_blocks(assignment, [shard], context)
-    runner = Runner.serving(model, assignment, blocks, context, ends)
+    runner = Runner.serving(model, assignment, blocks, context, ends, draft=draft)
     guesses = guessed_tokens(assignment)
     return _InProcess(runner), Facts(assignment.model, model.vocab_size, context, blocks, ends, guesses)
 

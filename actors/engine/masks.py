@@ -78,6 +78,17 @@ class Bound:
             self.mask = None
         return fits
 
+    def fitting(self, tokens: Sequence[int], vocab_size: int) -> int:
+        """How many of `tokens` could be taken one after the other; takes none."""
+        matcher = self.matcher
+        if matcher is None or self.stuck or matcher.is_stopped():
+            return len(tokens)
+        begun = time.perf_counter()
+        known = next((at for at, token in enumerate(tokens) if token >= vocab_size), len(tokens))
+        fits: int = matcher.validate_tokens([int(token) for token in tokens[:known]])
+        self._spend(begun)
+        return fits
+
     def look(self, grammars: Grammars, words: int) -> Bits:
         """The mask of what may come next, made if need be."""
         if self.mask is None:
@@ -149,6 +160,11 @@ class Masks:
         if self._job is not None:
             self._job.result()
             self._job = None
+
+    def fitting(self, slot: int, tokens: Sequence[int]) -> int:
+        """How many of `tokens` the form of `slot` allows next, one after the other."""
+        self.settle()
+        return self._bound[slot].fitting(tokens, self._grammars.vocabulary.vocab_size)
 
     def stuck(self, slots: Sequence[int]) -> tuple[int, ...]:
         """The rows of `slots` whose form was given up."""

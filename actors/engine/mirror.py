@@ -14,7 +14,7 @@ class Mirror:
     """Tokens and block tables of `slots` sequences."""
 
     def __init__(self, slots: int, context_tokens: int, block_tokens: int, device: str) -> None:
-        self._block_tokens, self._device = block_tokens, device
+        self.block_tokens, self._device = block_tokens, device
         self.tokens = np.zeros((slots, context_tokens + 1), np.int64)
         self._tables = np.zeros((slots, -(-context_tokens // block_tokens) + 1), np.int32)
         self._held = np.zeros(slots, np.int64)  # blocks in each table
@@ -35,9 +35,13 @@ class Mirror:
         decodes = plan.decodes
         self.tokens[plan.slots[:decodes], plan.starts[:decodes]] = plan.inputs
 
+    def blocks(self, slot: int) -> np.ndarray:
+        """The block table of `slot`; not a copy."""
+        return self._tables[slot, : self._held[slot]]
+
     def decodes(self, slots: np.ndarray, positions: np.ndarray) -> Batch:
         """One token of each slot, at `positions` [rows] (int64)."""
-        size, rows = self._block_tokens, len(slots)
+        size, rows = self.block_tokens, len(slots)
         longest = int(positions.max()) + 1
         homes = self._tables[slots, positions // size].astype(np.int64) * size + positions % size
         return Batch(
@@ -59,7 +63,7 @@ class Mirror:
 
         All int64.
         """
-        size = self._block_tokens
+        size = self.block_tokens
         ends = np.cumsum(counts)
         owners = np.repeat(slots, counts)
         positions = np.arange(ends[-1]) - np.repeat(ends - counts - starts, counts)

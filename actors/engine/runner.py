@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from actors.engine.done import Done, Rows, pack_word, unpack_word, word_size
-from actors.engine.drafts import NOTHING, Drafter
+from actors.engine.draft_model import DraftModel
+from actors.engine.drafts import Drafter
 from actors.engine.grammar import Grammars
+from actors.engine.lookup import NOTHING
 from actors.engine.mirror import Mirror
 from actors.engine.plan import Plan, Result
 from actors.engine.sampler import Sampler
@@ -36,7 +38,8 @@ LONGEST_RUN_SECONDS = 0.05
 class Runner:
     """Executes plans on one model. Not thread safe: its owner calls it from one thread.
 
-    `speculates`: guess tokens ahead; the same on all ranks.
+    `speculates`: guess tokens ahead; the same on all ranks. `draft`: a model with a cache of as many blocks, which
+    guesses where a text does not repeat itself; of use on rank 0 alone.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Runner:
         end_tokens: tuple[int, ...] = (),
         world: World | None = None,
         speculates: bool = False,
+        draft: "Model | None" = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model, self._sampler, self._world, self._clock = model, sampler, world or Alone(), clock
@@ -58,7 +62,14 @@ class Runner:
         self._end_tokens = frozenset(end_tokens)
         self._ends: dict[int, frozenset[int]] = {}  # tokens that may end the sequence in a slot
         self._speculates = speculates
-        self._drafter = Drafter(slots) if speculates and sampler is not None else None
+        self._drafter: Drafter | None = None
+        if speculates and sampler is not None:
+            reader = None
+            if draft is not None:
+                reader = DraftModel(
+                    draft, self._mirror, sampler, vocab_size=model.vocab_size, slots=slots, ends=self._ends, clock=clock
+                )
+            self._drafter = Drafter(slots, reader)
 
     @classmethod
     def serving(
@@ -69,10 +80,13 @@ class Runner:
         context_tokens: int,
         end_tokens: tuple[int, ...],
         world: World | None = None,
+        draft: "Model | None" = None,
     ) -> "Runner":
         """One rank's runner over a cache of `blocks`, as its assignment says; only rank 0 samples."""
         limits = assignment.limits
         model.allocate(blocks, limits.block_tokens)
+        if draft is not None:
+            draft.allocate(blocks, limits.block_tokens)
         slots = limits.running_sequences
         return cls(
             model,
@@ -84,6 +98,7 @@ class Runner:
             end_tokens=end_tokens,
             world=world,
             speculates=assignment.speculation != "off",
+            draft=draft,
         )
 
     @torch.inference_mode()
@@ -240,7 +255,17 @@ class Runner:
         if not asked:
             return [NOTHING] * len(slots)
         found = drafter.propose(len(slots), asked, room)
-        return [found.get(slot, NOTHING) for slot in slots]
+        return [self._fitting(drafter, slot, found.get(slot, NOTHING)) for slot in slots]
+
+    def _fitting(self, drafter: Drafter, slot: int, guess: np.ndarray) -> np.ndarray:
+        """As much of a guess as the form of its sequence, if it has one, allows."""
+        if not len(guess):
+            return guess
+        assert self._sampler is not None
+        fits = self._sampler.fitting(slot, guess.tolist())
+        if not fits:
+            drafter.learn(slot, len(guess), 0)
+        return guess[:fits]
 
 
 def sampler(vocab_size: int, assignment: Assignment, end_tokens: tuple[int, ...]) -> Sampler:

@@ -149,6 +149,27 @@ class Sampler:
             self._record(index[special], [tokens[row] for row in special])
         return Sampled(tokens, found, (*faulty, *stuck), stuck)
 
+    def foresee(self, logits: torch.Tensor, slots: Sequence[int], ahead: int) -> list[int]:
+        """What `sample` would take `ahead` tokens from now if it had these logits [rows, vocab]; remembers nothing.
+
+        By the same random numbers, and as if there were no forms: see `fitting`.
+        """
+        index = np.asarray(slots, dtype=np.int64)
+        tokens, _ = self._likeliest(logits)
+        special = np.flatnonzero(self._special[index])
+        for start in range(0, len(special), self._chunk):
+            rows = special[start : start + self._chunk]
+            work = _host(logits[torch.from_numpy(rows)])
+            _clean(work, self._fallback)
+            self._edit(work, index[rows])
+            for row, token in zip(rows, self._taken(work, index[rows], self._keys[index[rows]], ahead), strict=True):
+                tokens[row] = int(token)
+        return tokens
+
+    def fitting(self, slot: int, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, one after the other, the form of the sequence in `slot` allows next."""
+        return len(tokens) if not self.masks or slot not in self.masks else self.masks.fitting(slot, tokens)
+
     def _hold(
         self, logits: torch.Tensor, index: Rows, tokens: list[int], found: list[TokenLogprob | None]
     ) -> tuple[int, ...]:
@@ -229,12 +250,7 @@ class Sampler:
         self._edit(work, slots)
         self._restrict(work, slots, again)
         keys = self._keys[slots] ^ AGAIN if again else self._keys[slots]
-        drawing = np.flatnonzero(self._random[slots])
-        if len(drawing) == len(work):
-            taken = self._draw(work, slots, keys)
-        else:
-            taken = work.argmax(axis=1)
-            taken[drawing] = self._draw(work[drawing], slots[drawing], keys[drawing])
+        taken = self._taken(work, slots, keys)
         tokens: list[int] = taken.tolist()
         found: list[TokenLogprob | None] = [None] * len(tokens)
         if len(telling):
@@ -242,6 +258,15 @@ class Sampler:
             for row, logprob in zip(telling, told, strict=True):
                 found[row] = logprob
         return tokens, found
+
+    def _taken(self, work: Logits, slots: Rows, keys: Keys, ahead: int = 0) -> Rows:
+        """The token of each row; `work` is ours to change."""
+        drawing = np.flatnonzero(self._random[slots])
+        if len(drawing) == len(work):
+            return self._draw(work, slots, keys, ahead)
+        taken: Rows = work.argmax(axis=1)
+        taken[drawing] = self._draw(work[drawing], slots[drawing], keys[drawing], ahead)
+        return taken
 
     def _edit(self, work: Logits, slots: Rows) -> None:
         """Apply logit_bias, min_tokens and penalties to the rows that have them."""
@@ -264,7 +289,7 @@ class Sampler:
                 if slot in self.masks and (again or self._narrow[slot]):
                     self.masks.apply(slot, work[row])
 
-    def _draw(self, work: Logits, slots: Rows, keys: Keys) -> Rows:
+    def _draw(self, work: Logits, slots: Rows, keys: Keys, ahead: int = 0) -> Rows:
         """A random token for each row from its filtered distribution; `work` is ours to change."""
         with np.errstate(over="ignore"):  # what overflows to -inf had no weight anyway
             work -= work.max(axis=1, keepdims=True)
@@ -279,7 +304,7 @@ class Sampler:
             part = weights[asking]
             filters.restrict(part, work[asking], top_k[asking], top_p[asking], min_p[asking])
             weights[asking] = part
-        return chance.draw(weights, chance.uniforms(keys, self._positions[slots]))
+        return chance.draw(weights, chance.uniforms(keys, self._positions[slots] + ahead))
 
     def _record(self, slots: Rows, tokens: list[int]) -> None:
         self._positions[slots] += 1

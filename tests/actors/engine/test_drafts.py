@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engine.drafts import MOST, Costs, Drafter, Slot, expected, lookup
+from actors.engine.drafts import MOST, Costs, Drafter, Record, expected
+from actors.engine.lookup import Pairs, lookup
 
 
 def found(tokens: list[int], most: int = 4) -> list[int]:
@@ -41,7 +42,7 @@ def test_a_guess_is_a_piece_of_the_past_after_the_same_two_tokens(tokens: list[i
 
 
 def test_hope_follows_what_came_true_and_returns_to_one_half() -> None:
-    slot = Slot()
+    slot = Record()
     assert slot.hope == 0.5
     for _ in range(20):
         slot.learn(4, 4)
@@ -65,13 +66,16 @@ def test_costs_between_and_beyond_what_was_measured() -> None:
     costs.learn(1, 1.0)
     assert 1.0 < costs.of(8) < 1.5
     costs.learn(9, 3.0)
-    assert costs.of(5) == pytest.approx(2.0)
-    assert costs.of(9) == 3.0
+    assert costs.of(9) < 3.0  # one time alone may be of a bad moment
+    for _ in range(50):
+        costs.learn(9, 3.0)
+    assert costs.of(5) == pytest.approx(2.0, rel=1e-3)
+    assert costs.of(9) == pytest.approx(3.0, rel=1e-3)
 
 
 def drafter(*costs: tuple[int, float]) -> Drafter:
     made = Drafter(8)
-    for rows, seconds in costs:
+    for rows, seconds in costs * 50:
         made.took(rows, seconds)
     return made
 
@@ -116,7 +120,7 @@ def test_room_limits_a_guess() -> None:
 
 @given(st.lists(st.integers(0, 2), min_size=2, max_size=60), st.integers(1, 30))
 def test_pairs_are_remembered_however_the_text_grows(tokens: list[int], step: int) -> None:
-    slot, text = Slot(), np.array(tokens, np.int64)
+    slot, text = Pairs(), np.array(tokens, np.int64)
     for size in [*range(1, len(tokens), step), len(tokens)]:
         before = list(pairwise(tokens[: size - 1]))
         assert slot.repeats(text[:size]) == (size > 2 and tuple(tokens[size - 2 : size]) in before)

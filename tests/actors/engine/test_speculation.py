@@ -1,6 +1,6 @@
 """Guessed tokens change how fast an answer comes and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -8,27 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine import LLM, SamplingParams, StructuredOutputsParams
-from actors.engine.admission import Facts
 from actors.engine.done import pack_word, unpack_word, word_size
-from actors.engine.drafts import MOST, Drafter
+from actors.engine.drafts import MOST
 from actors.engine.loop import Engine
 from actors.engine.runner import Runner
-from actors.engine.sampler import Sampler
 from actors.messages import Submit
-from actors.settings import Limits
-from tests.actors.engine.remembering import VOCAB, Checked, Remembering
+from tests.actors.engine.guessing import Eager, engine
+from tests.actors.engine.remembering import Remembering
 
 STARTER = "models/starter"
-
-
-class Eager(Drafter):
-    """Guesses wherever there is anything to guess."""
-
-    def worthy(self, slots: list[int]) -> list[int]:
-        return list(range(len(slots)))
-
-    def _best(self, rows: int, found: dict[int, np.ndarray]) -> int:
-        return MOST
 
 
 def wavering(tokens: Sequence[int]) -> int:
@@ -38,14 +26,9 @@ def wavering(tokens: Sequence[int]) -> int:
     return (3 * tokens[-1] + tokens[-2 % len(tokens)] + 1) % 5
 
 
-def engine(blocks: int, size: int, rule: object = wavering) -> tuple[Engine, Eager]:
-    limits = Limits(running_sequences=4, step_tokens=16, block_tokens=size, queued_sequences=100)
-    model = Remembering(rule)  # type: ignore[arg-type]
-    model.allocate(blocks, size)
-    runner = Runner(model, Sampler(VOCAB, 4, ()), slots=4, context_tokens=1000, block_tokens=size, speculates=True)
-    eager = Eager(4)
-    runner._drafter = eager
-    return Engine(Checked(runner), Facts("wavering", VOCAB, 1000, blocks, (), MOST), limits), eager
+def mistaken(tokens: Sequence[int]) -> int:
+    """What `wavering` says, but for every fourth token."""
+    return (wavering(tokens) + (len(tokens) % 4 == 0)) % 5
 
 
 def expected(prompt: Sequence[int], count: int) -> list[int]:
@@ -55,31 +38,70 @@ def expected(prompt: Sequence[int], count: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(1, 60)), max_size=8),
-    st.integers(30, 60),
-    st.sampled_from([1, 3, 4]),
-)
-def test_every_answer_is_the_one_without_guesses(wanted: list[tuple[list[int], int]], blocks: int, size: int) -> None:
-    made, _ = engine(max(blocks, 100 // size + 1), size)
+def greedy(count: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=count)
+
+
+def answered(made: Engine, wanted: Sequence[tuple[list[int], int]]) -> dict[int, list[int]]:
+    """The answers to prompts that come one step after the other, by key."""
     answers: dict[int, list[int]] = {}
-    right: dict[int, list[int]] = {}
     for prompt, count in wanted:
-        key = made.add(Submit(0, tuple(prompt), SamplingParams(temperature=0.0, max_tokens=count), seed=0))
-        right[key], answers[key] = expected(prompt, count), []
+        answers[made.add(Submit(0, tuple(prompt), greedy(count), seed=0))] = []
         for moved, delta in made.step():
             answers[moved] += delta.tokens
     while made.busy:
         for moved, delta in made.step():
+            assert delta.error is None
             answers[moved] += delta.tokens
-    assert answers == right
+    return answers
+
+
+PROMPTS = st.lists(st.tuples(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(1, 60)), max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PROMPTS, st.integers(30, 60), st.sampled_from([1, 3, 4]), st.sampled_from([None, mistaken]))
+def test_every_answer_is_the_one_without_guesses(
+    wanted: list[tuple[list[int], int]], blocks: int, size: int, guess: object
+) -> None:
+    draft = Remembering(mistaken) if guess is not None else None
+    made, _ = engine(Remembering(wavering), max(blocks, 100 // size + 1), size, draft)
+    assert list(answered(made, wanted).values()) == [expected(*one) for one in wanted]
     assert made.load.kv_used == 0.0
 
 
-def test_guesses_come_true_and_save_steps() -> None:
-    made, eager = engine(100, 4)
-    made.add(Submit(0, (1, 2, 3), SamplingParams(temperature=0.0, max_tokens=200), seed=0))
+@settings(max_examples=60, deadline=None)
+@given(PROMPTS, st.integers(30, 60), st.sampled_from([1, 3, 4]))
+def test_a_draft_that_is_the_model_is_always_right(wanted: list[tuple[list[int], int]], blocks: int, size: int) -> None:
+    """Its rule looks at every token: one key of another sequence, or of a guess that failed, and it would be wrong."""
+    made, eager = engine(Remembering(), max(blocks, 100 // size + 1), size, Remembering(), looks=False)
+    answered(made, wanted)
+    assert eager.right == eager.guessed
+    assert eager.guessed > 0 or all(count <= 2 for _, count in wanted)
+
+
+def test_a_draft_reads_a_known_beginning_once() -> None:
+    draft = Remembering()
+    made, eager = engine(Remembering(), 100, 4, draft, looks=False)
+    beginning = list(range(1, 65))
+    answered(made, [([*beginning, 5], 20)])
+    rows = []
+    forward = draft.forward
+
+    def counted(batch: object) -> object:
+        rows.append(len(batch.tokens))  # type: ignore[attr-defined]
+        return forward(batch)  # type: ignore[arg-type]
+
+    draft.forward = counted  # type: ignore[method-assign, assignment]
+    answered(made, [([*beginning, 6], 20)])
+    assert max(rows) < 16
+    assert eager.right == eager.guessed
+
+
+@pytest.mark.parametrize("draft", [None, Remembering(mistaken)])
+def test_guesses_come_true_and_save_steps(draft: Remembering | None) -> None:
+    made, eager = engine(Remembering(wavering), 100, 4, draft)
+    made.add(Submit(0, (1, 2, 3), greedy(200), seed=0))
     steps = 0
     while made.busy:
         made.step()
@@ -89,8 +111,9 @@ def test_guesses_come_true_and_save_steps() -> None:
     assert steps < 140
 
 
-def test_a_stop_id_within_a_guess_ends_the_answer_there() -> None:
-    made, _ = engine(100, 4)
+@pytest.mark.parametrize("draft", [None, Remembering(wavering)])
+def test_a_stop_id_within_a_guess_ends_the_answer_there(draft: Remembering | None) -> None:
+    made, _ = engine(Remembering(wavering), 100, 4, draft)
     text = expected([1, 2, 3], 100)
     params = SamplingParams(temperature=0.0, max_tokens=100, stop_token_ids=[text[70]], min_tokens=0)
     cut = text.index(text[70]) + 1
@@ -104,22 +127,56 @@ def test_a_stop_id_within_a_guess_ends_the_answer_there() -> None:
     assert finish == "stop"
 
 
+@pytest.fixture(scope="module")
+def plain() -> Iterator[LLM]:
+    with LLM(STARTER, dtype="float32", speculation="off", max_model_len=256) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module", params=["ngram", "draft"])
+def guessing(request: pytest.FixtureRequest) -> Iterator[tuple[LLM, Eager]]:
+    draft = STARTER if request.param == "draft" else None
+    with LLM(STARTER, dtype="float32", speculation=request.param, draft_model=draft, max_model_len=256) as llm:
+        runner: Runner = llm.engine.executor.execute.__self__  # type: ignore[attr-defined]
+        runner._drafter = eager = Eager.instead_of(runner._drafter)
+        yield llm, eager
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_a_real_model_says_the_same_with_and_without(temperature: float) -> None:
+def test_a_real_model_says_the_same_with_and_without(
+    plain: LLM, guessing: tuple[LLM, Eager], temperature: float
+) -> None:
     prompt = [5, 6, 7, 8, 5, 6, 7, 8, 5, 6]
     params = SamplingParams(temperature=temperature, max_tokens=60, seed=7, ignore_eos=True, logprobs=2)
     told = []
-    for speculation in ("off", "ngram"):
-        with LLM(STARTER, dtype="float32", speculation=speculation, max_model_len=256) as llm:
-            if speculation == "ngram":
-                runner = llm.engine.executor.execute.__self__  # type: ignore[attr-defined]
-                runner._drafter = Eager(64)
-            out = llm.generate([prompt, prompt[:5]], params)
-            told.append([(o.outputs[0].token_ids, [p.token for p in o.outputs[0].logprobs or []]) for o in out])
+    for llm in (plain, guessing[0]):
+        out = llm.generate([prompt, prompt[:5]], params)
+        told.append([(o.outputs[0].token_ids, [p.token for p in o.outputs[0].logprobs or []]) for o in out])
     assert told[0] == told[1]
 
 
-def test_a_form_is_kept_to_within_guesses() -> None:
+def test_penalties_and_filters_are_the_same_with_and_without(plain: LLM, guessing: tuple[LLM, Eager]) -> None:
+    prompts = [[5, 6, 7, 8, 5, 6, 7, 8, 5, 6], [40, 41], [9] * 5]
+    params = SamplingParams(
+        temperature=1.1, top_p=0.9, top_k=40, min_p=0.01, frequency_penalty=0.3, repetition_penalty=1.1, seed=11,
+        max_tokens=50, ignore_eos=True, logit_bias={7: 2.0},
+    )  # fmt: skip
+    told = [[o.outputs[0].token_ids for o in llm.generate(prompts, params)] for llm in (plain, guessing[0])]
+    assert told[0] == told[1]
+
+
+def test_draws_of_a_like_model_meet_at_any_temperature(guessing: tuple[LLM, Eager]) -> None:
+    """The model as its own draft is all but always right, since both draw by the same numbers."""
+    llm, eager = guessing
+    if eager._model is None:
+        pytest.skip("looks up only")
+    guessed, right = eager.guessed, eager.right
+    llm.generate([[5, 6, 7]] * 4, SamplingParams(temperature=1.0, max_tokens=60, seed=3, ignore_eos=True))
+    assert eager.guessed - guessed > 100
+    assert eager.right - right > 0.97 * (eager.guessed - guessed)
+
+
+def test_a_form_is_kept_to_within_guesses(plain: LLM, guessing: tuple[LLM, Eager]) -> None:
     form = StructuredOutputsParams(
         json={
             "type": "array",
@@ -128,52 +185,45 @@ def test_a_form_is_kept_to_within_guesses() -> None:
             "items": {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]},
         }
     )
-    told = []
-    for speculation in ("off", "ngram"):
-        with LLM(STARTER, dtype="float32", speculation=speculation, max_model_len=256) as llm:
-            eager = None
-            if speculation == "ngram":
-                eager = llm.engine.executor.execute.__self__._drafter = Eager(64)  # type: ignore[attr-defined]
-            params = SamplingParams(temperature=0.9, max_tokens=150, seed=3, structured_outputs=form)
-            told.append([out.outputs[0].token_ids for out in llm.generate([[40, 41], [50]], params)])
+    before = guessing[1].right
+    params = SamplingParams(temperature=0.9, max_tokens=150, seed=3, structured_outputs=form)
+    told = [
+        [out.outputs[0].token_ids for out in llm.generate([[40, 41], [50]], params)] for llm in (plain, guessing[0])
+    ]
     assert told[0] == told[1]
-    assert eager is not None
-    assert eager.right > 20
+    assert guessing[1].right - before > 20
 
 
-def test_ranks_that_guess_together_say_the_same() -> None:
+def test_ranks_that_guess_together_say_the_same(plain: LLM) -> None:
     prompts = [[5, 6, 7, 8, 5, 6, 7, 8, 5, 6], [9, 9, 9, 9], [40, 41]]
     params = SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)
-    told = []
-    for ranks, speculation in ((1, "off"), (2, "ngram")):
-        with LLM(
-            STARTER, dtype="float32", tensor_parallel_size=ranks, speculation=speculation, max_model_len=128
-        ) as llm:
-            told.append([out.outputs[0].token_ids for out in llm.generate(prompts, params)])
+    told = [[out.outputs[0].token_ids for out in plain.generate(prompts, params)]]
+    with LLM(
+        STARTER, dtype="float32", tensor_parallel_size=2, speculation="draft", draft_model=STARTER, max_model_len=128
+    ) as llm:
+        told.append([out.outputs[0].token_ids for out in llm.generate(prompts, params)])
+        assert llm.engine.steps < 60  # one draft right throughout is worth some steps on any machine
     assert told[0] == told[1]
 
 
-def test_the_distribution_is_the_samplers_own() -> None:
+def test_the_distribution_is_the_samplers_own(plain: LLM, guessing: tuple[LLM, Eager]) -> None:
     """Eight hundred answers of three tokens, with eager guesses and without, differ no more than chance makes them."""
     prompt = [5, 6, 7, 5, 6]
     counts = []
-    for speculation in ("off", "ngram"):
-        with LLM(STARTER, dtype="float32", speculation=speculation, max_model_len=64, seed=1) as llm:
-            if speculation == "ngram":
-                runner = llm.engine.executor.execute.__self__  # type: ignore[attr-defined]
-                runner._drafter = Eager(64)
-            params = SamplingParams(temperature=1.0, top_k=3, max_tokens=3, n=100, ignore_eos=True)
-            seen: dict[tuple[int, ...], int] = {}
-            for _ in range(8):
-                for out in llm.generate([prompt], params)[0].outputs:
-                    seen[tuple(out.token_ids)] = seen.get(tuple(out.token_ids), 0) + 1
-            counts.append(seen)
-    plain, guessed = counts
-    total = sum(plain.values())
+    for llm, first in ((plain, 0), (guessing[0], 100)):
+        seen: dict[tuple[int, ...], int] = {}
+        for seed in range(first, first + 8):
+            params = SamplingParams(temperature=1.0, top_k=3, max_tokens=3, n=100, ignore_eos=True, seed=seed)
+            for out in llm.generate([prompt], params)[0].outputs:
+                seen[tuple(out.token_ids)] = seen.get(tuple(out.token_ids), 0) + 1
+        counts.append(seen)
+    without, guessed = counts
+    total = sum(without.values())
     # the two-sample chi-squared statistic over the answers that are not rare
-    common = [answer for answer in plain if plain[answer] + guessed.get(answer, 0) >= 20]
+    common = [answer for answer in without if without[answer] + guessed.get(answer, 0) >= 20]
     statistic = sum(
-        (plain[answer] - guessed.get(answer, 0)) ** 2 / (plain[answer] + guessed.get(answer, 0)) for answer in common
+        (without[answer] - guessed.get(answer, 0)) ** 2 / (without[answer] + guessed.get(answer, 0))
+        for answer in common
     )
     assert total == sum(guessed.values()) == 800
     assert statistic < len(common) + 5 * np.sqrt(2 * len(common))
