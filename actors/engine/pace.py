@@ -17,8 +17,9 @@ _DRIFT = 0.02  # by which what a thing costs may change from one step to the nex
 _MOST_DOUBT = 0.5  # to which that adds up, of what it costs
 _OUTLIER = 3.0  # standard deviations beyond which a step tells no more
 _AIM = 0.88  # of the longest gap: a step that takes longer than foreseen is within it, too
-_GRAIN = 16  # tokens: the rows of a tile in the products of matrices; a part of one costs as much as a whole
-_FLOOR = 8  # tokens of prompts in a step, whatever they cost: nobody starves
+_TILE = 16  # tokens of one prompt that attention computes at a time: a part of them costs as much as all
+_GRAIN = 8  # tokens: chunks are multiples, where they are not smaller
+_FLOOR = 4  # tokens of prompts in a step, whatever they cost: nobody starves. Below it, a whole tile joins
 _LOOK = 64  # after so many steps with prompts one goes without: what the others cost alone must not be guessed for ever
 
 
@@ -29,11 +30,11 @@ class Shape:
     decodes: int = 0  # sequences that get one more token
     read: int = 0  # tokens in their contexts
     tokens: int = 0  # of prompts
-    visits: float = 0.0  # keys that those look at: a late chunk's are more than an early one's
+    visits: float = 0.0  # keys that those look at, in whole tiles: a late chunk's are more than an early one's
 
     def chunk(self, start: int, count: int) -> "Shape":
         """With `count` more tokens of a prompt, the first at position `start`."""
-        seen = count * (start + (count + 1) / 2)
+        seen = -(-count // _TILE) * _TILE * (start + (count + 1) / 2)
         return Shape(self.decodes, self.read, self.tokens + count, self.visits + seen)
 
 
@@ -107,15 +108,17 @@ class Allowance:
         if self._full:
             return 0
         self._full = not self._fits(start, most)
-        count = max(self._largest(start, most), min(most, self._floor)) if self._full else most
+        count = self._largest(start, most) if self._full else most
+        if count < min(most, self._floor):
+            count = min(most, _TILE)
         self._shape = self._shape.chunk(start, count)
         self._floor = max(0, self._floor - count)
         return count
 
     def _largest(self, start: int, most: int) -> int:
-        """Of 1, 2, 4, 8 and whole grains up to `most` the most that fits."""
+        """Of 1, 2, 4 and whole grains up to `most` the most that fits."""
         if not self._fits(start, _GRAIN):
-            return next((few for few in (8, 4, 2, 1) if few <= most and self._fits(start, few)), 0)
+            return next((few for few in (4, 2, 1) if few <= most and self._fits(start, few)), 0)
         low, high = 1, max(1, most // _GRAIN)
         while low < high:
             middle = (low + high + 1) // 2
@@ -150,6 +153,8 @@ class Pace:
 
     def learn(self, shape: Shape, took: float) -> None:
         """Such a step took `took` seconds."""
+        if self._stretch is None:
+            return
         if shape.decodes:
             self._since = self._since + 1 if shape.tokens else 0
         self._costs.learn(shape, took)

@@ -129,8 +129,9 @@ class Scheduler:
 
     def _allowance(self) -> Allowance:
         streams = [sequence for sequence in self.running if not _prefilling(sequence)]
-        idle = len(streams) == len(self.running) and not self._waiting  # of prompts
-        return self._pace.allow(0 if idle else len(streams), sum(sequence.computed + 1 for sequence in streams))
+        if len(streams) == len(self.running) and not self._waiting:
+            return self._pace.allow(0, 0)  # no prompt asks
+        return self._pace.allow(len(streams), sum(sequence.computed + 1 for sequence in streams))
 
     def settle(self, works: Many[Work]) -> None:
         """The step is done: all tokens but a newly drawn last one are computed, full blocks can be found by others."""

@@ -184,7 +184,7 @@ def test_a_prompt_never_starves() -> None:
         pace.learn(Shape(4, 400), 0.01)
         pace.learn(Shape(4, 400).chunk(0, 64), 0.1)
     allowed = pace.allow(4, 400)
-    assert allowed.chunk(0, 500) == 8
+    assert allowed.chunk(0, 500) == 16
     assert allowed.chunk(0, 500) == 0
 
 
@@ -217,7 +217,7 @@ def test_nobody_to_wait_or_no_bound_is_no_bound() -> None:
 
 
 def test_before_anything_was_measured_little_joins() -> None:
-    assert Pace(2.0).allow(1, 10).chunk(0, 512) == 8
+    assert Pace(2.0).allow(1, 10).chunk(0, 512) == 16
 
 
 def test_costs_are_found() -> None:
