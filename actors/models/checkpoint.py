@@ -1,12 +1,13 @@
 """The tensors of a folder's safetensors files, read slice by slice.
 
-Knows the file format and trusts nothing in it. Knows nothing of models. A tensor is mapped a window at a time
-and unmapped at once, so that reading adds one window, not the file, to the memory of the process.
+Knows the file format and trusts nothing in it. Knows nothing of models. A tensor is read to where it is to lie, or
+mapped a window at a time and unmapped at once: reading adds a window, not the file, to the memory of the process.
 """
 
 import json
 import math
 import mmap
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from cluster.errors import ModelInvalid
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+CHUNK_BYTES = 2**20  # of what is changed on the way: it stays in the second cache
 WINDOW_BYTES = 32 * 2**20  # far over the cost of a map call, far under any memory limit
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 TYPES = FLOATS | {
@@ -97,7 +99,11 @@ class Checkpoint:
             return self._read_scalar(stored, into)
         taken = 0
         start, stop, _ = (first or slice(None)).indices(shape[0])
-        for row, window in _windows(stored, start, stop):
+        if last is not None and last.indices(shape[-1]) == (0, shape[-1], 1):
+            last = None
+        if last is None and into.dtype is FLOATS[stored.dtype] and into.device.type == "cpu" and into.is_contiguous():
+            return _fill(stored, start, into)
+        for row, window in _chunks(stored, start, stop):
             piece = window if last is None else window[..., last]
             into[row - start : row - start + len(window)].copy_(piece)
             taken += piece.numel() * ITEM_BYTES[stored.dtype]
@@ -140,6 +146,41 @@ class Checkpoint:
                 "take config.json and weights of the same model",
             )  # fmt: skip
         return stored
+
+
+def _fill(stored: Stored, start: int, into: torch.Tensor) -> int:
+    """Read rows from `start` on to where they are to lie; the bytes read. Twice as fast as copying from a mapping."""
+    size = into.numel() * into.element_size()
+    if size:
+        with stored.file.open("rb", buffering=0) as file:
+            begin = stored.offset + start * (stored.bytes // stored.shape[0])
+            _read(stored, file.fileno(), into.view(-1).view(torch.uint8), begin)
+    return size
+
+
+def _chunks(stored: Stored, start: int, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first row, rows), some at a time, in a buffer that the next ones overwrite."""
+    row_bytes = stored.bytes // max(stored.shape[0], 1)
+    if not row_bytes or stop <= start:
+        return
+    step = max(CHUNK_BYTES // row_bytes, 1)
+    buffer = torch.empty(min(step, stop - start) * row_bytes, dtype=torch.uint8)
+    with stored.file.open("rb", buffering=0) as file:
+        for row in range(start, stop, step):
+            rows = min(step, stop - row)
+            part = buffer[: rows * row_bytes]
+            _read(stored, file.fileno(), part, stored.offset + row * row_bytes)
+            yield row, part.view(TYPES[stored.dtype]).view(rows, *stored.shape[1:])
+
+
+def _read(stored: Stored, file: int, into: torch.Tensor, offset: int) -> None:
+    """Fill the bytes of `into` from `offset` on. Raises ModelInvalid where the file has grown shorter."""
+    left = memoryview(into.numpy())
+    while left:
+        count = os.preadv(file, [left], offset)
+        if not count:
+            raise ModelInvalid(str(stored.file), "ended while it was read", RETAKE)
+        left, offset = left[count:], offset + count
 
 
 def _windows(stored: Stored, start: int, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
