@@ -1,188 +1,173 @@
-"""How fast is the bare engine beside Hugging Face generate and llama.cpp on one checkpoint at one precision?
+"""How fast is the bare engine beside llama.cpp, OpenVINO, vLLM and Hugging Face on one checkpoint at one precision?
 
-    python -m benchmarks.engine_throughput [--size S|M|L] [--quantization none|int8|int4] [--threads N] [--repeats N]
-                                           [--install]
+    python -m benchmarks.engine_throughput --peers [NAME ...] [--size S|M|L|all] [--quantization none|int8|int4|all]
+                                           [--columns prefill b1 b8 b32] [--threads N] [--repeats N]
+    python -m benchmarks.engine_throughput --prepare ...   make environments and weights only
+    python -m benchmarks.engine_throughput --report        the table of what was measured
 
-Of 22, 125 or 473 M parameters, in bf16 or rounded while they load, beside llama.cpp's BF16, Q8_0 or Q4_0. Greedy.
-Prefill: 512 tokens in, 1 out. Batches of 1, 8 and 32: 64 tokens in, 128 out, prefill included in the time. Tokens per
-second, medians. Each engine runs in a process of its own, so that load time and peak memory are its own; all run once
-forwards and once backwards, so that a machine that slows down is fair to all. Writes
-results/engine_throughput_SIZE_PRECISION.json.
+Of 22, 125 or 473 M random parameters, in bf16 or rounded. Greedy, no guesses, no prefix found again, end tokens
+ignored. Prefill: 512 tokens in, 1 out. Batches of 1, 8 and 32: 64 tokens in, 128 out, prefill included in the time.
+Tokens per second, medians. Each engine is a process of its own; the two of a piece get the same prompts in turns, once
+we first and once the peer first, and whoever waits is stopped. Load time: from the start of the process, imports
+included. Peak memory: resident, of the process and its children, mapped files and KV cache included. First of 16: how
+many first tokens are those of Hugging Face in float32. A piece is one size, precision and peer, and stands in
+results/engine_throughput_SIZE_PRECISION.json with the machine's limits at that time.
 """
 
 import argparse
 import json
 import os
-import statistics
-import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
-from benchmarks.peers import llama_cpp
+from benchmarks.peers import pieces, table, turns
+from benchmarks.peers.catalogue import PEERS, PRECISIONS, ROOT, STRATA, CannotPrepare, Peer
 from benchmarks.peers.checkpoint import CACHE, SHAPES, checkpoint
-from benchmarks.peers.workload import Order, argument
-from benchmarks.record import quiet, write
+from benchmarks.peers.environments import NotInstallable
+from benchmarks.peers.limits import limits, rates, work
+from benchmarks.peers.process import Engine, EngineFailed
+from benchmarks.peers.turns import Side
+from benchmarks.peers.workload import COLUMNS
+from benchmarks.record import provenance, quiet
 
-ROOT = Path(__file__).parent.parent
-COLUMNS = ("prefill", "b1", "b8", "b32")
-LLAMA = {"int8": "Q8_0", "int4": "Q4_0"}
-# Measured 2026-11-22 on 2 cores of a Xeon with AMX and AVX-512, 24 GiB, on checkpoints of the same shapes; llama.cpp
-# there decoded from an empty context. Another machine than ours: compare the ratios, not the figures.
-ELSEWHERE = {
-    ("S", "none"): {
-        "OpenVINO GenAI 2026.4": (38290, 626, 3687, 7482),
-        "vLLM CPU 0.32": (35129, 336, 2083, 5528),
-        "llama.cpp (ggml 0.25)": (6323, 722, 1236, 1312),
-    },
-    ("S", "int8"): {
-        "vLLM CPU 0.32 W8A8": (36413, 356, 2193, 5174),
-        "OpenVINO GenAI 2026.4": (35773, 691, 2574, 5566),
-        "llama.cpp (ggml 0.25) Q8_0": (13748, 1453, 2619, 2837),
-    },
-    ("S", "int4"): {"llama.cpp (ggml 0.25) Q4_0": (13726, 2220, 2714, 2919)},
-    ("M", "none"): {
-        "OpenVINO GenAI 2026.4": (5129, 81, 500, 1210),
-        "vLLM CPU 0.32": (4903, 58, 418, 1021),
-        "llama.cpp (ggml 0.25)": (716, 65, 176, 272),
-        "Hugging Face 5.23 generate": (2713, 30, 201, 506),
-    },
-    ("M", "int8"): {
-        "vLLM CPU 0.32 W8A8": (6593, 93, 554, 1291),
-        "OpenVINO GenAI 2026.4": (4640, 81, 393, 1035),
-        "llama.cpp (ggml 0.25) Q8_0": (2204, 227, 427, 588),
-    },
-    ("M", "int4"): {
-        "OpenVINO GenAI 2026.4": (5662, 142, 445, 1093),
-        "llama.cpp (ggml 0.25) Q4_0": (2350, 429, 485, 602),
-    },
-    ("L", "none"): {
-        "OpenVINO GenAI 2026.4": (1300, 23.9, 151, 289),
-        "vLLM CPU 0.32": (1236, 19.1, 120, 324),
-        "llama.cpp (ggml 0.25)": (182, 18.9, 55, 87),
-    },
-    ("L", "int8"): {
-        "vLLM CPU 0.32 W8A8": (2108, 31.9, 179, 381),
-        "OpenVINO GenAI 2026.4": (1110, 25.4, 110, 253),
-        "llama.cpp (ggml 0.25) Q8_0": (439, 47.9, 134, 198),
-    },
-    ("L", "int4"): {"llama.cpp (ggml 0.25) Q4_0": (407, 84.5, 162, 201)},
-}
+LOAD_SECONDS = 400.0  # vLLM compiles L for more than a minute
+Failure = (CannotPrepare, NotInstallable, EngineFailed)
 
 
 def main() -> None:
-    """Run every engine twice, print the table, write the result."""
+    """Measure what is asked piece by piece; print the table."""
     options = _options()
-    load = quiet()
-    folder, quantization = checkpoint(options.size), None if options.quantization == "none" else options.quantization
-    engines = {"strata": ([sys.executable, "-m", "benchmarks.peers.strata"], folder)}
-    if quantization is None:
-        engines["hugging_face"] = ([sys.executable, "-m", "benchmarks.peers.hugging_face"], folder)
-    peer = llama_cpp.install() if options.install and not llama_cpp.python() else llama_cpp.python()
-    if peer is None:
-        print("llama.cpp is left out: --install makes its environment (some minutes)")
-    else:
-        engines["llama_cpp"] = ([str(peer), llama_cpp.__file__], _converted(peer, folder, quantization))
-    runs: dict[str, list[dict]] = {name: [] for name in engines}
-    for seed, name in enumerate([*engines, *reversed(engines)]):
-        command, path = engines[name]
-        runs[name].append(_run(command, Order(str(path), options.threads, options.repeats, seed, quantization)))
-        print(f"{name}: {_line(_medians(runs[name][-1:]))}", flush=True)
-    name, result = f"engine_throughput_{options.size}_{options.quantization}", _result(runs, options)
-    path = write(name, result, threads=options.threads, load_before=load)
-    _print(json.loads(path.read_text()))
-    print(f"\n{path.relative_to(ROOT)}")
+    sizes = list(SHAPES) if options.size == "all" else [options.size]
+    precisions = PRECISIONS if options.quantization == "all" else (options.quantization,)
+    if not options.report:
+        for size, precision, name in product(sizes, precisions, options.peers):
+            if precision in PEERS[name].weights:
+                _one(size, precision, name, options)
+    for size in sizes:
+        found = {precision: pieces.read(pieces.file(size, precision)) for precision in precisions}
+        if any(found.values()):
+            print("\n".join(("", table.table(size, found), "", *table.notes(found))))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SHAPES, default="M")
-    parser.add_argument("--quantization", choices=("none", *LLAMA), default="none")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--repeats", type=int, default=3, help="in each of the two passes")
-    parser.add_argument("--install", action="store_true", help="make missing peers' environments")
-    return parser.parse_args()
+    parser.add_argument("--peers", nargs="*", choices=PEERS, help="which; all without a name")
+    parser.add_argument("--size", choices=(*SHAPES, "all"), default="M")
+    parser.add_argument("--quantization", choices=(*PRECISIONS, "all"), default="all")
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1, help="each is one pass in either order")
+    parser.add_argument("--prepare", action="store_true", help="make environments and weights; measure nothing")
+    parser.add_argument("--report", action="store_true", help="print what was measured; measure nothing")
+    options = parser.parse_args()
+    options.peers = options.peers or list(PEERS)
+    if not 1 <= options.threads <= len(os.sched_getaffinity(0)):
+        parser.error(f"--threads {options.threads}: this machine has {len(os.sched_getaffinity(0))} cores")
+    return options
 
 
-def _converted(peer: Path, folder: Path, quantization: str | None) -> Path:
-    file = CACHE / f"{folder.name}.gguf"
-    _once(file, lambda part: [peer, llama_cpp.__file__, "convert", folder, part])
-    if quantization is None:
-        return file
-    kind = LLAMA[quantization]
-    rounded = CACHE / f"{folder.name}.{kind}.gguf"
-    _once(rounded, lambda part: [peer, llama_cpp.__file__, "quantize", file, part, kind])
-    return rounded
+def _one(size: str, precision: str, name: str, options: argparse.Namespace) -> None:
+    folder, peer = checkpoint(size), PEERS[name]
+    said = {"peer": name, "weights": peer.weights[precision]}
+    try:
+        reference = _reference(folder, options.threads)
+        found = _prepared(folder, precision, peer) if options.prepare else _piece(folder, precision, name, options)
+    except Failure as wrong:
+        found = {"failed": str(wrong)}
+        print(f"{peer.title} {size} {precision}: {wrong}", file=sys.stderr, flush=True)
+    if options.prepare:
+        return
+    for side in ("ours", "theirs"):
+        if "first_tokens" in found.get(side, {}):
+            found[side]["first_equal"] = turns.equal(found[side].pop("first_tokens"), reference)
+    piece = {**said, **provenance(), **found}
+    pieces.add(pieces.file(size, precision), piece, size, precision, __doc__.splitlines()[0])
 
 
-def _once(file: Path, command: Callable[[Path], list]) -> None:
-    if not file.is_file():
-        part = file.with_suffix(".part")
-        subprocess.run(command(part), check=True, stdout=sys.stderr)
-        part.replace(file)
+def _prepared(folder: Path, precision: str, peer: Peer) -> dict:
+    """Also load once: what an engine compiles at its first start is not what a start costs."""
+    with _started(peer, folder, precision, 2) as side:
+        turns.warm(side[1], COLUMNS)
+    return {}
 
 
-def _run(command: list[str], order: Order) -> dict:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(order.threads), "TRANSFORMERS_OFFLINE": "1"}
-    done = subprocess.run(
-        [*command, argument(order)], cwd=ROOT, env=environment, check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _medians(runs: list[dict]) -> dict[str, float]:
-    return {c: statistics.median([f for run in runs for f in run["figures"][c]]) for c in COLUMNS}
-
-
-def _result(runs: dict[str, list[dict]], options: argparse.Namespace) -> dict:
-    engines = {
-        name: {
-            "tokens_per_second": _medians(every),
-            "load_seconds": min(run["load_seconds"] for run in every),
-            "peak_mb": max(run["peak_mb"] for run in every),
-            "versions": every[0]["versions"],
-            "samples": [run["figures"] for run in every],
-        }
-        for name, every in runs.items()
-    }
-    ours = engines["strata"]["tokens_per_second"]
-    return {
-        "question": __doc__.splitlines()[0],
-        "size": options.size,
-        "quantization": options.quantization,
-        "engines": engines,
-        "ratio": {
-            name: {c: ours[c] / engine["tokens_per_second"][c] for c in COLUMNS}
-            for name, engine in engines.items()
-            if name != "strata"
-        },
-        "elsewhere": ELSEWHERE[options.size, options.quantization],
-    }
-
-
-def _line(figures: dict[str, float]) -> str:
-    return "  ".join(f"{c} {figures[c]:,.0f}" for c in COLUMNS)
-
-
-def _print(result: dict) -> None:
-    precision = "bf16" if result["quantization"] == "none" else result["quantization"]
-    title = f"tokens per second, {result['size']} {precision}"
-    head = f"{title:34}" + "".join(f"{c:>10}" for c in (*COLUMNS, "load s", "peak MB"))
-    print(f"\n{result['machine']['processor']}, {result['machine']['threads']} threads\n{head}")
-    for name, engine in result["engines"].items():
-        cells = [engine["tokens_per_second"][c] for c in COLUMNS]
-        print(
-            f"{name:34}"
-            + "".join(f"{v:>10,.0f}" for v in cells)
-            + f"{engine['load_seconds']:>10.1f}{engine['peak_mb']:>10,.0f}"
+def _piece(folder: Path, precision: str, name: str, options: argparse.Namespace) -> dict:
+    load_before = quiet()
+    work_ = work(json.loads((folder / "config.json").read_text("utf-8")))
+    measured = rates(options.threads, work_.bytes(precision))
+    with ExitStack() as open_:
+        sides = []
+        for peer in (STRATA, PEERS[name]):
+            engine, side = open_.enter_context(_started(peer, folder, precision, options.threads))
+            turns.warm(side, options.columns)
+            engine.pause()
+            sides.append(side)
+        figures = turns.alternate(
+            sides, options.columns, options.repeats, len(pieces.read(pieces.file(_size(folder), precision))), _say
         )
-    for name, ratio in result["ratio"].items():
-        print(f"{'strata / ' + name:34}" + "".join(f"{ratio[c]:>10.2f}" for c in COLUMNS))
-    print("\nelsewhere: 2 cores of a Xeon with AMX")
-    for name, figures in result["elsewhere"].items():
-        print(f"{name:34}" + "".join(f"{v:>10,.0f}" for v in figures))
+        described = {
+            key: {
+                "samples": figures[side.name],
+                "load_seconds": side.load_seconds,
+                "first_tokens": turns.first_tokens(side),
+                "peak_mb": side.engine.peak_mb(),
+                "versions": side.versions,
+            }
+            for key, side in zip(("ours", "theirs"), sides, strict=True)
+        }
+    return {
+        **described,
+        "ratio": turns.ratios(figures[sides[0].name], figures[sides[1].name]),
+        "rates": measured,
+        "limits": limits(work_, precision, measured) if measured else None,
+        "threads": options.threads,
+        "load_before": load_before,
+    }
+
+
+class _started:  # noqa: N801 - a context, called like a function
+    """An engine's process with its weights loaded, as (process, side); ended when left."""
+
+    def __init__(self, peer: Peer, folder: Path, precision: str, threads: int) -> None:
+        path = peer.prepare(folder, precision)
+        self._engine = Engine(peer.command(), peer.surroundings(threads), ROOT)
+        rounding = precision if peer.rounds and precision != "none" else None
+        self._load = (str(path), threads, rounding, LOAD_SECONDS)
+        self._title = peer.title
+
+    def __enter__(self) -> tuple[Engine, Side]:
+        try:
+            versions, seconds = self._engine.load(*self._load)
+        except BaseException:
+            self._engine.close()
+            raise
+        return self._engine, Side(self._title, self._engine, seconds, versions)
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.close()
+
+
+def _reference(folder: Path, threads: int) -> list[int]:
+    """The first tokens in float32, kept beside the checkpoint."""
+    file = CACHE / f"{folder.name}.float32.json"
+    if not file.is_file():
+        peer = PEERS["hugging_face"]
+        with Engine(peer.command(), peer.surroundings(threads), ROOT) as engine:
+            engine.load(str(folder), threads, "float32", LOAD_SECONDS)
+            found = turns.first_tokens(Side("float32", engine, 0.0, {}))
+        file.write_text(json.dumps(found), encoding="utf-8")
+    tokens: list[int] = json.loads(file.read_text("utf-8"))
+    return tokens
+
+
+def _size(folder: Path) -> str:
+    return next(size for size, (name, _, _) in SHAPES.items() if name == folder.name)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

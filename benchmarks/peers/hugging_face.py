@@ -8,23 +8,20 @@ from benchmarks.peers.workload import Generate, Order, serve
 
 
 def load(order: Order) -> tuple[Generate, dict[str, str]]:
-    """Load with the defaults of a user who asks for bf16."""
+    """Load with the defaults of a user who asks for bf16, or for float32, which others are compared with."""
     torch.set_num_threads(order.threads)
     transformers.utils.logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(order.path, dtype=torch.bfloat16).eval()
+    dtype = torch.float32 if order.quantization == "float32" else torch.bfloat16
+    model = AutoModelForCausalLM.from_pretrained(order.path, dtype=dtype).eval()
+    model.generation_config.eos_token_id = None  # no answer is shorter than another
 
     @torch.inference_mode()
     def generate(prompts, new_tokens):
         ids = torch.tensor(prompts)
         made = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
-            do_sample=False,
-            pad_token_id=0,
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False, pad_token_id=0
         )
-        assert made.shape[1] == ids.shape[1] + new_tokens
+        return made[:, ids.shape[1] :].tolist()
 
     return generate, {"torch": torch.__version__, "transformers": transformers.__version__}
 

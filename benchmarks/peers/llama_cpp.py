@@ -1,38 +1,17 @@
-"""llama.cpp through the C calls of llama-cpp-python. Runs in that package's own environment, as a script.
+"""llama.cpp through the C calls of llama-cpp-python. Runs in that package's own environment.
 
-    python llama_cpp.py install          make the environment
-    PEER/bin/python llama_cpp.py convert FOLDER FILE
-    PEER/bin/python llama_cpp.py quantize FILE FILE Q8_0|Q4_0
-    PEER/bin/python llama_cpp.py ORDER
+    PYTHON -m benchmarks.peers.llama_cpp convert FOLDER FILE
+    PYTHON -m benchmarks.peers.llama_cpp quantize FILE FILE Q8_0|Q4_0
 
-All sequences of a step go into one `llama_decode`; the next token is numpy's argmax, its cheapest sampler.
+All sequences of a step go into one `llama_decode`; the next token is numpy's argmax, its cheapest sampler. It maps the
+file, so its memory counts the pages of it that it has touched.
 """
 
 import json
-import os
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ENVIRONMENT = Path.home() / ".cache" / "strata" / "peers" / "llama-cpp"
-PACKAGES = ("llama-cpp-python", "gguf", "numpy")
-
-
-def python() -> Path | None:
-    """The environment's interpreter if it has been made."""
-    found = ENVIRONMENT / "bin" / "python"
-    done = found.exists() and list(ENVIRONMENT.glob("lib/python*/site-packages/llama_cpp"))
-    return found if done else None
-
-
-def install() -> Path:
-    """Make the environment: llama.cpp is built by cmake, which takes some minutes of all cores."""
-    venv.create(ENVIRONMENT, with_pip=True)
-    flags = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
-    subprocess.run([ENVIRONMENT / "bin" / "pip", "install", "-q", *PACKAGES], check=True, env=flags)
-    return ENVIRONMENT / "bin" / "python"
+from benchmarks.peers.workload import BATCHES, NEW_TOKENS, PREFILL_TOKENS, PROMPT_TOKENS, VOCABULARY, serve
 
 
 def convert(folder: Path, file: Path) -> None:
@@ -110,7 +89,6 @@ def load(order):
 
     import llama_cpp as llama
     import numpy as np
-    from workload import BATCHES, NEW_TOKENS, PREFILL_TOKENS, PROMPT_TOKENS, VOCABULARY
 
     quiet = llama.llama_log_callback(lambda *_: None)
     llama.llama_log_set(quiet, ctypes.c_void_p(0))
@@ -145,9 +123,12 @@ def load(order):
         rows = [(t, p, s, p == len(ids) - 1) for s, ids in enumerate(prompts) for p, t in enumerate(ids)]
         fill(rows)
         tokens = best([i for i, row in enumerate(rows) if row[3]])
+        made = [tokens]
         for step in range(1, new_tokens):
             fill([(t, len(prompts[s]) + step - 1, s, True) for s, t in enumerate(tokens)])
             tokens = best(range(len(tokens)))
+            made.append(tokens)
+        return [list(column) for column in zip(*made, strict=True)]
 
     version = importlib.metadata.version("llama-cpp-python")
     generate.keep = quiet  # the library calls it back for as long as it lives
@@ -155,15 +136,10 @@ def load(order):
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "install":
-        install()
-    elif sys.argv[1] == "convert":
-        convert(Path(sys.argv[2]), Path(sys.argv[3]))
-    elif sys.argv[1] == "quantize":
-        sys.path.pop(0)
-        quantize(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
-    else:
-        from workload import serve
-
-        sys.path.pop(0)  # else this file hides the package of its name
-        serve(load)
+    match sys.argv[1:]:
+        case ["convert", folder, file]:
+            convert(Path(folder), Path(file))
+        case ["quantize", source, target, kind]:
+            quantize(Path(source), Path(target), kind)
+        case _:
+            serve(load)

@@ -1,63 +1,69 @@
-"""What every engine is asked to do, and how it reports. Plain Python: peers import it in their own environments.
+"""What every engine is asked, and how it answers. Plain Python: peers import it in their own environments.
 
-An engine is a function `generate(prompts, new_tokens)` that answers greedily and ignores end tokens. Prompts are
-fresh random ids each time, so that no prefix cache helps anyone.
+An engine is a function `generate(prompts, new_tokens)` that answers greedily, ignores end tokens and gives the new
+tokens. Its process reads one JSON line for each thing to do and writes one back:
+
+    {"load": {"path": ..., "threads": 2, "quantization": null}}  ->  {"versions": {...}, "seconds": ...}
+    {"prompts": [[...], ...], "new_tokens": 128}                 ->  {"tokens": [[...], ...], "seconds": ...}
 """
 
 import json
+import os
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 VOCABULARY = 32_000
 PREFILL_TOKENS = 512
 PROMPT_TOKENS = 64
 NEW_TOKENS = 128
 BATCHES = (1, 8, 32)
+COLUMNS = ("prefill", *(f"b{batch}" for batch in BATCHES))
 
-Generate = Callable[[Sequence[Sequence[int]], int], object]
+Prompts = Sequence[Sequence[int]]
+Generate = Callable[[Prompts, int], list[list[int]]]
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the benchmark tells an engine's process."""
+    """What an engine is to load, and on how many threads it may compute."""
 
     path: str
     threads: int
-    repeats: int
-    seed: int
     quantization: str | None = None  # for engines that quantize while they load
 
 
+def shape(column: str) -> tuple[int, int, int]:
+    """(sequences, tokens in, tokens out) of a column of the table."""
+    return (1, PREFILL_TOKENS, 1) if column == "prefill" else (int(column[1:]), PROMPT_TOKENS, NEW_TOKENS)
+
+
+def counted(column: str) -> int:
+    """Tokens of a column that a second's rate is of: those read for prefill, those made for the others."""
+    sequences, tokens_in, tokens_out = shape(column)
+    return tokens_in if column == "prefill" else sequences * tokens_out
+
+
+def prompts(sequences: int, tokens: int, roll: random.Random, vocabulary: int = VOCABULARY) -> list[list[int]]:
+    """Random ids, so that no prefix cache helps anyone. The first ids are left to those that mean something."""
+    return [[roll.randrange(10, vocabulary) for _ in range(tokens)] for _ in range(sequences)]
+
+
 def serve(load: Callable[[Order], tuple[Generate, dict[str, str]]]) -> None:
-    """Read an Order from the command line, measure, print one line of JSON."""
-    order = Order(**json.loads(sys.argv[1]))
-    begun = time.perf_counter()
-    generate, versions = load(order)
-    loaded = time.perf_counter() - begun
-    random.seed(order.seed)
-    _timed(generate, 1, PROMPT_TOKENS, 8)  # first calls compile, pack or page in
-    figures: dict[str, list[float]] = {}
-    for _ in range(order.repeats):
-        seconds = _timed(generate, 1, PREFILL_TOKENS, 1)
-        figures.setdefault("prefill", []).append(PREFILL_TOKENS / seconds)
-        for batch in BATCHES:
-            seconds = _timed(generate, batch, PROMPT_TOKENS, NEW_TOKENS)
-            figures.setdefault(f"b{batch}", []).append(batch * NEW_TOKENS / seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"figures": figures, "load_seconds": loaded, "peak_mb": peak, "versions": versions}))
-
-
-def argument(order: Order) -> str:
-    """`order` for the command line."""
-    return json.dumps(asdict(order))
-
-
-def _timed(generate: Generate, batch: int, prompt_tokens: int, new_tokens: int) -> float:
-    prompts = [[random.randrange(10, VOCABULARY) for _ in range(prompt_tokens)] for _ in range(batch)]
-    begun = time.perf_counter()
-    generate(prompts, new_tokens)
-    return time.perf_counter() - begun
+    """Answer lines of standard input until it ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print to standard output is no answer
+    generate: Generate | None = None
+    for line in sys.stdin:
+        asked = json.loads(line)
+        begun = time.perf_counter()
+        if "load" in asked:
+            generate, versions = load(Order(**asked["load"]))
+            answer: dict = {"versions": versions}
+        else:
+            assert generate is not None, "nothing is loaded yet"
+            answer = {"tokens": generate(asked["prompts"], asked["new_tokens"])}
+        answer["seconds"] = time.perf_counter() - begun
+        print(json.dumps(answer), file=answers, flush=True)

@@ -1,0 +1,169 @@
+// What this machine can do at the most: `probe THREADS BYTES` prints one line of JSON.
+//
+// Streams: BYTES are read again and again by all threads, each its own part, eight streams a thread over huge pages. The
+// sum of what was read is compared with what was written, so that no load can have been removed. Products: chains of the
+// widest multiply-adds on registers, as many as hide their latency, whose result is compared with what it has to be.
+#include <sys/mman.h>
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begun) { return std::chrono::duration<double>(Clock::now() - begun).count(); }
+
+// Seconds that the slowest of `threads` takes for `work(thread)`, the start of a thread not counted.
+double together(int threads, const std::function<void(int)>& work) {
+  std::vector<double> taken(threads);
+  std::vector<std::thread> running;
+  for (int t = 0; t < threads; ++t)
+    running.emplace_back([&, t] {
+      const auto begun = Clock::now();
+      work(t);
+      taken[t] = seconds_since(begun);
+    });
+  for (auto& one : running) one.join();
+  double most = 0;
+  for (double one : taken) most = one > most ? one : most;
+  return most;
+}
+
+uint64_t sum(const uint64_t* at, size_t words) {
+  constexpr size_t kStreams = 8;
+  const size_t part = words / kStreams;  // a multiple of 16: main rounds
+  uint64_t total = 0;
+#if defined(__AVX512F__)
+  __m512i sums[kStreams];
+#pragma GCC unroll 24
+  for (auto& one : sums) one = _mm512_setzero_si512();
+  for (size_t i = 0; i < part; i += 8)
+#pragma GCC unroll 8
+    for (size_t s = 0; s < kStreams; ++s) {
+      const uint64_t* from = at + s * part + i;
+      _mm_prefetch(reinterpret_cast<const char*>(from) + 1536, _MM_HINT_T0);
+      sums[s] = _mm512_add_epi64(sums[s], _mm512_load_si512(from));
+    }
+  for (auto& one : sums) total += static_cast<uint64_t>(_mm512_reduce_add_epi64(one));
+#else
+  uint64_t sums[kStreams] = {};
+  for (size_t i = 0; i < part; ++i)
+    for (size_t s = 0; s < kStreams; ++s) sums[s] += at[s * part + i];
+  for (uint64_t one : sums) total += one;
+#endif
+  return total;
+}
+
+double stream(int threads, size_t bytes) {
+  const size_t words = bytes / 8 / (threads * 8 * 16) * (threads * 8 * 16), share = words / threads;
+  const size_t huge = size_t{2} << 20, size = (words * 8 + 4096 + huge - 1) / huge * huge;
+  void* mapped = mmap(nullptr, size + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return 0;
+  auto* data = reinterpret_cast<uint64_t*>((reinterpret_cast<uintptr_t>(mapped) + huge - 1) / huge * huge);
+  madvise(data, size, MADV_HUGEPAGE);
+  uint64_t written = 0;
+  for (size_t i = 0; i < words; ++i) written += data[i] = i * 0x9E3779B97F4A7C15ull;
+  double best = 1e30;
+  const auto begun = Clock::now();
+  for (int pass = 0; pass < 4 || seconds_since(begun) < 0.7; ++pass) {
+    std::vector<uint64_t> read(threads);
+    const double taken = together(threads, [&](int t) { read[t] = sum(data + t * share, share); });
+    uint64_t total = 0;
+    for (uint64_t one : read) total += one;
+    if (total != written) std::exit(2);
+    best = taken < best ? taken : best;
+  }
+  munmap(mapped, size + huge);
+  return words * 8 / best / 1e9;
+}
+
+#if defined(__AVX512F__)
+constexpr size_t kChains = 16;  // a latency of 4 to 6 cycles, two units; the rest of the registers holds operands
+constexpr long kRounds = 1000000;
+
+template <typename Register>
+inline void unknown(Register& one) {
+  asm volatile("" : "+v"(one));
+}
+
+// Whether kRounds steps of each chain give `expected` in the sum of their lanes' means. An index that is a constant keeps
+// a chain in a register; what is unknown to the compiler it neither folds nor moves, nor takes equal chains for one.
+template <typename Register, typename Step, typename Mean, size_t... I>
+bool chains(Register zero, __m512i ones, Step step, Mean mean, double expected, std::index_sequence<I...>) {
+  Register sums[kChains] = {((void)I, zero)...};
+  __m512i a = ones, b = ones;
+  (unknown(sums[I]), ...);
+  for (long i = 0; i < kRounds; ++i) {
+    unknown(a);
+    unknown(b);
+    ((sums[I] = step(sums[I], a, b)), ...);
+  }
+  return (mean(sums[I]) + ...) == expected * kRounds * kChains;
+}
+
+// Thousand millions of operations a second of all threads.
+template <typename Register, typename Step, typename Mean>
+double products(int threads, int lanes, Register zero, __m512i ones, Step step, Mean mean) {
+  const double expected = lanes / 16.0;  // products that a sum of 32 bits takes up in a step
+  double best = 1e30;
+  for (int pass = 0; pass < 20; ++pass) {
+    const double taken = together(threads, [&](int) {
+      if (!chains(zero, ones, step, mean, expected, std::make_index_sequence<kChains>())) std::exit(3);
+    });
+    best = taken < best ? taken : best;
+  }
+  return 2.0 * lanes * kChains * kRounds * threads / best / 1e9;
+}
+
+double mean_of_floats(__m512 sums) { return _mm512_reduce_add_ps(sums) / 16; }
+#endif
+
+double float_products(int threads) {
+#if defined(__AVX512F__)
+  const auto step = [](__m512 sum, __m512i a, __m512i b) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+  };
+  return products(threads, 16, _mm512_setzero_ps(), _mm512_castps_si512(_mm512_set1_ps(1)), step, mean_of_floats);
+#else
+  return 0;
+#endif
+}
+
+double bf16_products(int threads) {
+#if defined(__AVX512BF16__)
+  const auto step = [](__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); };
+  return products(threads, 32, _mm512_setzero_ps(), _mm512_set1_epi16(0x3f80), step, mean_of_floats);
+#else
+  return 0;
+#endif
+}
+
+double byte_products(int threads) {
+#if defined(__AVX512VNNI__)
+  const auto step = [](__m512i sum, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(sum, a, b); };
+  const auto mean = [](__m512i sums) { return _mm512_reduce_add_epi32(_mm512_srli_epi32(sums, 2)) / 4.0; };
+  return products(threads, 64, _mm512_setzero_si512(), _mm512_set1_epi8(1), step, mean);
+#else
+  return 0;
+#endif
+}
+
+}  // namespace
+
+int main(int, char** words) {
+  const int threads = std::atoi(words[1]);
+  const double streamed = stream(threads, std::strtoull(words[2], nullptr, 10));
+  std::printf("{\"stream_gb\": %.2f, \"float32_gflops\": %.0f, \"bf16_gflops\": %.0f, \"int8_gops\": %.0f}\n", streamed,
+              float_products(threads), bf16_products(threads), byte_products(threads));
+}

@@ -1,0 +1,74 @@
+"""A piece of the comparison: our engine and one peer on the same prompts, in turns, in both orders.
+
+Owns the order of things and what a piece records. Knows engines only as processes.
+"""
+
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from benchmarks.peers.process import Engine
+from benchmarks.peers.workload import COLUMNS, PROMPT_TOKENS, counted, prompts, shape
+
+ANSWER_SECONDS = 150.0
+FIRST_TOKENS_OF = 16
+FIRST_SEED = 16
+WARM = ((1, PROMPT_TOKENS, 8), (8, PROMPT_TOKENS, 8), (32, PROMPT_TOKENS, 8), (1, 512, 1))  # compiles, packs, pages in
+
+
+@dataclass
+class Side:
+    """One engine in a piece."""
+
+    name: str
+    engine: Engine
+    load_seconds: float
+    versions: dict[str, str]
+
+
+def alternate(
+    sides: Sequence[Side], columns: Sequence[str], repeats: int, seed: int, say: Callable[[str], None]
+) -> dict[str, dict[str, list[float]]]:
+    """Tokens a second of each side and column: two samples a repeat, one in each order of the sides."""
+    found: dict[str, dict[str, list[float]]] = {side.name: {column: [] for column in columns} for side in sides}
+    turn = count(seed * 1_000)
+    for _ in range(repeats):
+        for ordered in (list(sides), list(reversed(sides))):
+            for column in columns:
+                sequences, tokens_in, tokens_out = shape(column)
+                asked = prompts(sequences, tokens_in, random.Random(next(turn)))
+                for side in ordered:
+                    _, seconds = side.engine.generate(asked, tokens_out, ANSWER_SECONDS)
+                    found[side.name][column].append(counted(column) / seconds)
+                    say(f"{side.name} {column} {found[side.name][column][-1]:,.0f}")
+    return found
+
+
+def warm(side: Side, columns: Sequence[str]) -> None:
+    """Work like the measured work that nobody times."""
+    most = max((shape(column)[0] for column in columns), default=1)
+    for sequences, tokens_in, tokens_out in WARM:
+        if sequences <= most:
+            side.engine.generate(prompts(sequences, tokens_in, random.Random(-1)), tokens_out, 2 * ANSWER_SECONDS)
+
+
+def first_tokens(side: Side) -> list[int]:
+    """The first greedy token of the prompts that everyone is compared with float32 on, each read alone."""
+    asked = prompts(FIRST_TOKENS_OF, PROMPT_TOKENS, random.Random(FIRST_SEED))
+    return [side.engine.generate([prompt], 1, ANSWER_SECONDS)[0][0][0] for prompt in asked]
+
+
+def equal(found: Sequence[int], reference: Sequence[int]) -> int:
+    """How many are the same."""
+    return sum(one == other for one, other in zip(found, reference, strict=True))
+
+
+def ratios(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> dict[str, float]:
+    """Ours to theirs, of the medians of one piece: the machine was the same for both."""
+    return {
+        column: statistics.median(ours[column]) / statistics.median(theirs[column])
+        for column in COLUMNS
+        if ours.get(column) and theirs.get(column)
+    }
