@@ -218,6 +218,7 @@ class Assignment:
     rendezvous: str | None = None
     speculation: str = "ngram"
     quantization: str | None = None
+    kv_cache_dtype: str = "auto"
     draft_model: str | None = None
 
 

@@ -168,6 +168,7 @@ class Replica:
             speculation=settings.speculation,
             draft_model=settings.draft_model,
             quantization=settings.quantization,
+            kv_cache_dtype=settings.kv_cache_dtype,
         )
         group = ray.util.get_current_placement_group()
         gpus = 1 if self._device == "cuda" else 0

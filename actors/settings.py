@@ -43,6 +43,9 @@ class ModelSettings(BaseModel):
     quantization: Literal["int8", "int4", "fp8"] | None = Field(
         None, description="what weights are rounded to at load; a folder that is quantized already needs no word of it"
     )
+    kv_cache_dtype: Literal["auto", "int8"] = Field(
+        "auto", description="what keys and values are kept as; int8 holds about 1.9 times the tokens of bfloat16"
+    )
     replicas: int = Field(1, ge=1, le=10_000)
     shard_cpus: int = Field(1, ge=1, description="cores of a shard where it has no GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -42,8 +42,8 @@ class Shard:
             world = DeepSpeedWorld.join(mine.rank, mine.ranks, mine.rendezvous, mine.device)
         self._world = world
         self._model = load(
-            mine.path, dtype=mine.dtype, quantization=mine.quantization, device=mine.device, world=world,
-            progress=progress,
+            mine.path, dtype=mine.dtype, quantization=mine.quantization, kv_cache_dtype=mine.kv_cache_dtype,
+            device=mine.device, world=world, progress=progress,
         )  # fmt: skip
         self._draft = load_draft(mine)
         return ShardFacts(

@@ -29,7 +29,10 @@ def load_draft(assignment: Assignment) -> "Model | None":
     if assignment.draft_model is None or assignment.rank > 0:
         return None
     check_tokens(Path(assignment.path), Path(assignment.draft_model))
-    return load(assignment.draft_model, dtype=assignment.dtype, device=assignment.device)
+    return load(
+        assignment.draft_model, dtype=assignment.dtype, kv_cache_dtype=assignment.kv_cache_dtype,
+        device=assignment.device,
+    )  # fmt: skip
 
 
 def check_tokens(model: Path, draft: Path) -> None:

@@ -33,7 +33,8 @@ class LLM:
     """One model, ready to generate.
 
     model: a Hugging Face folder. dtype: "auto", "bfloat16", "float16" or "float32". quantization: round the
-    weights at load to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is. max_model_len:
+    weights at load to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is. kv_cache_dtype:
+    "int8" keeps keys and values as bytes, about 1.9 times as many tokens; "auto" in the model's type. max_model_len:
     prompt plus answer; default what the model was made for. max_num_batched_tokens: computed in one step at the most.
     gap_stretch: times the gap between a running answer's tokens may grow while prompts join; default any, nobody waits.
     speculation: "ngram" guesses tokens from the text so far and checks them where that pays, "off" does not;
@@ -48,6 +49,7 @@ class LLM:
         tensor_parallel_size: int = 1,
         dtype: str = "auto",
         quantization: str | None = None,
+        kv_cache_dtype: str = "auto",
         max_model_len: int | None = None,
         max_num_seqs: int = 64,
         max_num_batched_tokens: int = 2048,
@@ -76,7 +78,7 @@ class LLM:
         assignment = Assignment(
             model=Path(model).name, path=str(model), dtype=dtype, rank=0, ranks=tensor_parallel_size, device=chosen,
             cpus=max(1, torch.get_num_threads() // tensor_parallel_size), limits=limits,
-            quantization=quantization, speculation=speculation,
+            quantization=quantization, kv_cache_dtype=kv_cache_dtype, speculation=speculation,
             draft_model=None if draft_model is None else str(draft_model),
         )  # fmt: skip
         self._gang: Gang | None = None
@@ -209,7 +211,10 @@ class _InProcess:
 
 def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Facts]:
     limits, device = assignment.limits, assignment.device
-    model = load(assignment.path, dtype=assignment.dtype, quantization=assignment.quantization, device=device)
+    model = load(
+        assignment.path, dtype=assignment.dtype, quantization=assignment.quantization,
+        kv_cache_dtype=assignment.kv_cache_dtype, device=device,
+    )  # fmt: skip
     draft = load_draft(assignment)
     kv_bytes = model.kv_bytes_per_token + (draft.kv_bytes_per_token if draft is not None else 0)
     shard = ShardFacts(0, 0, model.vocab_size, model.context_tokens, kv_bytes, free_bytes(device), (), 0.0, 0)

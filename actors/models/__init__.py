@@ -41,6 +41,7 @@ def load(
     *,
     dtype: str = "auto",
     quantization: str | None = None,
+    kv_cache_dtype: str = "auto",
     device: str = "cpu",
     world: World | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -48,6 +49,8 @@ def load(
     """Load this rank's part of the Hugging Face folder `path`; `progress` hears bytes done and bytes in all.
 
     `quantization` rounds float weights to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is.
+    `kv_cache_dtype` "int8" keeps keys and values as bytes with a scale for each token and head, "auto" as the model's
+    dtype.
 
     Raises ModelInvalid for a folder that cannot be served and ArchitectureUnsupported, which names the nearest
     that can. Code in the folder is never run and nothing is unpickled.
@@ -55,6 +58,7 @@ def load(
     # torch and transformers take seconds to import; whoever only names a Model should not wait for them
     import torch  # noqa: PLC0415
 
+    from actors.models.cache import KV_CACHE_DTYPES  # noqa: PLC0415
     from actors.models.config import read_config, unsupported  # noqa: PLC0415
     from actors.models.decoder import load_decoder  # noqa: PLC0415
     from actors.models.family import describe, language_part  # noqa: PLC0415
@@ -63,6 +67,10 @@ def load(
         raise ModelInvalid(str(path), f"dtype {dtype!r} is not known", f"one of {', '.join(DTYPES)}")
     if quantization not in QUANTIZATIONS:
         raise ModelInvalid(str(path), f"quantization {quantization!r} is not known", "one of int8, int4, fp8")
+    if kv_cache_dtype not in KV_CACHE_DTYPES:
+        raise ModelInvalid(
+            str(path), f"kv_cache_dtype {kv_cache_dtype!r} is not known", f"one of {', '.join(KV_CACHE_DTYPES)}"
+        )
     folder = Path(path)
     config = read_config(folder)
     chosen = getattr(torch, dtype) if dtype != "auto" else config.dtype
@@ -75,5 +83,7 @@ def load(
 
         if quantization is not None:
             raise unsupported(decoder, f"runs by transformers' modules, which take no quantization={quantization!r}")
-        return load_hosted(folder, config, chosen, device, world or Alone(), progress)
-    return load_decoder(folder, decoder, family, chosen, device, world or Alone(), progress, quantization)
+        return load_hosted(folder, config, chosen, device, world or Alone(), progress, kv_cache_dtype)
+    return load_decoder(
+        folder, decoder, family, chosen, device, world or Alone(), progress, quantization, kv_cache_dtype
+    )

@@ -1,6 +1,6 @@
 """Attention straight over a paged KV cache, in plain torch.
 
-A cache is two tensors [slots, kv_heads, d]; `Batch` says which slots belong to which sequence. A sequence reads
+A cache is two `CachedTensor`s [slots, kv_heads, d]; `Batch` says which slots belong to which sequence. A sequence reads
 only slots that were written for it, so nothing that another one computed can reach it.
 """
 
@@ -8,14 +8,7 @@ import torch
 from torch.nn import functional
 
 from actors.models.batch import Batch
-
-
-def write_cache(
-    keys: torch.Tensor, values: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, slots: torch.Tensor
-) -> None:
-    """Put `keys` and `values` [T, kv_heads, d] where `slots` [T] says."""
-    key_cache.index_copy_(0, slots, keys)
-    value_cache.index_copy_(0, slots, values)
+from actors.models.cache import CachedTensor
 
 
 class PagedAttention:
@@ -28,8 +21,8 @@ class PagedAttention:
     def __call__(
         self,
         q: torch.Tensor,
-        key_cache: torch.Tensor,
-        value_cache: torch.Tensor,
+        key_cache: CachedTensor,
+        value_cache: CachedTensor,
         scale: float,
         window: int | None = None,
         softcap: float | None = None,
@@ -38,8 +31,8 @@ class PagedAttention:
         out = torch.empty_like(q)
         for part in self._parts:
             shape = (part.sequences, part.longest, *key_cache.shape[1:])
-            keys = key_cache.index_select(0, part.slots).view(shape).transpose(1, 2)
-            values = value_cache.index_select(0, part.slots).view(shape).transpose(1, 2)
+            keys = key_cache.read(part.slots).view(shape).transpose(1, 2)
+            values = value_cache.read(part.slots).view(shape).transpose(1, 2)
             rows = q[part.first : part.last].view(part.sequences, part.queries, *q.shape[1:]).transpose(1, 2)
             seen = attend(rows, keys, values, part.mask(window), scale, softcap)
             out[part.first : part.last] = seen.transpose(1, 2).reshape(-1, *q.shape[1:])

@@ -12,13 +12,13 @@ import torch
 from torch.nn import functional
 
 from actors.models import layers
-from actors.models.attention import PagedAttention, write_cache
+from actors.models.attention import PagedAttention
 from actors.models.batch import Batch
+from actors.models.cache import CachedTensor, bytes_per_token
 from actors.models.checkpoint import Checkpoint
 from actors.models.family import Family
 from actors.models.kernels.fused import Fused, fuse
 from actors.models.layers import Activation, Linear, QuantizedLinear
-from actors.models.memory import zeros
 from actors.models.parallel import World
 from actors.models.rope import Rope, exact_context
 from actors.models.weights import LayerWeights, Loader, Progress
@@ -37,13 +37,14 @@ ACTIVATIONS: dict[str, Activation] = {
 class Decoder:
     """A model of one of our families: this rank's part of it."""
 
-    def __init__(self, family: Family, config: Any, loader: Loader, world: World) -> None:
-        self.family, self.world = family, world
+    def __init__(self, family: Family, config: Any, loader: Loader, world: World, kv_cache_dtype: str = "auto") -> None:
+        self.family, self.world, self.kv_cache_dtype = family, world, kv_cache_dtype
         self.vocab_size = family.vocab
         self.context_tokens = min(family.context, exact_context(config) or family.context)
         self.heads, self.kv_heads = loader.queries.count, loader.keys.count
         self.dtype, self.device = loader.dtype, loader.device
-        self.kv_bytes_per_token = 2 * family.layers * self.kv_heads * family.head_dim * self.dtype.itemsize
+        slot = (self.kv_heads, family.head_dim)
+        self.kv_bytes_per_token = 2 * family.layers * bytes_per_token(slot, self.dtype, kv_cache_dtype)
         self.activation = _activation(family.activation)
         kinds = set(family.ropes)
         self.ropes = {kind: Rope(config, kind, family.head_dim, loader.device) for kind in kinds}
@@ -52,18 +53,18 @@ class Decoder:
         self.layers = [loader.layer(index) for index in range(family.layers)]
         self.norm = loader.final_norm()
         self.head = loader.head(self.embedding)
-        self.caches: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.caches: list[tuple[CachedTensor, CachedTensor]] = []  # keys and values of each layer
         self.fused: Fused | None = None  # the same step, compiled, where this machine can have it
 
     def allocate(self, blocks: int, block_tokens: int) -> None:
         """Make the KV cache, zeroed; drops the one before."""
         self.caches, self.fused = [], None
         shape = (blocks * block_tokens, self.kv_heads, self.family.head_dim)
-        self.caches = [(self._zeros(shape), self._zeros(shape)) for _ in range(self.family.layers)]
+        self.caches = [(self._empty(shape), self._empty(shape)) for _ in range(self.family.layers)]
         self.fused = fuse(self)
 
-    def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return zeros(shape, self.dtype, self.device)
+    def _empty(self, shape: tuple[int, ...]) -> CachedTensor:
+        return CachedTensor(shape, self.dtype, self.device, self.kv_cache_dtype)
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -110,7 +111,8 @@ class Decoder:
         if layer.query_norm is not None and layer.key_norm is not None:
             q, k = layer.query_norm(q), layer.key_norm(k)
         keys, values = self.caches[index]
-        write_cache(layers.rotate(k, *angles), v, keys, values, attention.batch.slots)
+        keys.write(attention.batch.slots, layers.rotate(k, *angles))
+        values.write(attention.batch.slots, v)
         seen = attention(
             layers.rotate(q, *angles), keys, values, family.scale, family.windows[index], family.attention_softcap
         )
@@ -142,12 +144,13 @@ def load_decoder(
     world: World,
     progress: Progress | None,
     quantization: str | None = None,
+    kv_cache_dtype: str = "auto",
 ) -> Decoder:
     """Read this rank's part of the folder `path`; raises ModelInvalid. `dtype` None: what the weights are stored in."""
     checkpoint = Checkpoint(path)
     chosen = dtype or checkpoint.dtype(checkpoint.tensors)
     loader = Loader(family, checkpoint, world, chosen, device, progress, quantization)
-    decoder = Decoder(family, config, loader, world)
+    decoder = Decoder(family, config, loader, world, kv_cache_dtype)
     loader.finish()
     return decoder
 

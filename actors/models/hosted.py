@@ -5,7 +5,6 @@ mask that `generate` would give to left-padded prompts.
 """
 
 import inspect
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from actors.models import autotp, probe
 from actors.models.batch import Batch
+from actors.models.cache import bytes_per_token
 from actors.models.checkpoint import Checkpoint
 from actors.models.config import context_of, refuse_stateful, unsupported
 from actors.models.parallel import World
@@ -37,17 +37,25 @@ class HostedModel:
         self.dtype = module.dtype
         self._accepts = set(inspect.signature(module.forward).parameters)
         self.shapes = self._discover()
-        self.kv_bytes_per_token = self.dtype.itemsize * sum(
-            math.prod(shape) for layer in self.shapes for shape in layer
-        )
+        self.keep_as("auto")
         self.layers: list[StoredLayer] = []
         # sparse attention breaks ties by place, which padding moves
         self.padded = all(len(layer) <= 2 for layer in self.shapes)
 
+    def keep_as(self, kv_cache_dtype: str) -> None:
+        """How the next `allocate` keeps what layers cache."""
+        self._kv_cache_dtype = kv_cache_dtype
+        self.kv_bytes_per_token = sum(
+            bytes_per_token(shape, self.dtype, kv_cache_dtype) for layer in self.shapes for shape in layer
+        )
+
     def allocate(self, blocks: int, block_tokens: int) -> None:
         """Make the paged store, zeroed; drops the one before."""
         self.layers = []
-        self.layers = [StoredLayer(shapes, blocks * block_tokens, self.dtype, self.device) for shapes in self.shapes]
+        slots = blocks * block_tokens
+        self.layers = [
+            StoredLayer(shapes, slots, self.dtype, self.device, self._kv_cache_dtype) for shapes in self.shapes
+        ]
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -94,7 +102,13 @@ class HostedModel:
 
 
 def load_hosted(
-    path: Path, config: Any, dtype: torch.dtype | None, device: str, world: World, progress: Progress | None
+    path: Path,
+    config: Any,
+    dtype: torch.dtype | None,
+    device: str,
+    world: World,
+    progress: Progress | None,
+    kv_cache_dtype: str = "auto",
 ) -> HostedModel:
     """Read this rank's part of the folder `path`; raises ModelInvalid or ArchitectureUnsupported."""
     refuse_stateful(config)
@@ -112,7 +126,9 @@ def load_hosted(
     fill(module, checkpoint, split.cuts, device, progress)
     module.to(device)
     split.apply()
-    return _proven(module, config, device)
+    hosted = _proven(module, config, device)
+    hosted.keep_as(kv_cache_dtype)  # after the proof: it compares more closely than rounding allows
+    return hosted
 
 
 def _proven(module: Any, config: Any, device: str) -> HostedModel:

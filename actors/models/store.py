@@ -13,7 +13,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from actors.models.batch import Batch
-from actors.models.memory import zeros
+from actors.models.cache import CachedTensor
 
 Shape = tuple[int, ...]  # of what one layer keeps of one token
 
@@ -72,8 +72,10 @@ class PagedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
 class StoredLayer:
     """What one layer keeps: tensors [slots, ...], in the order in which the layer hands them over."""
 
-    def __init__(self, shapes: tuple[Shape, ...], slots: int, dtype: torch.dtype, device: str) -> None:
-        self.tensors = [zeros((slots, *shape), dtype, device) for shape in shapes]
+    def __init__(
+        self, shapes: tuple[Shape, ...], slots: int, dtype: torch.dtype, device: str, kv_cache_dtype: str = "auto"
+    ) -> None:
+        self.tensors = [CachedTensor((slots, *shape), dtype, device, kv_cache_dtype) for shape in shapes]
 
 
 class PagedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
@@ -99,8 +101,8 @@ class PagedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
     def _turn(self, index: int, new: torch.Tensor) -> torch.Tensor:
         """Write `new` [sequences, tokens, ...] and return all of the past in the same layout."""
         kept = self.stored.tensors[index]
-        kept.index_copy_(0, self.written, new.reshape(-1, *kept.shape[1:]).to(kept.dtype))
-        past = kept.index_select(0, self.span.slots)
+        kept.write(self.written, new.reshape(-1, *kept.shape[1:]).to(kept.dtype))
+        past = kept.read(self.span.slots)
         return past.view(self.span.sequences, self.span.longest, *kept.shape[1:])
 
     def get_seq_length(self) -> int:

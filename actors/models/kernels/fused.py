@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from actors.models.batch import Batch
+from actors.models.cache import CachedTensor
 from actors.models.kernels import interface
 from actors.models.kernels.building import processor_features
-from actors.models.kernels.operations import TYPES, step_of
+from actors.models.kernels.operations import TYPES, cache_of, step_of
 from actors.models.kernels.quantized import PackedWeight
 
 if TYPE_CHECKING:
@@ -141,8 +142,7 @@ class Fused:
             output=self._weights(layer.output),
             gate_up=self._weights(layer.gate_up),
             down=self._weights(layer.down),
-            keys=self._address_of(keys),
-            values=self._address_of(values),
+            cache=self._cache(keys, values),
             inverse=self._address_of(rope.inverse),
             rope_factor=rope.factor,
             attention=interface.Attention(
@@ -154,6 +154,11 @@ class Fused:
                 softcap=family.attention_softcap or 0.0,
             ),
         )
+
+    def _cache(self, keys: CachedTensor, values: CachedTensor) -> interface.Cache:
+        made = cache_of(keys, values)
+        self._kept += [t for c in (keys, values) for t in (c.numbers, c.scales) if t is not None]
+        return made
 
     def _norm(self, norm: "RMSNorm | None") -> interface.Norm:
         return interface.Norm() if norm is None else interface.Norm(self._address_of(norm.weight.float()), norm.eps)

@@ -50,6 +50,12 @@ class Weights(Structure):
     ]
 
 
+class Cache(Structure):
+    """A layer's keys and values, with float32 scales where they are bytes and null scales where they are not."""
+
+    _fields_ = [(name, c_void_p) for name in ("keys", "values", "key_scales", "value_scales")]
+
+
 class Layer(Structure):
     """All that one decoder layer points at."""
 
@@ -59,7 +65,8 @@ class Layer(Structure):
             for name in ("input_norm", "query_norm", "key_norm", "attention_out_norm", "mlp_norm", "mlp_out_norm")
         ),
         *((name, Weights) for name in ("qkv", "output", "gate_up", "down")),
-        *((name, c_void_p) for name in ("keys", "values", "inverse")),
+        ("cache", Cache),
+        ("inverse", c_void_p),
         ("rope_factor", c_float),
         ("attention", Attention),
     ]
@@ -92,12 +99,12 @@ class Collective(Structure):
     ]
 
 
-STRUCTURES = (Step, Attention, Norm, Weights, Layer, Model, Collective)
+STRUCTURES = (Step, Attention, Norm, Weights, Cache, Layer, Model, Collective)
 P, N, F = c_void_p, c_int64, c_float
 ARGUMENTS = {
     "linear": (N, N, P, P, P, P, N, N, N, N, N),
     "quantized_linear": (N, N, P, P, P, N, N, N),
-    "attend": (N, P, P, P, N, P, P, P, N),
+    "attend": (N, P, P, P, N, P, P, N),
     "join": (N, P, P, P, P, P, P, N, N),
     "rms_norm": (N, P, P, N, P, N, N, N),
     "gate": (N, N, P, P, N, N),

@@ -8,6 +8,7 @@ from ctypes import addressof
 import torch
 
 from actors.models.batch import Batch
+from actors.models.cache import CachedTensor
 from actors.models.kernels import interface
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -33,8 +34,8 @@ def linear(
 
 def attend(
     q: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+    keys: CachedTensor,
+    values: CachedTensor,
     batch: Batch,
     *,
     scale: float,
@@ -47,13 +48,14 @@ def attend(
     _check(q.dtype is keys.dtype is values.dtype, "queries, keys and values differ in type")
     _check(keys.shape == values.shape and keys.shape[2] == dim and heads % kv_heads == 0, "heads do not fit")
     _check(q.dtype is torch.float32 or dim % 2 == 0, "bf16 is read in pairs: head_dim is odd")
-    _whole(q, keys, values)
+    _whole(q)
     out = torch.empty_like(q)
+    cache = cache_of(keys, values)
     step, _kept = step_of(batch)
     shape = interface.Attention(heads, kv_heads, dim, window or 0, scale, softcap or 0.0)
     _library().attend(
-        TYPES[q.dtype], addressof(shape), addressof(step), q.data_ptr(), heads * dim, keys.data_ptr(),
-        values.data_ptr(), out.data_ptr(), heads * dim,
+        TYPES[q.dtype], addressof(shape), addressof(step), q.data_ptr(), heads * dim, addressof(cache),
+        out.data_ptr(), heads * dim,
     )  # fmt: skip
     return out
 
@@ -108,6 +110,18 @@ def step_of(batch: Batch) -> tuple[interface.Step, tuple[torch.Tensor, ...]]:
         batch.block_tokens, rows.shape[0],
     )  # fmt: skip
     return step, kept
+
+
+def cache_of(keys: CachedTensor, values: CachedTensor) -> interface.Cache:
+    """A layer's cache for the compiled code; whoever uses it keeps both alive."""
+    _check(keys.shape == values.shape and keys.dtype is values.dtype, "keys and values differ")
+    _check((keys.scales is None) == (values.scales is None), "keys are rounded or values are, not both")
+    if keys.scales is None or values.scales is None:
+        _whole(keys.numbers, values.numbers)
+        return interface.Cache(keys.numbers.data_ptr(), values.numbers.data_ptr())
+    _whole(keys.scales, values.scales)
+    _check(keys.numbers.is_contiguous() and values.numbers.is_contiguous(), "bytes do not lie in one piece of memory")
+    return interface.Cache(*(t.data_ptr() for t in (keys.numbers, values.numbers, keys.scales, values.scales)))
 
 
 def _library() -> interface.Library:

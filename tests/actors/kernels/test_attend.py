@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from actors.models.attention import PagedAttention
+from actors.models.cache import CachedTensor
 from actors.models.kernels.operations import attend
 from tests.actors.kernels.batches import scattered, slots_in
 
@@ -18,14 +19,26 @@ BATCHES = {
 }
 # a float32 sum of some hundred terms of size 1; bf16 rounds the weights of values to 8 bits, and the result
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+# queries are rounded to 16 bits
+INT8_TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 2e-2}
+
+
+def cached(numbers, kept=None, rounded="auto"):
+    made = CachedTensor(numbers.shape, kept or numbers.dtype, "cpu", rounded)
+    made.write(torch.arange(len(numbers)), numbers.to(kept or numbers.dtype))
+    return made
 
 
 def both(batch, dtype, heads, kv_heads, dim, **kind):
-    keys, values = (torch.randn(slots_in(batch), kv_heads, dim).to(dtype) for _ in range(2))
+    numbers = [torch.randn(slots_in(batch), kv_heads, dim).to(dtype) for _ in range(2)]
     q = torch.randn(len(batch.tokens), heads, dim).to(dtype)
-    made = attend(q, keys, values, batch, scale=dim**-0.5, **kind)
-    plain = PagedAttention(batch)(q.float(), keys.float(), values.float(), dim**-0.5, **kind)
+    made = attend(q, *map(cached, numbers), batch, scale=dim**-0.5, **kind)
+    plain = PagedAttention(batch)(q.float(), *(cached(n.float()) for n in numbers), dim**-0.5, **kind)
     torch.testing.assert_close(made.float(), plain, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    # the same bytes, so that only the arithmetic differs
+    made = attend(q, *(cached(n, rounded="int8") for n in numbers), batch, scale=dim**-0.5, **kind)
+    plain = PagedAttention(batch)(q.float(), *(cached(n.float(), rounded="int8") for n in numbers), dim**-0.5, **kind)
+    torch.testing.assert_close(made.float(), plain, rtol=INT8_TOLERANCE[dtype], atol=INT8_TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -71,12 +84,14 @@ def test_reads_nothing_that_is_not_its_own(count, before, dtype):
     own = batch.tables[0].repeat_interleave(8)[: count + before] * 8 + torch.arange(count + before) % 8
     keys[own], values[own] = 0, 1
     q = torch.randn(count, 2, 32).to(dtype)
-    assert torch.equal(attend(q, keys, values, batch, scale=1.0), torch.ones_like(q))
+    for rounded in ("auto", "int8"):
+        stored = [cached(numbers, rounded=rounded) for numbers in (keys, values)]
+        assert torch.equal(attend(q, *stored, batch, scale=1.0), torch.ones_like(q))
 
 
 def test_refuses_heads_that_do_not_fit():
     batch = scattered([1], [3])
-    cache = torch.zeros(slots_in(batch), 2, 8)
+    cache = cached(torch.zeros(slots_in(batch), 2, 8))
     with pytest.raises(ValueError, match="heads"):
         attend(torch.zeros(1, 3, 8), cache, cache, batch, scale=1.0)
     with pytest.raises(ValueError, match="type"):

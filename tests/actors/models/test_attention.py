@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from actors.models.attention import PagedAttention, write_cache
+from actors.models.attention import PagedAttention
+from actors.models.cache import CachedTensor
 from tests.actors.models.driver import Running, plan
 
 BLOCK = 4
@@ -27,13 +28,16 @@ def test_equals_attention_in_a_row(window, softcap, kv_heads):
     torch.manual_seed(0)
     contexts, takes = [1, 9, 30, 17, 6], [1, 1, 1, 12, 6]
     batch, blocks = laid_out(contexts, takes, 3)
-    keys, values = torch.full((2, 200 * BLOCK, kv_heads, 8), float("nan"))
+    keys, values = (CachedTensor((200 * BLOCK, kv_heads, 8), torch.float32, "cpu") for _ in range(2))
+    for cached in (keys, values):
+        cached.numbers.fill_(float("nan"))
     rows = torch.randn(sum(takes), 4, 8)
     expected = []
     for context, take, own, start in zip(contexts, takes, blocks, batch.starts.tolist(), strict=False):
         k, v = torch.randn(2, context, kv_heads, 8)
         slots = torch.tensor([own[p // BLOCK] * BLOCK + p % BLOCK for p in range(context)])
-        write_cache(k, v, keys, values, slots)
+        keys.write(slots, k)
+        values.write(slots, v)
         expected.append(reference(rows[start : start + take], k, v, window, softcap))
     made = PagedAttention(batch)(rows, keys, values, 0.3, window, softcap)
     assert torch.allclose(made, torch.cat(expected), atol=1e-5)  # what nobody wrote is NaN: reading it would show

@@ -1,6 +1,7 @@
 // Where a sequence's positions lie in a paged cache; what the decode and the prefill kernel share.
 #pragma once
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels.h"
 #include "vectors.h"
@@ -9,24 +10,31 @@ namespace strata {
 
 constexpr int kPositions = 64;  // of one pass of the online softmax: their scores stay in the first cache
 
-template <class T>
+// T: the type of queries and results. C: that of keys and values, T again or Int8.
+template <class T, class C>
 struct Pages {
   using Element = typename T::Element;
+  using Cached = typename C::Element;
+  static constexpr bool scaled = std::is_same_v<C, Int8>;
   const Attention& shape;
   const Step& step;
   const Element* q;
   int64_t q_stride;
-  const Element* keys;
-  const Element* values;
+  const Cached* keys;
+  const Cached* values;
+  const float* key_scales;  // null unless `scaled`
+  const float* value_scales;
   Element* out;
   int64_t out_stride;
 
   int64_t units() const { return shape.head_dim / T::per_unit; }
 
-  // Where positions [from, from + count) lie, in elements from the start of the cache; head 0.
-  void locate(int64_t sequence, int64_t from, int64_t count, int64_t* at) const {
+  int64_t stride() const { return shape.kv_heads * shape.head_dim; }
+
+  // Where positions [from, from + count) lie, in elements from the start of a cache with `stride` of them in a slot.
+  void locate(int64_t sequence, int64_t from, int64_t count, int64_t stride, int64_t* at) const {
     const int32_t* table = step.tables + sequence * step.table_width;
-    const int64_t size = step.block_tokens, stride = shape.kv_heads * shape.head_dim;
+    const int64_t size = step.block_tokens;
     int64_t block = from / size, inside = from % size;  // one division, not one for each position
     for (int64_t i = 0; i < count; block++, inside = 0)
       for (; inside < size && i < count; inside++, i++) at[i] = (table[block] * size + inside) * stride;
@@ -47,9 +55,9 @@ inline __m512 bend(const Attention& shape, __m512 score) {
   return _mm512_mul_ps(bent, _mm512_set1_ps(shape.softcap));
 }
 
-template <class T>
-void attend_decodes(const Pages<T>& pages);
-template <class T>
-void attend_chunks(const Pages<T>& pages);
+template <class T, class C>
+void attend_decodes(const Pages<T, C>& pages);
+template <class T, class C>
+void attend_chunks(const Pages<T, C>& pages);
 
 }  // namespace strata

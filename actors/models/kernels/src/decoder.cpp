@@ -62,7 +62,7 @@ void attention_piece(const Model& model, const Step& step, int64_t index, void* 
   apply(model, layer.qkv, hidden, model.hidden, merged, step.rows, true, layer.output);
   const Angles turned = angles_of(layer, step, index == 0);
   place(model.type, layer, step, merged, turned.cosine, turned.sine);
-  attend(model.type, shape, step, merged, merged_width, layer.keys, layer.values, seen, width);
+  attend(model.type, shape, step, merged, merged_width, layer.cache, seen, width);
   apply(model, layer.output, seen, width, out, step.rows, false, layer.gate_up);
 }
 

@@ -6,9 +6,9 @@ using namespace strata;
 extern "C" {
 
 void strata_sizes(int64_t* sizes) {
-  const int64_t all[] = {sizeof(Step), sizeof(Attention), sizeof(Norm), sizeof(Weights), sizeof(Layer), sizeof(Model),
+  const int64_t all[] = {sizeof(Step), sizeof(Attention), sizeof(Norm), sizeof(Weights), sizeof(Cache), sizeof(Layer), sizeof(Model),
                          sizeof(Collective)};
-  for (int i = 0; i < 7; i++) sizes[i] = all[i];
+  for (int i = 0; i < 8; i++) sizes[i] = all[i];
 }
 
 void strata_linear(int64_t type, int64_t out, const void* x, const void* w, const float* bias, void* y, int64_t rows,
@@ -22,8 +22,8 @@ void strata_quantized_linear(int64_t type, int64_t out, const void* x, const Wei
 }
 
 void strata_attend(int64_t type, const Attention* shape, const Step* step, const void* q, int64_t q_stride,
-                   const void* keys, const void* values, void* out, int64_t out_stride) {
-  attend((Type)type, *shape, *step, q, q_stride, keys, values, out, out_stride);
+                   const Cache* cache, void* out, int64_t out_stride) {
+  attend((Type)type, *shape, *step, q, q_stride, *cache, out, out_stride);
 }
 
 void strata_join(int64_t type, const float* bias, const Norm* out_norm, const Norm* norm, const void* x, void* residual,

@@ -32,9 +32,18 @@ struct Attention {
   float softcap;  // 0 for none
 };
 
+// One layer's keys and values: in the model's type where there are no scales (both null), else bytes, and a number is
+// byte * scale with scales [slots, kv_heads].
+struct Cache {
+  void* keys;
+  void* values;
+  float* key_scales;
+  float* value_scales;
+};
+
 // `q` and `out` point at row 0 of the step, [rows, heads, head_dim] with `q_stride` and `out_stride` between rows.
-void attend(Type type, const Attention& shape, const Step& step, const void* q, int64_t q_stride, const void* keys,
-            const void* values, void* out, int64_t out_stride);
+void attend(Type type, const Attention& shape, const Step& step, const void* q, int64_t q_stride, const Cache& cache,
+            void* out, int64_t out_stride);
 
 // A root-mean-square norm; `weight` is float, null for no norm at all.
 struct Norm {
@@ -60,8 +69,7 @@ void quantized_linear(Type type, Type out, const void* x, const Weights& w, cons
 struct Layer {
   Norm input_norm, query_norm, key_norm, attention_out_norm, mlp_norm, mlp_out_norm;
   Weights qkv, output, gate_up, down;
-  void* keys;
-  void* values;
+  Cache cache;
   const float* inverse;  // rope's inverse frequencies [head_dim / 2]
   float rope_factor;
   Attention attention;

@@ -98,6 +98,16 @@ inline void turn(const typename T::Element* x, typename T::Element* out, const f
   });
 }
 
+// One head as bytes and the scale that turns them back: the largest magnitude becomes 127.
+template <class T>
+inline void round_head(const typename T::Element* x, int8_t* out, float* scale, int64_t d) {
+  *scale = magnitude(d, [&](int64_t i, __mmask16 m) { return T::load(x + i, m); }) / 127;
+  const __m512 unit = _mm512_set1_ps(*scale == 0 ? 1.0f : *scale);
+  each_vector(d, [&](int64_t i, __mmask16 m) {
+    _mm_mask_storeu_epi8(out + i, m, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_div_ps(T::load(x + i, m), unit))));
+  });
+}
+
 template <class T>
 void place_row(const Layer& layer, int64_t slot, typename T::Element* row, const float* cosine, const float* sine) {
   using Element = typename T::Element;
@@ -109,12 +119,18 @@ void place_row(const Layer& layer, int64_t slot, typename T::Element* row, const
     turn<T>(q, q, cosine, sine, half);
   }
   Element* k = row + shape.heads * d;
-  Element* keys = (Element*)layer.keys + slot * shape.kv_heads * d;
-  for (int64_t h = 0; h < shape.kv_heads; h++, k += d, keys += d) {
+  const Cache& cache = layer.cache;
+  const int64_t from = slot * shape.kv_heads, end = from + shape.kv_heads;  // in heads
+  for (int64_t h = from; h < end; h++, k += d) {
     if (layer.key_norm.weight) norm_row<T>(layer.key_norm, k, k, d);
-    turn<T>(k, keys, cosine, sine, half);
+    turn<T>(k, cache.key_scales ? k : (Element*)cache.keys + h * d, cosine, sine, half);
+    if (cache.key_scales) round_head<T>(k, (int8_t*)cache.keys + h * d, cache.key_scales + h, d);
   }
-  memcpy((Element*)layer.values + slot * shape.kv_heads * d, k, shape.kv_heads * d * sizeof(Element));
+  if (cache.value_scales)
+    for (int64_t h = from; h < end; h++, k += d)
+      round_head<T>(k, (int8_t*)cache.values + h * d, cache.value_scales + h, d);
+  else
+    memcpy((Element*)cache.values + from * d, k, shape.kv_heads * d * sizeof(Element));
 }
 
 }  // namespace

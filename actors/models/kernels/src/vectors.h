@@ -61,6 +61,36 @@ struct Bf16 {
   static inline void store(Element* p, __m512 v, __mmask16 m = 0xffff) { _mm256_mask_storeu_epi16(p, m, narrow(v)); }
 };
 
+// Signed bytes of a cache, each of which a scale turns into a number; bf16 holds them all exactly.
+struct Int8 {
+  using Element = int8_t;
+  static inline __m512 load(const Element* p, __mmask16 m = 0xffff) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, p)));
+  }
+};
+
+// Adds the products of 32 pairs of 16-bit integers to 16 sums.
+inline __m512i dot(__m512i sum, __m512i a, __m512i b) {
+#ifdef __AVX512VNNI__
+  return _mm512_dpwssd_epi32(sum, a, b);
+#else
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+#endif
+}
+
+// The largest magnitude among numbers that `load(i, mask)` gives; NaN if one of them is NaN.
+template <class F>
+inline float magnitude(int64_t count, F&& load) {
+  __m512 most = _mm512_setzero_ps();
+  __mmask16 odd = 0;
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const __m512 v = load(i, first(count - i));
+    odd |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    most = _mm512_max_ps(most, _mm512_abs_ps(v));
+  }
+  return odd ? NAN : _mm512_reduce_max_ps(most);
+}
+
 // The sums of four vectors' lanes, in order: 13 instructions where four separate sums take 28.
 inline __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d) {
   const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
@@ -70,6 +100,14 @@ inline __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d) {
   const __m512 all = _mm512_add_ps(_mm512_castpd_ps(lo), _mm512_castpd_ps(hi));
   const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
   return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+inline __m128i sum4(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+  const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+  const __m512i all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti32x8_epi32(all, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
 inline __m512 sum16(const __m512* v) {
@@ -129,7 +167,7 @@ inline __m512 tanh(__m512 x) {
 }
 
 // Memory of this thread that lasts until it asks for the same purpose again; never shrinks.
-enum Purpose { kPacked, kDecode, kPrefill, kPartial, kHidden, kMerged, kSeen, kAngles, kBlock };
+enum Purpose { kPacked, kDecode, kPrefill, kPartial, kHidden, kMerged, kSeen, kAngles, kBlock, kQueries };
 
 template <Purpose P>
 inline void* scratch(size_t bytes) {
