@@ -32,7 +32,7 @@ class Model(Protocol):
         ...
 
     def forward(self, batch: "Batch") -> "torch.Tensor":
-        """One step: float32 logits [R, vocab_size] of `batch.rows`, complete on every rank."""
+        """One step: float32 logits [R, vocab_size] of `batch.rows`, complete on rank 0 and not to be read elsewhere."""
         ...
 
 

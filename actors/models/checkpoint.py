@@ -175,7 +175,7 @@ def _chunks(stored: Stored, start: int, stop: int) -> Iterator[tuple[int, torch.
 
 def _read(stored: Stored, file: int, into: torch.Tensor, offset: int) -> None:
     """Fill the bytes of `into` from `offset` on. Raises ModelInvalid where the file has grown shorter."""
-    left = memoryview(into.numpy())
+    left = into.numpy().data
     while left:
         count = os.preadv(file, [left], offset)
         if not count:

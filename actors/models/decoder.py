@@ -68,9 +68,9 @@ class Decoder:
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:
-        """One step: float32 logits [R, vocab] of `batch.rows`, complete on every rank."""
+        """One step: float32 logits [R, vocab] of `batch.rows`, complete on rank 0."""
         if self.fused is not None and self.fused.suits(batch):
-            return self._complete(self.fused.forward(batch))
+            return self._finished(self.fused.forward(batch))
         attention = PagedAttention(batch)
         angles = {kind: rope.angles(batch.positions, self.dtype) for kind, rope in self.ropes.items()}
         residual = self._embed(batch.tokens)
@@ -126,11 +126,11 @@ class Decoder:
         return whole if linear.bias is None else whole + linear.bias
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        return self._complete(self.head(x))
+        return self._finished(self.world.all_gather(self.head(x)))
 
-    def _complete(self, piece: torch.Tensor) -> torch.Tensor:
-        """Every rank's columns side by side, without what pads the last ones."""
-        logits = self.world.all_gather(piece)[:, : self.vocab_size].float()
+    def _finished(self, logits: torch.Tensor) -> torch.Tensor:
+        """Without what pads the last columns."""
+        logits = logits[:, : self.vocab_size].float()
         cap = self.family.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 

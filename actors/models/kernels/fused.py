@@ -80,15 +80,21 @@ class Fused:
         return self._most_rows is None or batch.tokens.shape[0] < self._most_rows
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """float32 logits [R, columns of this rank] of `batch.rows`."""
+        """float32 logits [R, columns] of `batch.rows`: complete on rank 0, of the others perhaps their own columns."""
         step, _kept = step_of(batch)
         rows = batch.tokens.shape[0]
         if self._rows.shape[1] < rows:
             self._rows = torch.empty(2, rows, self._hidden, dtype=self._dtype)
         residual, x = self._rows[0, :rows], self._rows[1, :rows]
-        logits = torch.empty(batch.rows.shape[0], self._columns)
-        run = self._alone if self._world.size == 1 else self._together if self._collective is None else self._at_once
-        run(addressof(step), residual, x, logits)
+        whole = self._collective is not None and self._world.rank == 0
+        logits = torch.empty(batch.rows.shape[0], self._columns * (self._world.size if whole else 1))
+        if self._world.size == 1:
+            self._alone(addressof(step), residual, x, logits)
+        elif self._collective is not None:
+            self._at_once(addressof(step), residual, x, logits)
+        else:
+            self._together(addressof(step), residual, x, logits)
+            logits = self._world.all_gather(logits)
         return logits
 
     def _alone(self, step: int, residual: torch.Tensor, x: torch.Tensor, logits: torch.Tensor) -> None:

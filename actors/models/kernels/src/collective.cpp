@@ -120,6 +120,24 @@ void all_reduce(Collective& c, Type type, void* x, int64_t count) {
   }
 }
 
+void gather(Collective& c, float* logits, int64_t rows, int64_t width) {
+  const int64_t count = rows * width, most = kPart / sizeof(float), stride = width * c.size;
+  for (int64_t from = 0; from < count; from += most) {
+    const int64_t here = std::min(most, count - from);
+    if (c.rank) memcpy(buffer(c, c.rank, c.count + 1), logits + from, here * sizeof(float));
+    meet(c);
+    if (c.rank) continue;
+    for (int64_t r = 1; r < c.size; r++) {
+      const float* theirs = (const float*)buffer(c, r, c.count);
+      for (int64_t i = from; i < from + here;) {
+        const int64_t row = i / width, column = i % width, run = std::min(width - column, from + here - i);
+        memcpy(logits + row * stride + r * width + column, theirs + i - from, run * sizeof(float));
+        i += run;
+      }
+    }
+  }
+}
+
 void all_gather(Collective& c, const float* piece, float* whole, int64_t rows, int64_t width) {
   const int64_t count = rows * width, most = kPart / sizeof(float);
   for (int64_t from = 0; from < count; from += most) {

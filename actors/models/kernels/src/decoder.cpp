@@ -9,18 +9,18 @@ namespace {
 
 int64_t bytes(Type type) { return type == kBf16 ? 2 : 4; }
 
-void product(Type type, Type out, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased,
-             const Weights* next) {
+void product(Type type, Type out, const Weights& w, const void* x, int64_t inner, void* y, int64_t y_stride,
+             int64_t rows, bool biased, const Weights* next) {
   const float* bias = biased ? w.bias : nullptr;
   if (w.bits)
-    quantized_linear(type, out, x, w, bias, y, rows, inner, w.columns, next);
+    quantized_linear(type, out, x, w, bias, y, rows, inner, y_stride, next);
   else
-    linear(type, out, x, w.weight, bias, y, rows, w.columns, inner, inner, w.columns);
+    linear(type, out, x, w.weight, bias, y, rows, w.columns, inner, inner, y_stride);
 }
 
 void apply(const Model& model, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased,
            const Weights& next) {
-  product(model.type, model.type, w, x, inner, y, rows, biased, &next);
+  product(model.type, model.type, w, x, inner, y, w.columns, rows, biased, &next);
 }
 
 // Angles are the same for all layers of one kind of rope, and the pieces of a step come in order.
@@ -81,7 +81,7 @@ void mlp_piece(const Model& model, const Step& step, int64_t index, void* residu
   apply(model, layer.down, gated, width, out, step.rows, false, next);
 }
 
-void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits) {
+void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits, int64_t stride) {
   const int64_t size = bytes(model.type), row_bytes = model.hidden * size;
   const Layer& last = model.layers[model.layer_count - 1];
   char* rows = (char*)scratch<kHidden>(3 * step.wanted_rows * row_bytes);
@@ -92,7 +92,7 @@ void logits_piece(const Model& model, const Step& step, void* residual, const vo
     memcpy(added + i * row_bytes, (const char*)x + step.wanted[i] * row_bytes, row_bytes);
   }
   join(model.type, last.down.bias, last.mlp_out_norm, model.norm, added, rows, normed, step.wanted_rows, model.hidden);
-  product(model.type, kF32, model.head, normed, model.hidden, logits, step.wanted_rows, true,
+  product(model.type, kF32, model.head, normed, model.hidden, logits, stride, step.wanted_rows, true,
           &model.layers[0].qkv);
 }
 
@@ -102,7 +102,7 @@ void forward(const Model& model, const Step& step, void* residual, void* x, floa
     attention_piece(model, step, i, residual, x, x);
     mlp_piece(model, step, i, residual, x, x);
   }
-  logits_piece(model, step, residual, x, logits);
+  logits_piece(model, step, residual, x, logits, model.head.columns);
 }
 
 void forward_together(const Model& model, const Step& step, Collective& c, void* residual, void* x, float* logits) {
@@ -119,7 +119,9 @@ void forward_together(const Model& model, const Step& step, Collective& c, void*
     summed([&](void* out) { attention_piece(model, step, i, residual, x, out); });
     summed([&](void* out) { mlp_piece(model, step, i, residual, x, out); });
   }
-  logits_piece(model, step, residual, x, logits);
+  const int64_t width = model.head.columns;
+  logits_piece(model, step, residual, x, logits, c.rank ? width : width * c.size);
+  gather(c, logits, step.wanted_rows, width);
 }
 
 }  // namespace strata

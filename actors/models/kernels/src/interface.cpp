@@ -60,7 +60,7 @@ void strata_mlp_piece(const Model* model, const Step* step, int64_t layer, void*
 }
 
 void strata_logits_piece(const Model* model, const Step* step, void* residual, const void* x, float* logits) {
-  logits_piece(*model, *step, residual, x, logits);
+  logits_piece(*model, *step, residual, x, logits, model->head.columns);
 }
 
 void strata_forward(const Model* model, const Step* step, void* residual, void* x, float* logits) {

@@ -102,6 +102,9 @@ int64_t collective_bytes(int64_t ranks);
 void all_reduce(Collective& c, Type type, void* x, int64_t count);
 // whole [rows, size * width]: every rank's piece [rows, width] side by side.
 void all_gather(Collective& c, const float* piece, float* whole, int64_t rows, int64_t width);
+// Rank 0 alone gets the whole: its `logits` are [rows, size * width] with its own columns in them; of all others they are
+// their piece [rows, width].
+void gather(Collective& c, float* logits, int64_t rows, int64_t width);
 // Where a rank may write its next part itself, null if it is too long; then `sum_buffers` in place of `all_reduce`.
 void* collective_buffer(const Collective& c, int64_t bytes);
 void sum_buffers(Collective& c, Type type, void* out, int64_t count);
@@ -112,11 +115,11 @@ void sum_buffers(Collective& c, Type type, void* out, int64_t count);
 void embed(const Model& model, const Step& step, void* residual);
 void attention_piece(const Model& model, const Step& step, int64_t layer, void* residual, const void* in, void* out);
 void mlp_piece(const Model& model, const Step& step, int64_t layer, void* residual, const void* in, void* out);
-// Of the wanted rows only: logits [wanted_rows, head.columns], float.
-void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits);
+// Of the wanted rows only: logits [wanted_rows, head.columns], float, `stride` of them from row to row.
+void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits, int64_t stride);
 // All of the above for a world of one.
 void forward(const Model& model, const Step& step, void* residual, void* x, float* logits);
-// And for the ranks of one machine; `logits` is this rank's columns.
+// And for the ranks of one machine; `logits` as for `gather`.
 void forward_together(const Model& model, const Step& step, Collective& c, void* residual, void* x, float* logits);
 
 // Row by row: out = norm(x), both [rows, width] with the given strides.
