@@ -25,7 +25,7 @@ def load(order: Order) -> tuple[Generate, dict[str, str]]:
     def generate(prompts, new_tokens):
         wanted = genai.GenerationConfig()
         wanted.max_new_tokens, wanted.ignore_eos, wanted.do_sample = new_tokens, True, False
-        wanted.stop_token_ids = set()  # which it else takes from the folder, and refuses to ignore
+        wanted.set_eos_token_id(0)  # ignored; without any it refuses to generate
         ids = [openvino.Tensor(np.array([prompt], dtype=np.int64)) for prompt in prompts]
         done = pipeline.generate(ids, [wanted] * len(ids))
         return [list(one.m_generation_ids[0]) for one in done]
