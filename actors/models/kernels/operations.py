@@ -73,21 +73,6 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return out
 
 
-def add_rms_norm(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Adds `x` to `residual` [T, width] in place and returns the norm of the sum."""
-    _whole(x, residual, weight)
-    _check(x.shape == residual.shape and x.dtype is residual.dtype, "x and residual differ")
-    _check(weight.dtype is torch.float32 and weight.shape == x.shape[-1:], "the norm's weight is float32 [width]")
-    out = torch.empty_like(x)
-    width = x.shape[-1]
-    norm, none = interface.Norm(weight.data_ptr(), eps), interface.Norm()
-    _library().join(
-        TYPES[x.dtype], None, addressof(none), addressof(norm), x.data_ptr(), residual.data_ptr(), out.data_ptr(),
-        x.numel() // width, width,
-    )  # fmt: skip
-    return out
-
-
 def gate(both: torch.Tensor, activation: int) -> torch.Tensor:
     """activation(gate) * up of `both` [T, gate and up side by side]; `activation` 0 is SiLU, 1 is GELU by tanh."""
     _whole(both)

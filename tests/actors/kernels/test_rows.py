@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from actors.models.kernels.operations import add_rms_norm, gate, rms_norm
+from actors.models.kernels.operations import gate, rms_norm
 from actors.models.layers import RMSNorm
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -21,15 +21,6 @@ def close(made, exact):
 def test_norm(size, dtype):
     x, weight = (3 * torch.randn(size)).to(dtype), torch.rand(size[1])
     close(rms_norm(x, weight, 1e-6), RMSNorm(weight, 1e-6)(x.float()))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", SIZES)
-def test_add_and_norm(size, dtype):
-    x, residual, weight = torch.randn(size).to(dtype), torch.randn(size).to(dtype), torch.rand(size[1])
-    summed = x + residual
-    close(add_rms_norm(x, residual, weight, 1e-5), RMSNorm(weight, 1e-5)(summed.float()))
-    assert torch.equal(residual, summed)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
