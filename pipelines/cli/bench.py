@@ -1,138 +1,196 @@
-"""`strata bench`: plain load on the gateway, from this process, over HTTP.
+"""`strata bench`: load on the gateway, or on a model folder in this process, with other engines beside it if wanted.
 
-Answers one question: with N streams at a time, how soon comes the first token and how many tokens come a second.
+Owns the flags, the table and where the picture goes. What is measured stands in `pipelines.bench`.
 """
 
 import asyncio
-import json
-import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cluster.errors import Unavailable
+from cluster.errors import InvalidRequest, Unavailable
+from pipelines.bench import peers
+from pipelines.bench.figures import Load, Row, summarize
+from pipelines.bench.picture import Point, draw
 from pipelines.cli import show
-from pipelines.cli.config import settle
-from pipelines.cli.keys import mine
-from pipelines.driver import connect, refusal, unreachable
+
+QUANTIZATIONS = ("int8", "int4", "fp8")
+OURS = "Strata"
+COLUMNS = (
+    "streams", "tokens/s", "answer p50 ms", "first token p50 ms", "first token p99 ms", "between tokens p50 ms",
+    "failed", "seconds",
+)  # fmt: skip
+Begin = Callable[[str, int], Callable[[int], None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What is asked: for each number of streams, `requests` requests."""
+class Asked:
+    """The flags. `folder` None: what is served. `model` and `url` name what is served, the rest is for a folder."""
 
-    streams: tuple[int, ...]
-    requests: int
-    prompt_tokens: int
-    max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One request: seconds to the first token and to the end, tokens that came, why it failed if it did."""
-
-    first: float
-    total: float
-    tokens: int
-    failed: str = ""
+    load: Load
+    folder: Path | None = None
+    quantization: str | None = None
+    peers: bool = False
+    picture: Path | None = None
+    model: str | None = None
+    url: str | None = None
+    file: Path | None = None
 
 
-def run(load: Load, model: str | None, file: Path | None, *, url: str | None, as_json: bool) -> None:
-    """Measure and print one row for each number of streams."""
-    cluster = settle(file).settings.cluster
-    base, key = url or cluster.url, mine(cluster)
+@dataclass(slots=True)
+class Found:
+    """Rows of each engine; why an engine has none."""
+
+    of: str
+    engines: dict[str, list[Row]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    load_seconds: float | None = None
+
+
+def run(asked: Asked, *, as_json: bool) -> None:
+    """Measure; print one row for each engine and number of streams; draw."""
+    _refuse(asked)
+    with _progress() as begin:
+        found = _gateway(asked, begin) if asked.folder is None else _folder(asked, asked.folder, begin)
+    if asked.picture is not None:
+        asked.picture.write_text(draw(_title(asked, found.of), _lines(found)), encoding="utf-8")
+    if as_json:
+        show.document(_document(asked, found))
+    else:
+        _print(asked, found)
+
+
+def _refuse(asked: Asked) -> None:
+    for streams in asked.load.streams:
+        if streams < 1:
+            raise InvalidRequest("streams", streams, "one at a time at the least")
+    if asked.quantization not in (None, "none", *QUANTIZATIONS):
+        raise InvalidRequest("quantization", asked.quantization, f"one of none, {', '.join(QUANTIZATIONS)}")
+    if asked.picture is not None and asked.picture.suffix != ".svg":
+        raise InvalidRequest("picture", str(asked.picture), "a name that ends in .svg")
+    if asked.picture is not None and not asked.picture.absolute().parent.is_dir():
+        raise InvalidRequest("picture", str(asked.picture), "a name in a folder that exists")
+    if asked.folder is None:
+        for name, value in (("quantization", asked.quantization), ("peers", asked.peers)):
+            if value:
+                raise InvalidRequest(name, value, "name a model folder as well; what is served has its own settings")
+        return
+    for name, text in (("model", asked.model), ("url", asked.url), ("file", asked.file)):
+        if text:
+            raise InvalidRequest(name, str(text), "leave it out; it says what is served, and a folder is not")
+    if not (asked.folder / "config.json").is_file():
+        raise InvalidRequest("folder", str(asked.folder), "a Hugging Face model folder, with a config.json")
+    if asked.peers:
+        peers.check(_rounding(asked))
+
+
+def _rounding(asked: Asked) -> str | None:
+    return None if asked.quantization == "none" else asked.quantization
+
+
+def _gateway(asked: Asked, begin: Begin) -> Found:
+    from pipelines.bench import gateway  # noqa: PLC0415  httpx and the driver are for those who ask a gateway
+    from pipelines.cli.config import settle  # noqa: PLC0415
+    from pipelines.cli.keys import mine  # noqa: PLC0415
+    from pipelines.driver import connect  # noqa: PLC0415
+
+    cluster = settle(asked.file).settings.cluster
+    base, key = asked.url or cluster.url, mine(cluster)
     with connect(base, key) as strata:
-        name = model or strata.models()[0]
-    rows = []
-    for streams in load.streams:
-        show.progress(f"{load.requests} requests, {streams} at a time")
+        found = Found(asked.model or strata.models()[0])
+    rows = found.engines.setdefault(OURS, [])
+    for streams in asked.load.streams:
+        done = begin(f"{asked.load.requests} requests, {streams} at a time", asked.load.requests)
         started = time.perf_counter()
-        samples = asyncio.run(drive(base, key, name, load, streams))
+        samples = asyncio.run(gateway.drive(base, key, found.of, asked.load, streams))
         rows.append(summarize(streams, samples, time.perf_counter() - started))
+        done(len(samples))
         if all(sample.failed for sample in samples):
             raise Unavailable("every request", samples[0].failed)
-    if as_json:
-        show.document({"model": name, "load": asdict(load), "results": rows})
+    return found
+
+
+def _folder(asked: Asked, folder: Path, begin: Begin) -> Found:
+    from pipelines.bench.offline import Folder  # noqa: PLC0415  torch is for those who load a folder
+
+    found, load = Found(str(folder)), asked.load
+    begin(f"load {folder}", 0)
+    with Folder(folder, _rounding(asked), load) as loaded:
+        found.load_seconds, vocabulary = loaded.load_seconds, loaded.vocabulary
+        rows = found.engines.setdefault(OURS, [])
+        for streams in load.streams:
+            many = load.rounds(streams) * streams
+            rows.append(loaded.row(load, streams, begin(f"{many} requests, {streams} at a time", many)))
+    if asked.peers:
+        for heard in peers.listen(folder, _rounding(asked), load, vocabulary):
+            if heard.failed:
+                found.failed[heard.title] = heard.failed
+            elif heard.row is not None:
+                found.engines.setdefault(heard.title, []).append(heard.row)
+            else:
+                begin(heard.title, 0)
+    return found
+
+
+@contextmanager
+def _progress() -> Iterator[Begin]:
+    """Beside the result: bars on a terminal, a plain line for each stage elsewhere."""
+    if not show.err.is_terminal:
+        yield _say
         return
-    show.table(tuple(rows[0]), [tuple(f"{cell:.4g}" for cell in row.values()) for row in rows])
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=show.err) as shown:
+
+        def begin(name: str, many: int) -> Callable[[int], None]:
+            task = shown.add_task(name, total=many or None)
+            return lambda done: shown.update(task, completed=done)
+
+        yield begin
 
 
-async def drive(base: str, key: str, model: str, load: Load, streams: int) -> list[Sample]:
-    """All requests, at most `streams` at a time."""
-    gate = asyncio.Semaphore(streams)
-    limits = httpx.Limits(max_connections=streams, max_keepalive_connections=streams)
-    headers = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=base, headers=headers, limits=limits, timeout=600, trust_env=False) as http:
-
-        async def one(index: int) -> Sample:
-            async with gate:
-                return await ask(http, body(model, load, index))
-
-        return await asyncio.gather(*(one(index) for index in range(load.requests)))
+def _say(name: str, _: int) -> Callable[[int], None]:
+    show.progress(name)
+    return lambda _: None
 
 
-def body(model: str, load: Load, index: int) -> dict[str, Any]:
-    """One request. Each prompt begins differently, so that no answer is had from the prefix cache."""
-    prompt = f"{index} " + "word " * max(1, load.prompt_tokens - 2)
+def _title(asked: Asked, of: str) -> str:
+    load, rounded = asked.load, f" in {asked.quantization}" if _rounding(asked) else ""
+    return f"{of}{rounded}: {load.prompt_tokens} tokens in, {load.max_tokens} out"
+
+
+def _lines(found: Found) -> dict[str, list[Point]]:
     return {
-        "model": model,
-        "prompt": prompt,
-        "max_tokens": load.max_tokens,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        name: [Point(int(row["streams"]), row["answer p50 ms"], row["tokens/s"]) for row in rows]
+        for name, rows in found.engines.items()
     }
 
 
-async def ask(http: httpx.AsyncClient, request: dict[str, Any]) -> Sample:
-    """Send one request and read its stream to the end."""
-    started = time.perf_counter()
-    first, tokens = 0.0, 0
-    try:
-        async with http.stream("POST", "/v1/completions", json=request) as response:
-            if response.is_error:
-                await response.aread()
-                return Sample(0.0, 0.0, 0, str(refusal(response)))
-            async for line in response.aiter_lines():
-                if not line.startswith("data: {"):
-                    continue
-                first = first or time.perf_counter() - started
-                event = json.loads(line[6:])
-                if "error" in event:
-                    return Sample(0.0, 0.0, 0, str(event["error"]))
-                if event.get("usage"):
-                    tokens = event["usage"]["completion_tokens"]
-    except httpx.ConnectError as wrong:
-        raise unreachable(http.base_url, wrong) from None
-    except httpx.TransportError as wrong:
-        return Sample(0.0, 0.0, 0, type(wrong).__name__)
-    return Sample(first, time.perf_counter() - started, tokens)
-
-
-def summarize(streams: int, samples: Sequence[Sample], seconds: float) -> dict[str, float]:
-    """One row: times in milliseconds, tokens a second over all streams."""
-    good = [sample for sample in samples if not sample.failed]
-    first = [1000 * sample.first for sample in good]
-    between = [1000 * (s.total - s.first) / (s.tokens - 1) for s in good if s.tokens > 1]
+def _document(asked: Asked, found: Found) -> dict[str, Any]:
     return {
-        "streams": streams,
-        "requests": len(samples),
-        "failed": len(samples) - len(good),
-        "first token p50 ms": percentile(first, 50),
-        "first token p99 ms": percentile(first, 99),
-        "between tokens p50 ms": percentile(between, 50),
-        "tokens/s": sum(sample.tokens for sample in good) / seconds,
-        "seconds": seconds,
+        "model": found.of,
+        "quantization": asked.quantization,
+        "load": asdict(asked.load),
+        "load_seconds": found.load_seconds,
+        "results": found.engines[OURS],
+        "peers": {name: rows for name, rows in found.engines.items() if name != OURS},
+        "failed": found.failed,
     }
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The value that `percent` % of the values do not exceed; 0 for none."""
-    if len(values) < 2:
-        return values[0] if values else 0.0
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+def _print(asked: Asked, found: Found) -> None:
+    several = len(found.engines) > 1
+    rows = [
+        (*([name] if several else []), *(f"{row[column]:.4g}" if column in row else "" for column in COLUMNS))
+        for name, rows in found.engines.items()
+        for row in rows
+    ]
+    show.table((*(["engine"] if several else []), *COLUMNS), rows)
+    for name, why in found.failed.items():
+        show.line(f"{name}: {why}")
+    if asked.picture is not None:
+        show.line(f"Drawn in {asked.picture}.")

@@ -107,20 +107,34 @@ def down(file: File = None, json: Json = False) -> None:
 
 @strata.command()
 def bench(
-    streams: Annotated[list[int] | None, typer.Option("--streams", help="Streams at a time; may be repeated.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="A model folder, loaded here without Ray.", show_default="what is served")
+    ] = None,
+    streams: Annotated[
+        list[int] | None, typer.Option("--streams", help="Streams at a time; may be repeated.", min=1)
+    ] = None,
     requests: Annotated[int, typer.Option(help="Requests for each number of streams.", min=1)] = 32,
     prompt_tokens: Annotated[int, typer.Option(help="About how long a prompt is.", min=1)] = 64,
     max_tokens: Annotated[int, typer.Option(help="How long an answer is.", min=1)] = 64,
+    quantization: Annotated[
+        str | None,
+        typer.Option(help="Round the folder's weights: int8, int4 or fp8.", show_default="as the folder has them"),
+    ] = None,
+    peers: Annotated[bool, typer.Option("--peers", help="Measure the other engines that are installed, too.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw throughput against latency: an .svg.", show_default="none")
+    ] = None,
     model: Model = None,
     url: Url = None,
     file: File = None,
     json: Json = False,
 ) -> None:
-    """Measure the gateway under load."""
+    """Measure the gateway, or a model folder, under load."""
+    from pipelines.bench.figures import Load
     from pipelines.cli import bench as command
 
-    load = command.Load(tuple(streams or (1, 8, 32)), requests, prompt_tokens, max_tokens)
-    command.run(load, model, file, url=url, as_json=json)
+    load = Load(tuple(streams or (1, 8, 32)), requests, prompt_tokens, max_tokens)
+    command.run(command.Asked(load, folder, quantization, peers, picture, model, url, file), as_json=json)
 
 
 @strata.command()

@@ -1,38 +1,117 @@
 import json
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
 
-import httpx
 import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
 
-from pipelines.cli import bench
-from pipelines.cli.bench import Load, Sample
-
-
-def test_a_summary_leaves_failures_out_of_the_times() -> None:
-    samples = [Sample(0.010, 0.110, 11), Sample(0.030, 0.230, 11), Sample(0, 0, 0, "the gang died")]
-    row = bench.summarize(2, samples, 0.5)
-    assert row["failed"] == 1
-    assert row["first token p50 ms"] == pytest.approx(20)
-    assert row["between tokens p50 ms"] == pytest.approx(15)
-    assert row["tokens/s"] == pytest.approx(44)
+from pipelines.bench import peers
+from pipelines.bench.peers import Heard
+from pipelines.cli import main
 
 
-def test_percentiles_of_few_values() -> None:
-    assert bench.percentile([], 50) == 0
-    assert bench.percentile([7.0], 99) == 7.0
-    assert bench.percentile([1.0, 2.0, 3.0], 50) == 2.0
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model."""
+    logging.disable_progress_bar()
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    config = AutoConfig.for_model(
+        "llama", vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=128, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).bfloat16().save_pretrained(path)
+    Tokenizer(models.WordLevel({f"w{index}": index for index in range(64)}, unk_token="w0")).save(
+        str(path / "tokenizer.json")
+    )
+    (path / "tokenizer_config.json").write_text("{}")
+    return path
 
 
-def test_prompts_differ_from_the_first_word_on() -> None:
-    bodies = [bench.body("m", Load((1,), 2, 8, 4), index)["prompt"].split()[0] for index in range(3)]
-    assert len(set(bodies)) == 3
+def strata(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run a command; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["strata", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
 
 
-@pytest.mark.parametrize("status", [200, 503])
-async def test_a_stream_is_read_to_its_usage(status: int) -> None:
-    events = [{"choices": [{"text": "a"}]}, {"choices": [], "usage": {"completion_tokens": 5}}]
-    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-    transport = httpx.MockTransport(lambda request: httpx.Response(status, text=text))
-    async with httpx.AsyncClient(base_url="http://gateway", transport=transport) as http:
-        sample = await bench.ask(http, bench.body("m", Load((1,), 1, 8, 5), 0))
-    assert bool(sample.failed) is (status == 503)
-    assert sample.tokens == (5 if status == 200 else 0)
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_folder_is_measured_and_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    model: Path,
+    quantization: str,
+) -> None:
+    picture = tmp_path / "load.svg"
+    flags = ["--streams", "1", "--streams", "3", "--requests", "4", "--prompt-tokens", "5", "--max-tokens", "6"]
+    more = ["--quantization", quantization, "--picture", str(picture)]
+    assert strata(monkeypatch, "bench", str(model), *flags, *more, "--json") == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    one, three = document["results"]
+    assert (one["streams"], one["requests"], one["failed"]) == (1, 4, 0)
+    assert (three["streams"], three["requests"]) == (3, 6)
+    for row in (one, three):
+        assert 0 < row["first token p50 ms"] <= row["answer p50 ms"]
+        assert row["tokens/s"] == pytest.approx(row["requests"] * 6 / row["seconds"])
+    assert len(ET.parse(picture).getroot().findall("{http://www.w3.org/2000/svg}circle")) == 2
+    assert [line for line in said.err.splitlines() if "3 at a time" in line], "plain lines where there is no terminal"
+
+
+def test_peers_stand_beside_us_and_say_why_they_do_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: Path
+) -> None:
+    def listen(*_: object) -> Iterator[Heard]:
+        yield Heard("Fast")
+        yield Heard("Fast", {"streams": 1, "failed": 0, "answer p50 ms": 5.0, "tokens/s": 4321.0, "seconds": 1.0})
+        yield Heard("Absent", None, "not installed; do this")
+
+    monkeypatch.setattr(peers, "listen", listen)
+    words = ["bench", str(model), "--streams", "1", "--requests", "1", "--max-tokens", "2", "--peers"]
+    assert strata(monkeypatch, *words) == 0
+    said = capsys.readouterr().out
+    assert {"engine", "Strata", "Fast", "4321"} <= set(said.split())
+    assert "Absent: not installed; do this" in said
+    assert strata(monkeypatch, *words, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["peers"]["Fast"][0]["tokens/s"] == 4321.0
+    assert document["failed"] == {"Absent": "not installed; do this"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("nowhere",), "folder: nowhere is not accepted; a Hugging Face model folder"),
+        (("MODEL", "--quantization", "int3"), "quantization: int3 is not accepted; one of none, int8, int4, fp8"),
+        (("--quantization", "int8"), "name a model folder as well"),
+        (("--peers",), "name a model folder as well"),
+        (("MODEL", "--url", "http://127.0.0.1:1"), "url: http://127.0.0.1:1 is not accepted; leave it out"),
+        (("MODEL", "--picture", "a.png"), "picture: a.png is not accepted; a name that ends in .svg"),
+        (("MODEL", "--picture", "no/a.svg"), "a name in a folder that exists"),
+        (("MODEL", "--peers", "--quantization", "fp8"), "peers are compared in int8, int4"),
+        (("MODEL", "--prompt-tokens", "100", "--max-tokens", "99"), "prompt-tokens + max-tokens: 100 + 99"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    model: Path,
+    words: tuple[str, ...],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert strata(monkeypatch, "bench", *(str(model) if word == "MODEL" else word for word in words)) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_no_stream_at_all_is_misuse(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    assert strata(monkeypatch, "bench", str(model), "--streams", "0") == 2

@@ -1,0 +1,70 @@
+"""The peers that are installed, on any model folder, for `strata bench`: JSON lines on standard output.
+
+    python -m benchmarks.peers.of_folder FOLDER none|int8|int4 VOCABULARY PROMPT_TOKENS MAX_TOKENS ROUNDS:STREAMS ...
+
+A peer takes all streams of a round as one batch. One that cannot be had says why and is left at that.
+"""
+
+import json
+import random
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.peers import environments
+from benchmarks.peers.catalogue import PEERS, ROOT, CannotPrepare, Peer
+from benchmarks.peers.environments import NotInstallable
+from benchmarks.peers.process import Engine, EngineFailed
+from benchmarks.peers.workload import prompts
+
+LOAD_SECONDS, ANSWER_SECONDS = 600.0, 600.0
+
+
+def main(words: list[str]) -> None:
+    folder, precision = Path(words[0]).resolve(), words[1]
+    vocabulary, tokens_in, tokens_out = map(int, words[2:5])
+    levels = [tuple(map(int, word.split(":"))) for word in words[5:]]
+    for name, peer in PEERS.items():
+        _say(peer=name, title=peer.title)
+        try:
+            _peer(name, peer, folder, precision, (vocabulary, tokens_in, tokens_out), levels)
+        except (CannotPrepare, NotInstallable, EngineFailed) as wrong:
+            _say(peer=name, failed=str(wrong))
+
+
+def _peer(name: str, peer: Peer, folder: Path, precision: str, shape: tuple[int, int, int], levels: list) -> None:
+    if precision not in peer.weights:
+        raise CannotPrepare(f"has no {precision} here")
+    if peer.environment is not None and environments.python(peer.environment) is None:
+        again = "python -m benchmarks.engine_throughput --prepare --size S --peers " + name
+        raise CannotPrepare(f"not installed; `{again}` installs it")
+    path = peer.prepare(folder, precision)
+    vocabulary, tokens_in, tokens_out = shape
+    threads = _threads()
+    with Engine(peer.command(), peer.surroundings(threads), ROOT) as engine:
+        _, seconds = engine.load(str(path), threads, None, LOAD_SECONDS)
+        for rounds, streams in levels:
+            roll = random.Random(streams)
+            engine.generate(prompts(streams, tokens_in, roll, vocabulary), 4, ANSWER_SECONDS)
+            begun, taken = time.perf_counter(), []
+            for _ in range(rounds):
+                asked = prompts(streams, tokens_in, roll, vocabulary)
+                taken.append(engine.generate(asked, tokens_out, ANSWER_SECONDS)[1])
+            _say(
+                peer=name, streams=streams, load_seconds=seconds, answers_ms=[1000 * one for one in taken],
+                tokens=rounds * streams * tokens_out, seconds=time.perf_counter() - begun,
+            )  # fmt: skip
+
+
+def _threads() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def _say(**what: object) -> None:
+    print(json.dumps(what), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

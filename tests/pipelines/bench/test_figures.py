@@ -1,0 +1,24 @@
+import pytest
+
+from pipelines.bench.figures import Load, Sample, percentile, summarize
+
+
+def test_a_summary_leaves_failures_out_of_the_times() -> None:
+    samples = [Sample(0.010, 0.110, 11), Sample(0.030, 0.230, 11), Sample(0, 0, 0, "the gang died")]
+    row = summarize(2, samples, 0.5)
+    assert row["failed"] == 1
+    assert row["first token p50 ms"] == pytest.approx(20)
+    assert row["between tokens p50 ms"] == pytest.approx(15)
+    assert row["answer p50 ms"] == pytest.approx(170)
+    assert row["tokens/s"] == pytest.approx(44)
+
+
+def test_percentiles_of_few_values() -> None:
+    assert percentile([], 50) == 0
+    assert percentile([7.0], 99) == 7.0
+    assert percentile([1.0, 2.0, 3.0], 50) == 2.0
+
+
+@pytest.mark.parametrize(("streams", "rounds"), [(1, 10), (8, 2), (10, 1), (32, 1)])
+def test_every_stream_is_served_in_every_round(streams: int, rounds: int) -> None:
+    assert Load((streams,), 10, 8, 4).rounds(streams) == rounds
