@@ -26,7 +26,7 @@ from benchmarks.peers.checkpoint import SHAPES, checkpoint
 from benchmarks.record import quiet, write
 
 STREAMS, SHORT = 16, 64
-CALM = 120  # steps without a prompt, to compare with
+CALM = 120  # tokens of each stream without a prompt, to compare with
 FIXED = 512  # tokens in a step, as a server has it
 ANSWER, NEXT = 64, 32
 CACHE_TOKENS = 65_536
@@ -48,6 +48,10 @@ class Heard:
             assert delta.error is None, delta.error
             if delta.tokens:
                 self.at.setdefault(key, []).append((now, len(delta.tokens)))
+
+    def tokens(self, key: int) -> int:
+        """How many came of one."""
+        return sum(count for _, count in self.at.get(key, ()))
 
     def gaps(self, keys: Sequence[int], since: float, until: float) -> list[tuple[float, int]]:
         """Milliseconds that `keys` waited for what came in that time, and how many tokens it was."""
@@ -90,7 +94,7 @@ class Bench:
         """Let `tokens` arrive among the streams; ends when their first token is there."""
         streams = [self._add(self._prompt(SHORT), tokens - SHORT) for _ in range(STREAMS)]
         heard = Heard()
-        for _ in range(CALM):
+        while min(map(heard.tokens, streams)) < CALM:
             heard.step(self._engine)
         first = max(heard.at[key][0][0] for key in streams)
         came = time.perf_counter()

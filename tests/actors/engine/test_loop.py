@@ -4,12 +4,14 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine.loop import Engine
 from actors.engine.plan import Plan, Result
 from actors.messages import Delta, SamplingParams, Submit
+from actors.models.batch import Batch
 from cluster.errors import ContextTooLong, InvalidRequest, Overloaded
 from tests.actors.engine.remembering import continuation, engine, next_token
 
@@ -81,6 +83,27 @@ def test_a_long_prompt_is_chunked_while_others_decode() -> None:
     mixed = [plan for plan in executor.plans if plan.decodes and int(plan.counts.max()) > 1]
     assert len(mixed) >= 9, "the short stream must move in every step that computes a chunk"
     assert len(results[short][0]) + 1 == 40
+
+
+@pytest.mark.parametrize("seconds_per_token", [0.0, 1.0])
+def test_prompts_join_by_what_steps_take_on_the_engines_clock(seconds_per_token: float) -> None:
+    made, executor = engine(blocks=200)
+    now = [0.0]
+    made._clock = lambda: now[0]
+    whole = executor.runner._model.forward
+
+    def slow(batch: Batch) -> torch.Tensor:
+        now[0] += 1.0 + seconds_per_token * len(batch.tokens)
+        return whole(batch)
+
+    executor.runner._model.forward = slow  # type: ignore[method-assign]
+    made.add(submit([5], 60))
+    for _ in range(10):
+        made.step()
+    late = made.add(submit(prompt_of(1, 300), 1))
+    assert run(made)[late][0] == continuation(prompt_of(1, 300), 1)
+    chunks = [int(plan.counts.max()) for plan in executor.plans if plan.decodes and int(plan.counts.max()) > 1]
+    assert max(chunks[3:]) == (31 if seconds_per_token == 0.0 else 16), "a token costs nothing, or half a step"
 
 
 def test_a_prefix_is_computed_once_per_tenant() -> None:

@@ -168,6 +168,15 @@ def test_prompts_alone_are_as_fast_as_without_a_bound(name: str) -> None:
     assert free.seconds >= 0.95 * bound.seconds
 
 
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_queue_is_worked_off_as_fast_as_without_a_bound(name: str) -> None:
+    arrivals = [(0.0, 64, 128)] * 150
+    bound, free = (
+        simulate(MACHINES[name], arrivals, stretch=stretch, running_sequences=32) for stretch in (STRETCH, None)
+    )
+    assert bound.seconds <= 1.05 * free.seconds
+
+
 def test_a_late_chunk_is_smaller_than_an_early_one() -> None:
     pace = learned(MACHINES["half a billion on two cores"])
     assert pace.allow(16, 3200).chunk(3500, 500) < pace.allow(16, 3200).chunk(0, 500)
