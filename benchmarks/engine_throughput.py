@@ -29,7 +29,7 @@ from benchmarks.peers.environments import NotInstallable
 from benchmarks.peers.limits import limits, rates, work
 from benchmarks.peers.process import Engine, EngineFailed
 from benchmarks.peers.turns import Side
-from benchmarks.peers.workload import COLUMNS
+from benchmarks.peers.workload import COLUMNS, Order
 from benchmarks.record import provenance, quiet
 
 LOAD_SECONDS = 400.0  # vLLM compiles L for more than a minute
@@ -134,12 +134,12 @@ class _started:  # noqa: N801 - a context, called like a function
         path = peer.prepare(folder, precision)
         self._engine = Engine(peer.command(), peer.surroundings(threads), ROOT)
         rounding = precision if peer.rounds and precision != "none" else None
-        self._load = (str(path), threads, rounding, LOAD_SECONDS)
+        self._order = Order(str(path), threads, rounding)
         self._title = peer.title
 
     def __enter__(self) -> tuple[Engine, Side]:
         try:
-            versions, seconds = self._engine.load(*self._load)
+            versions, seconds = self._engine.load(self._order, LOAD_SECONDS)
         except BaseException:
             self._engine.close()
             raise
@@ -155,7 +155,7 @@ def _reference(folder: Path, threads: int) -> list[int]:
     if not file.is_file():
         peer = PEERS["hugging_face"]
         with Engine(peer.command(), peer.surroundings(threads), ROOT) as engine:
-            engine.load(str(folder), threads, "float32", LOAD_SECONDS)
+            engine.load(Order(str(folder), threads, "float32"), LOAD_SECONDS)
             found = turns.first_tokens(Side("float32", engine, 0.0, {}))
         file.write_text(json.dumps(found), encoding="utf-8")
     tokens: list[int] = json.loads(file.read_text("utf-8"))

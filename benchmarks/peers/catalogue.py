@@ -3,6 +3,7 @@
 Knows folders and commands. Measures nothing.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -60,19 +61,19 @@ def _as_it_is(folder: Path, _: str) -> Path:
 
 def _gguf(folder: Path, precision: str) -> Path:
     tool = [environments.install("llama_cpp"), "-m", "benchmarks.peers.llama_cpp"]
-    file = CACHE / f"{folder.name}.gguf"
+    file = _cached(folder, "gguf")
     _once(file, lambda part: [*tool, "convert", folder, part])
     if precision == "none":
         return file
     kind = LLAMA_CPP.weights[precision]
-    rounded = CACHE / f"{folder.name}.{kind}.gguf"
+    rounded = _cached(folder, f"{kind}.gguf")
     _once(rounded, lambda part: [*tool, "quantize", file, part, kind])
     return rounded
 
 
 def _intermediate(folder: Path, precision: str) -> Path:
     """What Optimum's exporter makes of the folder, its defaults for each precision."""
-    made = CACHE / f"{folder.name}.openvino-{precision}"
+    made = _cached(folder, f"openvino-{precision}")
     python = environments.install("openvino_export")
     _once(made, lambda part: [python, "-m", "benchmarks.peers.openvino_export", folder, part, precision])
     return made
@@ -82,14 +83,23 @@ def _compressed(folder: Path, precision: str) -> Path:
     """A compressed-tensors folder, written by our own quantizer, heads in bf16 as in vLLM's releases."""
     if precision == "none":
         return folder
-    made = CACHE / f"{folder.name}.compressed-{precision}"
+    made = _cached(folder, f"compressed-{precision}")
     _once(made, lambda part: [sys.executable, "-m", "benchmarks.peers.vllm_weights", folder, part, precision])
     return made
+
+
+def _cached(folder: Path, kind: str) -> Path:
+    """Where what is made of a folder is kept: by name for the benchmark's own, else by place and date as well."""
+    if folder.parent == CACHE:
+        return CACHE / f"{folder.name}.{kind}"
+    of = f"{folder.resolve()} {(folder / 'config.json').stat().st_mtime_ns}"
+    return CACHE / f"{folder.name}-{hashlib.sha256(of.encode()).hexdigest()[:12]}.{kind}"
 
 
 def _once(made: Path, command: Callable[[Path], list]) -> None:
     if made.exists():
         return
+    made.parent.mkdir(parents=True, exist_ok=True)
     part = made.with_name(f"{made.name}.part")
     done = subprocess.run(list(map(str, command(part))), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -11,7 +11,9 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.peers.workload import BATCHES, NEW_TOKENS, PREFILL_TOKENS, PROMPT_TOKENS, VOCABULARY, serve
+from benchmarks.peers.workload import serve
+
+UBATCH = 2048  # tokens of a step: all prompts of the largest batch at once
 
 
 def convert(folder: Path, file: Path) -> None:
@@ -21,6 +23,9 @@ def convert(folder: Path, file: Path) -> None:
 
     config = json.loads((folder / "config.json").read_text())
     kind = config["model_type"]
+    if kind not in ("llama", "qwen3"):
+        raise SystemExit(f"only Llama and Qwen3 shapes are converted, and this is {kind}")
+    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     writer = gguf.GGUFWriter(file, kind)
     writer.add_block_count(config["num_hidden_layers"])
@@ -29,14 +34,14 @@ def convert(folder: Path, file: Path) -> None:
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
-    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_key_length(width)
+    writer.add_value_length(width)
+    writer.add_rope_freq_base(config.get("rope_parameters", config)["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
     writer.add_tokenizer_model("no_vocab")
-    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_rope_dimension_count(width)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[kind.upper()], config["num_hidden_layers"])
     for name, stored in _tensors(folder / "model.safetensors"):
         values = stored
@@ -83,7 +88,7 @@ def _tensors(file: Path):
 
 
 def load(order):
-    """Load the GGUF file with room for the largest batch."""
+    """Load the GGUF file with the room that is asked for."""
     import ctypes
     import importlib.metadata
 
@@ -96,15 +101,15 @@ def load(order):
     model = llama.llama_model_load_from_file(order.path.encode(), llama.llama_model_default_params())
     assert model, f"{order.path} does not load"
     params = llama.llama_context_default_params()
-    most = max(BATCHES)
-    params.n_ctx = most * (PROMPT_TOKENS + NEW_TOKENS + 64)
-    params.n_batch = params.n_ubatch = most * PROMPT_TOKENS
-    params.n_seq_max = most
+    params.n_ctx = params.n_batch = order.cached
+    params.n_ubatch = min(order.cached, UBATCH)
+    params.n_seq_max = order.sequences
     params.n_threads = params.n_threads_batch = order.threads
     params.kv_unified = True
     context = llama.llama_init_from_model(model, params)
     assert context, "no context"
-    batch = llama.llama_batch_init(max(most * PROMPT_TOKENS, PREFILL_TOKENS), 0, 1)
+    batch = llama.llama_batch_init(order.cached, 0, 1)
+    vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
 
     def fill(rows):
         for i, (token, position, sequence, wanted) in enumerate(rows):
@@ -116,7 +121,7 @@ def load(order):
 
     def best(rows):
         logits = [llama.llama_get_logits_ith(context, row) for row in rows]
-        return [int(np.ctypeslib.as_array(one, (VOCABULARY,)).argmax()) for one in logits]
+        return [int(np.ctypeslib.as_array(one, (vocabulary,)).argmax()) for one in logits]
 
     def generate(prompts, new_tokens):
         llama.llama_memory_clear(llama.llama_get_memory(context), True)

@@ -6,6 +6,7 @@ A peer takes all streams of a round as one batch. One that cannot be had says wh
 """
 
 import json
+import os
 import random
 import sys
 import time
@@ -15,7 +16,7 @@ from benchmarks.peers import environments
 from benchmarks.peers.catalogue import PEERS, ROOT, CannotPrepare, Peer
 from benchmarks.peers.environments import NotInstallable
 from benchmarks.peers.process import Engine, EngineFailed
-from benchmarks.peers.workload import prompts
+from benchmarks.peers.workload import Order, prompts
 
 LOAD_SECONDS, ANSWER_SECONDS = 600.0, 600.0
 
@@ -42,7 +43,10 @@ def _peer(name: str, peer: Peer, folder: Path, precision: str, shape: tuple[int,
     vocabulary, tokens_in, tokens_out = shape
     threads = _threads()
     with Engine(peer.command(), peer.surroundings(threads), ROOT) as engine:
-        _, seconds = engine.load(str(path), threads, None, LOAD_SECONDS)
+        most = max(streams for _, streams in levels)
+        longest = tokens_in + tokens_out + 16  # a block more
+        order = Order(str(path), threads, None, sequences=most, longest=longest, cached=most * longest)
+        _, seconds = engine.load(order, LOAD_SECONDS)
         for rounds, streams in levels:
             roll = random.Random(streams)
             engine.generate(prompts(streams, tokens_in, roll, vocabulary), 4, ANSWER_SECONDS)
@@ -57,8 +61,6 @@ def _peer(name: str, peer: Peer, folder: Path, precision: str, shape: tuple[int,
 
 
 def _threads() -> int:
-    import os
-
     return len(os.sched_getaffinity(0))
 
 

@@ -1,23 +1,23 @@
 """OpenVINO GenAI by its continuous batching pipeline. Runs in its own environment.
 
-Prefix cache off, 1 GiB of KV cache (it takes whole ones), the rest by default: on a CPU that keeps keys and values in
-8 bits and rounds what goes into integer products while it runs.
+Prefix cache off, as many GiB of KV cache as are needed (it takes whole ones), the rest by default: on a CPU that keeps
+keys and values in 8 bits and rounds what goes into integer products while it runs.
 """
 
 import importlib.metadata
 
-from benchmarks.peers.workload import BATCHES, Generate, Order, serve
+from benchmarks.peers.workload import Generate, Order, serve
 
 
 def load(order: Order) -> tuple[Generate, dict[str, str]]:
-    """Load with room for the largest batch."""
+    """Load with the room that is asked for."""
     import numpy as np
     import openvino
     import openvino_genai as genai
 
     scheduler = genai.SchedulerConfig()
-    scheduler.cache_size = 1
-    scheduler.max_num_seqs = max(BATCHES)
+    scheduler.cache_size = order.cache_gib()
+    scheduler.max_num_seqs = order.sequences
     scheduler.enable_prefix_caching = False
     settings = {"INFERENCE_NUM_THREADS": order.threads}
     pipeline = genai.ContinuousBatchingPipeline(order.path, scheduler, "CPU", settings)

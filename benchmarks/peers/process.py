@@ -12,10 +12,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
 import psutil
+
+from benchmarks.peers.workload import Order
 
 
 class EngineFailed(Exception):
@@ -34,10 +37,9 @@ class Engine:
         self._rest = b""
         self._begun = time.perf_counter()
 
-    def load(self, path: str, threads: int, quantization: str | None, seconds: float) -> tuple[dict, float]:
+    def load(self, order: Order, seconds: float) -> tuple[dict, float]:
         """(versions, seconds from the start of the process, its imports included, until it could serve)."""
-        order = {"path": path, "threads": threads, "quantization": quantization}
-        answer = self._ask({"load": order}, seconds)
+        answer = self._ask({"load": asdict(order)}, seconds)
         return answer["versions"], time.perf_counter() - self._begun
 
     def generate(

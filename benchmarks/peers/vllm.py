@@ -1,19 +1,19 @@
 """vLLM's CPU build, by its offline entry. Runs in its own environment, with Intel's OpenMP preloaded.
 
-Prefix cache off, 1 GiB of KV cache (it takes whole ones), the rest by default. All in one process: its engine would
-else compute in another one than this, whose memory and threads are counted.
+Prefix cache off, as many GiB of KV cache as are needed (it takes whole ones), the rest by default. All in one process:
+its engine would else compute in another one than this, whose memory and threads are counted.
 """
 
 import importlib.metadata
 import os
 
-from benchmarks.peers.workload import BATCHES, NEW_TOKENS, PREFILL_TOKENS, Generate, Order, serve
+from benchmarks.peers.workload import Generate, Order, serve
 
 
 def load(order: Order) -> tuple[Generate, dict[str, str]]:
-    """Load with room for the largest batch."""
+    """Load with the room that is asked for."""
     os.environ.update(
-        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_CPU_KVCACHE_SPACE=str(order.cache_gib()),
         VLLM_CPU_OMP_THREADS_BIND=",".join(map(str, sorted(os.sched_getaffinity(0))[: order.threads])),
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
         VLLM_NO_USAGE_STATS="1",
@@ -24,8 +24,8 @@ def load(order: Order) -> tuple[Generate, dict[str, str]]:
     llm = LLM(
         model=order.path,
         dtype="bfloat16",
-        max_model_len=PREFILL_TOKENS + NEW_TOKENS,
-        max_num_seqs=max(BATCHES),
+        max_model_len=order.longest,
+        max_num_seqs=order.sequences,
         enable_prefix_caching=False,
         seed=0,
     )

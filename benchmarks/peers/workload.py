@@ -3,8 +3,8 @@
 An engine is a function `generate(prompts, new_tokens)` that answers greedily, ignores end tokens and gives the new
 tokens. Its process reads one JSON line for each thing to do and writes one back:
 
-    {"load": {"path": ..., "threads": 2, "quantization": null}}  ->  {"versions": {...}, "seconds": ...}
-    {"prompts": [[...], ...], "new_tokens": 128}                 ->  {"tokens": [[...], ...], "seconds": ...}
+    {"load": {"path": ..., "threads": 2, ...}}    ->  {"versions": {...}, "seconds": ...}
+    {"prompts": [[...], ...], "new_tokens": 128}  ->  {"tokens": [[...], ...], "seconds": ...}
 """
 
 import json
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 VOCABULARY = 32_000
 PREFILL_TOKENS = 512
@@ -28,11 +29,22 @@ Generate = Callable[[Prompts, int], list[list[int]]]
 
 @dataclass(frozen=True)
 class Order:
-    """What an engine is to load, and on how many threads it may compute."""
+    """What an engine is to load, on how many threads it may compute, and what it has to have room for."""
 
     path: str
     threads: int
     quantization: str | None = None  # for engines that quantize while they load
+    sequences: int = max(BATCHES)  # at a time
+    longest: int = PREFILL_TOKENS + NEW_TOKENS  # tokens of one of them, in and out
+    cached: int = max(BATCHES) * (PROMPT_TOKENS + NEW_TOKENS + 64)  # tokens of all together
+
+    def cache_gib(self) -> int:
+        """Whole GiB of bf16 keys and values, for engines that take no less."""
+        config = json.loads((Path(self.path) / "config.json").read_text())
+        heads = config["num_attention_heads"]
+        wide = config.get("head_dim") or config["hidden_size"] // heads
+        token = 4 * config["num_hidden_layers"] * config.get("num_key_value_heads", heads) * wide
+        return max(1, -(-self.cached * token // 2**30))
 
 
 def shape(column: str) -> tuple[int, int, int]:

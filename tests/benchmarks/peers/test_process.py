@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from benchmarks.peers.process import Engine, EngineFailed
+from benchmarks.peers.workload import Order
 
 ROOT = Path(__file__).parents[3]
 COUNTER = """
@@ -39,7 +40,7 @@ def engine() -> Iterator[Engine]:
 
 
 def test_an_engine_loads_and_answers_every_prompt(engine: Engine) -> None:
-    versions, seconds = engine.load("weights", 2, None, 30)
+    versions, seconds = engine.load(Order("weights", 2), 30)
     assert versions == {"counter": "1"}
     tokens, inside = engine.generate([[1, 2], [3, 4]], 3, 30)
     assert tokens == [[3, 4, 5], [7, 8, 9]]
@@ -48,30 +49,30 @@ def test_an_engine_loads_and_answers_every_prompt(engine: Engine) -> None:
 
 
 def test_who_waits_is_stopped_and_goes_on_when_asked(engine: Engine) -> None:
-    engine.load("weights", 2, None, 30)
+    engine.load(Order("weights", 2), 30)
     assert os.waitid(os.P_PID, engine._process.pid, os.WSTOPPED | os.WNOWAIT).si_status == signal.SIGSTOP
     assert engine.generate([[5]], 1, 30)[0] == [[5]]
 
 
 def test_an_engine_that_fails_says_its_last_error(engine: Engine) -> None:
     with pytest.raises(EngineFailed, match="ValueError: no such weights"):
-        engine.load("broken", 2, None, 30)
+        engine.load(Order("broken", 2), 30)
 
 
 def test_an_engine_that_hangs_is_given_up(engine: Engine) -> None:
-    engine.load("weights", 2, None, 30)
+    engine.load(Order("weights", 2), 30)
     with pytest.raises(EngineFailed, match="no answer within 0 s"):
         engine.generate([[1]], 99, 0.0)
 
 
 def test_fewer_tokens_than_asked_for_are_no_measurement(engine: Engine) -> None:
-    engine.load("weights", 2, None, 30)
+    engine.load(Order("weights", 2), 30)
     with pytest.raises(EngineFailed, match="1 times 98"):
         engine.generate([[1]], 98, 30)
 
 
 def test_leaving_ends_what_waits(engine: Engine) -> None:
-    engine.load("weights", 2, None, 30)
+    engine.load(Order("weights", 2), 30)
     pid = engine._process.pid
     engine.close()
     assert not psutil.pid_exists(pid)
