@@ -4,10 +4,10 @@ Knows a report's numbers. Needs no plotting library.
 """
 
 import math
-from html import escape
 
 from actors.quantization.report import Report
 from actors.quantization.sensitivity import PARTS, Sensitivity
+from cluster.svg import page, text
 
 WIDTH, BAR, LEFT = 720, 18, 150
 OLD, NEW, MARK = "#94a3b8", "#2563eb", "#dc2626"
@@ -20,11 +20,7 @@ def draw(report: Report) -> str:
     bars, height = _bars(report)
     map_, height = _map(report, height + 30)
     title = f"{report.model} to {report.to} by {report.method}"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height + 10}" font-family="sans-serif" '
-        f'font-size="12" fill="#333"><rect width="{WIDTH}" height="{height + 10}" fill="#fff"/>'
-        f"{_text(16, 24, title, size=15)}{_legend()}{bars}{map_}</svg>\n"
-    )
+    return page(WIDTH, height + 10, title, f"{_legend()}{bars}{map_}")
 
 
 def _bars(report: Report) -> tuple[str, int]:
@@ -43,10 +39,10 @@ def _bars(report: Report) -> tuple[str, int]:
     drawn, top = "", 44
     for name, before, after in pairs:
         scale = (WIDTH - LEFT - 90) / max(before, after, 1e-9)
-        drawn += _text(LEFT - 8, top + 21, name, anchor="end")
+        drawn += text(LEFT - 8, top + 21, name, anchor="end")
         for value, colour, at in ((before, OLD, top), (after, NEW, top + BAR)):
             drawn += f'<rect x="{LEFT}" y="{at}" width="{value * scale:.1f}" height="{BAR - 3}" fill="{colour}"/>'
-            drawn += _text(LEFT + value * scale + 6, at + 12, _number(value))
+            drawn += text(LEFT + value * scale + 6, at + 12, _number(value))
         top += 2 * BAR + 10
     return drawn, top
 
@@ -54,7 +50,7 @@ def _bars(report: Report) -> tuple[str, int]:
 def _legend() -> str:
     drawn = ""
     for x, colour, name in ((WIDTH - 150, OLD, "before"), (WIDTH - 75, NEW, "after")):
-        drawn += f'<rect x="{x}" y="14" width="11" height="11" fill="{colour}"/>' + _text(x + 16, 24, name)
+        drawn += f'<rect x="{x}" y="14" width="11" height="11" fill="{colour}"/>' + text(x + 16, 24, name)
     return drawn
 
 
@@ -70,9 +66,9 @@ def _map(report: Report, top: int) -> tuple[str, int]:
     logs = [math.log10(max(one.divergence, 1e-9)) for one in found]
     low, high = min(logs), max(*logs, min(logs) + 1e-6)
     worst = {(one.layer, one.part) for one in report.suggested}
-    drawn = _text(16, top, "damage of rounding one part alone, nats a token (framed: leave it alone)")
+    drawn = text(16, top, "damage of rounding one part alone, nats a token (framed: leave it alone)")
     for index, part in enumerate(COLUMNS):
-        drawn += _text(LEFT + index * CELL + CELL / 2, top + 20, part, anchor="middle")
+        drawn += text(LEFT + index * CELL + CELL / 2, top + 20, part, anchor="middle")
     outside = [one for one in found if one.layer < 0]
     layers = sorted({one.layer for one in found if one.layer >= 0})
     drawn_rows = {one.part: y for y, one in enumerate(outside)}
@@ -83,7 +79,7 @@ def _map(report: Report, top: int) -> tuple[str, int]:
         share = (math.log10(max(one.divergence, 1e-9)) - low) / (high - low)
         drawn += _cell(one, LEFT + column * CELL, at + row * ROW, share, (one.layer, one.part) in worst)
     names = [one.part for one in outside] + [f"layer {layer}" for layer in layers]
-    drawn += "".join(_text(LEFT - 8, at + y * ROW + 12, name, anchor="end") for y, name in enumerate(names))
+    drawn += "".join(text(LEFT - 8, at + y * ROW + 12, name, anchor="end") for y, name in enumerate(names))
     return drawn, at + len(names) * ROW
 
 
@@ -92,9 +88,5 @@ def _cell(one: Sensitivity, x: float, y: float, share: float, framed: bool) -> s
     edge = f'stroke="{MARK}" stroke-width="2"' if framed else 'stroke="#fff"'
     return (
         f'<rect x="{x}" y="{y}" width="{CELL - 2}" height="{ROW - 2}" fill="rgb({red},{other},{other})" {edge}/>'
-        + _text(x + CELL / 2, y + 11, f"{one.divergence:.1e}", anchor="middle", size=10)
+        + text(x + CELL / 2, y + 11, f"{one.divergence:.1e}", anchor="middle", size=10)
     )
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">{escape(text)}</text>'

@@ -6,7 +6,8 @@ Knows points. Needs no plotting library.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from cluster.svg import page, text
 
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 24, 56, 48
@@ -30,11 +31,7 @@ def draw(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
         _line(name, [(_x(p.milliseconds, across), _y(p.rate, up), p.streams) for p in line if p in points], index)
         for index, (name, line) in enumerate(lines.items())
     )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="12" fill="#333"><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
-        f"{_text(16, 24, title, size=15)}{_axes(across, up)}{drawn}</svg>\n"
-    )
+    return page(WIDTH, HEIGHT, title, _axes(across, up) + drawn)
 
 
 def _line(name: str, places: Sequence[tuple[float, float, int]], index: int) -> str:
@@ -42,21 +39,21 @@ def _line(name: str, places: Sequence[tuple[float, float, int]], index: int) -> 
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
     drawn = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
     for x, y, streams in places:
-        drawn += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' + _text(x + 6, y - 6, str(streams))
+        drawn += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' + text(x + 6, y - 6, str(streams))
     at = LEFT + index * (WIDTH - LEFT - RIGHT) / len(COLOURS)
-    return drawn + f'<rect x="{at:.1f}" y="34" width="11" height="11" fill="{colour}"/>' + _text(at + 16, 44, name)
+    return drawn + f'<rect x="{at:.1f}" y="34" width="11" height="11" fill="{colour}"/>' + text(at + 16, 44, name)
 
 
 def _axes(across: Sequence[float], up: Sequence[float]) -> str:
     drawn = ""
     for value in across:
         x = _x(value, across)
-        drawn += _rule(x, TOP, x, HEIGHT - BOTTOM) + _text(x, HEIGHT - BOTTOM + 16, _number(value), anchor="middle")
+        drawn += _rule(x, TOP, x, HEIGHT - BOTTOM) + text(x, HEIGHT - BOTTOM + 16, _number(value), anchor="middle")
     for value in up:
         y = _y(value, up)
-        drawn += _rule(LEFT, y, WIDTH - RIGHT, y) + _text(LEFT - 6, y + 4, _number(value), anchor="end")
-    labels = _text(WIDTH - RIGHT, HEIGHT - 10, "ms for an answer, median", anchor="end")
-    return drawn + labels + _text(LEFT, HEIGHT - 10, "up: tokens/s; beside a point: streams at a time")
+        drawn += _rule(LEFT, y, WIDTH - RIGHT, y) + text(LEFT - 6, y + 4, _number(value), anchor="end")
+    labels = text(WIDTH - RIGHT, HEIGHT - 10, "ms for an answer, median", anchor="end")
+    return drawn + labels + text(LEFT, HEIGHT - 10, "up: tokens/s; beside a point: streams at a time")
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
@@ -88,7 +85,3 @@ def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:.2g}"
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">{escape(text)}</text>'
