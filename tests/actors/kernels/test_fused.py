@@ -107,10 +107,15 @@ class Threads:
         return torch.cat(self._exchange(piece), -1)
 
 
-def test_two_ranks_equal_one(folder):
+@pytest.mark.parametrize("kv_cache_dtype", ["auto", "int8"])
+def test_two_ranks_equal_one(folder, kv_cache_dtype):
     pieces, barrier = [None, None], Barrier(2)
-    alone = load(folder, dtype="float32")
-    ranks = [load(folder, dtype="float32", world=Threads(rank, pieces, barrier)) for rank in range(2)]
+    alone = load(folder, dtype="float32", kv_cache_dtype=kv_cache_dtype)
+    ranks = [
+        load(folder, dtype="float32", kv_cache_dtype=kv_cache_dtype, world=Threads(rank, pieces, barrier))
+        for rank in range(2)
+    ]
+    near = TOLERANCE["float32"] if kv_cache_dtype == "auto" else INT8_TOLERANCE["float32"]
     for counts, _ in BATCHES:
         batch = scattered(counts, [0] * len(counts))
         for model in (alone, *ranks):
@@ -119,7 +124,7 @@ def test_two_ranks_equal_one(folder):
         with ThreadPoolExecutor(2) as pool:
             made = list(pool.map(lambda model, batch=batch: model.forward(batch), ranks))
         assert torch.equal(made[0], made[1])
-        torch.testing.assert_close(made[0], alone.forward(batch), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(made[0], alone.forward(batch), rtol=near, atol=near)
 
 
 def test_is_not_used_where_it_cannot_be(folder, monkeypatch):

@@ -6,8 +6,8 @@ using namespace strata;
 extern "C" {
 
 void strata_sizes(int64_t* sizes) {
-  const int64_t all[] = {sizeof(Step), sizeof(Attention), sizeof(Norm), sizeof(Weights), sizeof(Cache), sizeof(Layer), sizeof(Model),
-                         sizeof(Collective)};
+  const int64_t all[] = {sizeof(Step),  sizeof(Attention), sizeof(Norm),  sizeof(Weights),
+                         sizeof(Cache), sizeof(Layer),     sizeof(Model), sizeof(Collective)};
   for (int i = 0; i < 8; i++) sizes[i] = all[i];
 }
 
