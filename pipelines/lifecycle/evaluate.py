@@ -8,6 +8,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -31,11 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     flags.add_argument("model", type=Path, help="a model folder")
     flags.add_argument("--per-task", type=int, default=300, help="held-out examples of each task")
     flags.add_argument("--with", dest="by", choices=tuple(ANSWERS), default="strata")
+    flags.add_argument("--kv-cache-dtype", default="auto", help="of Strata's engine: auto or int8")
     flags.add_argument("--show-wrong", type=int, default=0, help="wrong answers to print of each task")
     flags.add_argument("--no-card", action="store_true", help="leave the model folder as it is")
     given = flags.parse_args(arguments)
     began = time.monotonic()
-    scores = evaluate(given.model, held_out_set(given.per_task), ANSWERS[given.by])
+    answer = partial(by_strata, kv_cache_dtype=given.kv_cache_dtype) if given.by == "strata" else ANSWERS[given.by]
+    scores = evaluate(given.model, held_out_set(given.per_task), answer)
     report(scores, given.show_wrong, f"{given.model} by {given.by}, {time.monotonic() - began:.0f} s")
     if not given.no_card:
         write_json(given.model / "evaluation.json", summary(scores, given.by))
@@ -47,14 +50,14 @@ def evaluate(model: Path, examples: Sequence[Example], answer: Answer) -> list[S
     return score(examples, answer(model, [prompt(e.turns, None, e.tools) for e in examples]))
 
 
-def by_strata(model: Path, prompts: Sequence[str]) -> list[str]:
+def by_strata(model: Path, prompts: Sequence[str], kv_cache_dtype: str = "auto") -> list[str]:
     """Answers of Strata's engine."""
     from actors.engine import LLM, SamplingParams  # noqa: PLC0415  torch is paid for only here
 
     tokenizer = load_tokenizer(model)
     tokens = [tokenizer.encode(text).ids for text in prompts]  # as text, the engine takes marks for mere words
     params = SamplingParams(temperature=0.0, max_tokens=LONGEST_ANSWER)
-    with LLM(model=str(model), dtype="bfloat16") as llm:
+    with LLM(model=str(model), dtype="bfloat16", kv_cache_dtype=kv_cache_dtype) as llm:
         return [output.outputs[0].text for output in llm.generate(tokens, params)]
 
 
