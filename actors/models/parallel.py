@@ -8,6 +8,8 @@ import logging
 import os
 import secrets
 import shutil
+import sys
+import sysconfig
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -23,6 +25,8 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - not a temporary folder but the 
 SHARED_MEMORY_BYTES = 68 * 2**20  # what deepspeed's op writes for a rank: two buffers of 32 MiB, two of 1
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 SHARED_MEMORY_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+log = logging.getLogger("strata.parallel")
 
 
 class World(Protocol):
@@ -86,11 +90,12 @@ class DeepSpeedWorld:
             dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=size)
         local, roomy, name = _meet(rank, size)
         names = {"LOCAL_SIZE": str(size if roomy else 0), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": name}
-        with _environment(**names), _quiet():
+        with _environment(**names, **_tools()), _quiet():
             comm = _deepspeed_comm(device)
-            comm.init_distributed(
-                dist_backend=backend, auto_mpi_discovery=False, dist_init_required=True, verbose=False
-            )
+            with _operator_on_all_ranks(size):
+                comm.init_distributed(
+                    dist_backend=backend, auto_mpi_discovery=False, dist_init_required=True, verbose=False
+                )
             level = getattr(comm.comm.cdb, "shm_vector_kernel_level", 0)
         dist.barrier()
         collective = None
@@ -150,12 +155,44 @@ def _collective(name: str, rank: int, size: int) -> Collective | None:
 
 def build_collectives() -> None:
     """Compile deepspeed's shared-memory op if that has not been done: about a minute, once per machine."""
-    with _quiet():
+    with _quiet(), _environment(**_tools()):
         _deepspeed_comm("cpu")
-        # By name from its module: `deepspeed.comm.torch` as an attribute is torch itself, which comm.py star-imports.
-        from deepspeed.comm.torch import build_shm_op  # noqa: PLC0415
+        _backend_module().build_shm_op()
 
-        build_shm_op()
+
+@contextmanager
+def _operator_on_all_ranks(size: int) -> Iterator[None]:
+    """deepspeed takes its shared-memory op inside if every rank has it, and goes without it if one has not.
+
+    The op is for what our own collective does not take; without either, sums go over gloo. Neither is worth a gang.
+    """
+    backend = _backend_module()
+    build = backend.build_shm_op
+    try:
+        module = build()
+    except Exception as wrong:  # noqa: BLE001 - what a compiler, a linker or a loader does wrong has no common class
+        module = None
+        log.warning("deepspeed's shared-memory op is left out: %s", wrong)
+    every: list[bool] = [False] * size
+    dist.all_gather_object(every, module is not None)
+    backend.build_shm_op = lambda: module if all(every) else None
+    try:
+        yield
+    finally:
+        backend.build_shm_op = build
+
+
+def _backend_module() -> Any:
+    """By name from `sys.modules`: `deepspeed.comm.torch` as an attribute is torch itself, which comm.py star-imports."""
+    return sys.modules["deepspeed.comm.torch"]
+
+
+def _tools() -> dict[str, str]:
+    """A PATH on which torch finds ninja, even to load what is compiled: pip puts it beside the interpreter.
+
+    Nobody promises that a shell, a cluster's node or a Serve replica has that folder on its own PATH.
+    """
+    return {"PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])}
 
 
 def _deepspeed_comm(device: str) -> Any:

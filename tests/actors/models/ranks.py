@@ -1,6 +1,7 @@
 """Processes that load checkpoint after checkpoint together; starting them is dearer than all they do."""
 
 import multiprocessing
+import os
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 class Ranks:
     """A world of them. `ask` gives what each of them answers; an exception of theirs is raised here.
 
-    `crowded`: on a machine whose shared memory has no room for deepspeed's op, as in a container.
+    `crowded`: in a container whose shared memory has no room for deepspeed's op, which one rank could not even load.
     """
 
     def __init__(self, folder: Path, size: int, crowded: bool = False) -> None:
@@ -49,8 +50,12 @@ def serve(rank: int, size: int, meeting: str, crowded: bool, end: Connection) ->
     torch.set_num_threads(1)
     from actors.models import parallel
 
+    os.environ["PATH"] = "/usr/bin:/bin"  # a shell that never heard of our virtual environment, where ninja is
     if crowded:
         parallel.SHARED_MEMORY_BYTES = 2**60
+        if rank:
+            parallel._deepspeed_comm("cpu")
+            parallel._backend_module().build_shm_op = fail
     world = parallel.DeepSpeedWorld.join(rank, size, meeting)
     actions = {"generate": generate, "collect": collect, "sums": sums, "share": share}
     while True:
@@ -62,6 +67,10 @@ def serve(rank: int, size: int, meeting: str, crowded: bool, end: Connection) ->
         except Exception as error:  # noqa: BLE001 - raised again where the question came from
             end.send(error)
     world.leave()
+
+
+def fail() -> None:
+    raise RuntimeError("Unable to JIT load the deepspeed_shm_comm op")
 
 
 def generate(world: Any, path: Path, prompts: list[list[int]], new_tokens: int, chunk: int = 37) -> dict[str, Any]:
