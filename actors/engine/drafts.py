@@ -76,6 +76,11 @@ class Slot:
     pairs: Pairs = field(default_factory=Pairs)
     drafted: bool = False  # whether its last guess was the draft model's
 
+    def rest(self) -> None:
+        """Nothing was guessed in this step."""
+        self.past.rest()
+        self.draft.rest()
+
 
 @dataclass(slots=True)
 class Costs:
@@ -87,11 +92,14 @@ class Costs:
     def learn(self, rows: int, took: float) -> None:
         """A step of `rows` rows took `took` seconds."""
         known = self.seconds.get(rows)
-        if known is None and self.seconds:
-            known, took = took, (took + self.of(rows)) / 2  # the first of its kind is often the slowest, and may stay
-            self.seconds[rows] = min(known, took)
-            return
-        self.seconds[rows] = took if known is None else known + _LEARN * (took - known)
+        if known is not None:
+            now = known + _LEARN * (took - known)
+        else:  # the first of its kind is often slow for another reason, and might be the last
+            now = min(took, (took + self.of(rows)) / 2) if self.seconds else took
+        self.seconds[rows] = now
+        for fewer, seconds in self.seconds.items():
+            if fewer < rows and seconds > now:
+                self.seconds[fewer] = now  # measured at a bad moment: more rows took less
 
     def of(self, rows: int) -> float:
         """Seconds of such a step: measured, or a line through what was."""
@@ -102,9 +110,16 @@ class Costs:
         if below is None:
             return self.unknown if above is None else self.seconds[above]
         if above is None:
-            return self.seconds[below] * (1.0 + _SLOPE * (rows - below))
+            return self.seconds[below] + self._slope(below) * (rows - below)
         share = (rows - below) / (above - below)
         return self.seconds[below] + share * max(0.0, self.seconds[above] - self.seconds[below])
+
+    def _slope(self, below: int) -> float:
+        """Seconds of one row more than `below`, the most that were measured."""
+        least, most = min(self.seconds), self.seconds[below]
+        if below < 2 * least:
+            return most * _SLOPE
+        return max(0.0, min(most - self.seconds[least], most * (1.0 - least / below))) / (below - least)
 
 
 class Drafter:
@@ -128,7 +143,13 @@ class Drafter:
         bar = self._bar(rows)
         if bar >= 1.0:
             return []
-        return [index for index, slot in enumerate(slots) if self._hope(slot) > bar]
+        found = []
+        for index, slot in enumerate(slots):
+            if self._hope(slot) > bar:
+                found.append(index)
+            else:
+                self._slots[slot].rest()
+        return found
 
     def propose(self, rows: int, asked: dict[int, np.ndarray], room: list[int]) -> dict[int, np.ndarray]:
         """Guesses by slot for those of a batch of `rows` that are `asked`, with their tokens so far; none is empty.
@@ -148,8 +169,7 @@ class Drafter:
             state = self._slots[slot]
             state.drafted = slot not in found
             if slot not in guesses:
-                state.past.rest()
-                state.draft.rest()
+                state.rest()
         return guesses
 
     def learn(self, slot: int, guessed: int, right: int) -> None:

@@ -1,5 +1,6 @@
 """Guessing: what is looked up, and when it is left."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -107,6 +108,11 @@ def test_a_sequence_that_never_guesses_right_is_left_alone() -> None:
         made.learn(0, 4, 0)
     assert made.worthy([0]) == []
     assert guessed(made) == 0
+    for _ in range(50):
+        assert len(made.worthy([0])) <= 1
+    assert made.worthy([0]) == [0], "its text may have turned: now and then it is tried"
+    for _ in range(20):
+        made.learn(0, 4, 0)
     made.join(0)
     assert made.worthy([0]) == [0]
     assert guessed(made) > 0
@@ -124,3 +130,103 @@ def test_pairs_are_remembered_however_the_text_grows(tokens: list[int], step: in
     for size in [*range(1, len(tokens), step), len(tokens)]:
         before = list(pairwise(tokens[: size - 1]))
         assert slot.repeats(text[:size]) == (size > 2 and tuple(tokens[size - 2 : size]) in before)
+
+
+def test_a_bad_moment_does_not_make_few_rows_dearer_than_many() -> None:
+    costs = Costs()
+    costs.learn(1, 1.0)
+    costs.learn(2, 9.0)
+    for _ in range(50):
+        costs.learn(4, 1.2)
+    assert costs.of(2) == pytest.approx(1.2, rel=1e-3)
+    assert costs.of(3) <= 1.2 + 1e-6
+
+
+def test_beyond_what_was_measured_rows_cost_what_they_did_so_far() -> None:
+    costs = Costs()
+    for _ in range(50):
+        costs.learn(8, 8.0)
+        costs.learn(32, 12.8)
+    assert costs.of(42) == pytest.approx(14.8, rel=1e-3)
+
+
+class Reader:
+    """A draft model that guesses sevens and says what it takes."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.learnt: list[tuple[int, int]] = []
+        self.asked: list[dict[int, int]] = []
+
+    def join(self, slot: int) -> None:
+        pass
+
+    def seconds(self, slots: int, length: int) -> float:
+        return self._seconds * slots * length
+
+    def guess(self, texts: Mapping[int, np.ndarray], lengths: Mapping[int, int]) -> dict[int, np.ndarray]:
+        self.asked.append(dict(lengths))
+        return {slot: np.full(lengths[slot], 7, np.int64) for slot in texts}
+
+    def learn(self, slot: int, right: int) -> None:
+        self.learnt.append((slot, right))
+
+
+NEW = np.arange(20, dtype=np.int64)
+
+
+def drafting(seconds: float, *costs: tuple[int, float]) -> tuple[Drafter, Reader]:
+    reader = Reader(seconds)
+    made = Drafter(8, reader)
+    for rows, took in costs * 50:
+        made.took(rows, took)
+    return made, reader
+
+
+def test_a_cheap_draft_guesses_where_the_text_is_new() -> None:
+    made, reader = drafting(0.01, (1, 1.0), (8, 1.1))
+    assert made.worthy([0]) == [0]
+    guess = made.propose(1, {0: NEW}, [100])[0]
+    assert set(guess.tolist()) == {7}
+    made.learn(0, len(guess), 2)
+    assert reader.learnt == [(0, 2)]
+
+
+def test_the_text_is_asked_first() -> None:
+    made, reader = drafting(0.001, (2, 1.0), (16, 1.1))
+    guesses = made.propose(2, {0: REPEATING, 1: NEW}, [100, 100])
+    assert guesses[0].tolist() == REPEATING[: len(guesses[0])].tolist()
+    assert [list(lengths) for lengths in reader.asked] == [[1]]
+    made.learn(0, len(guesses[0]), 0)
+    assert reader.learnt == []
+
+
+def test_a_text_that_misleads_is_left_to_the_draft() -> None:
+    made, reader = drafting(0.001, (1, 1.0), (8, 1.1))
+    guess = made.propose(1, {0: REPEATING}, [100])[0]
+    made.learn(0, len(guess), 0)
+    assert set(made.propose(1, {0: REPEATING}, [100])[0].tolist()) == {7}
+    assert len(reader.asked) == 1
+
+
+def test_a_draft_that_costs_as_much_as_a_step_is_not_asked() -> None:
+    made, reader = drafting(0.6, (1, 1.0), (8, 1.1))
+    assert made.propose(1, {0: NEW}, [100]) == {}
+    assert reader.asked == []
+
+
+def test_a_draft_that_is_mostly_wrong_is_left_for_that_sequence_alone() -> None:
+    made, reader = drafting(0.1, (2, 1.0), (16, 1.5))
+    for _ in range(20):
+        made.propose(2, {0: NEW, 1: NEW}, [100, 100])
+        made.learn(0, 4, 0)
+        made.learn(1, 4, 4)
+    reader.asked.clear()
+    made.propose(2, {0: NEW, 1: NEW}, [100, 100])
+    assert [list(lengths) for lengths in reader.asked] == [[1]]
+
+
+def test_a_drafts_room_is_each_sequences_own() -> None:
+    made, reader = drafting(0.001, (2, 1.0), (16, 1.1))
+    made.propose(2, {0: NEW, 1: NEW}, [1, 0])
+    assert reader.asked == [{0: 1}]

@@ -4,15 +4,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine import LLM, SamplingParams, StructuredOutputsParams
 from actors.engine.done import pack_word, unpack_word, word_size
+from actors.engine.draft_model import CATCH_UP_TOKENS
 from actors.engine.drafts import MOST
 from actors.engine.loop import Engine
 from actors.engine.runner import Runner
 from actors.messages import Submit
+from actors.models.batch import Batch
 from tests.actors.engine.guessing import Eager, engine
 from tests.actors.engine.remembering import Remembering
 
@@ -80,19 +83,34 @@ def test_a_draft_that_is_the_model_is_always_right(wanted: list[tuple[list[int],
     assert eager.guessed > 0 or all(count <= 2 for _, count in wanted)
 
 
+def test_a_draft_reads_a_long_beginning_in_pieces() -> None:
+    draft = Remembering()
+    made, eager = engine(Remembering(), 250, 4, draft, looks=False)
+    rows = counted(draft)
+    answered(made, [([token % 200 for token in range(CATCH_UP_TOKENS + 200)], 60)])
+    assert max(rows) == CATCH_UP_TOKENS
+    assert eager.right == eager.guessed > 30
+
+
+def counted(draft: Remembering) -> list[int]:
+    """Grows with every step of `draft` by how many rows it had."""
+    rows: list[int] = []
+    forward = draft.forward
+
+    def noted(batch: Batch) -> torch.Tensor:
+        rows.append(len(batch.tokens))
+        return forward(batch)
+
+    draft.forward = noted  # type: ignore[method-assign]
+    return rows
+
+
 def test_a_draft_reads_a_known_beginning_once() -> None:
     draft = Remembering()
     made, eager = engine(Remembering(), 100, 4, draft, looks=False)
     beginning = list(range(1, 65))
     answered(made, [([*beginning, 5], 20)])
-    rows = []
-    forward = draft.forward
-
-    def counted(batch: object) -> object:
-        rows.append(len(batch.tokens))  # type: ignore[attr-defined]
-        return forward(batch)  # type: ignore[arg-type]
-
-    draft.forward = counted  # type: ignore[method-assign, assignment]
+    rows = counted(draft)
     answered(made, [([*beginning, 6], 20)])
     assert max(rows) < 16
     assert eager.right == eager.guessed
@@ -227,6 +245,48 @@ def test_the_distribution_is_the_samplers_own(plain: LLM, guessing: tuple[LLM, E
     )
     assert total == sum(guessed.values()) == 800
     assert statistic < len(common) + 5 * np.sqrt(2 * len(common))
+
+
+class Chain:
+    """A model that looks at the last token alone: `table` [tokens, tokens] holds what may follow it."""
+
+    context_tokens, kv_bytes_per_token = 1000, 0
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.vocab_size = len(table)
+        self._logits = torch.from_numpy(np.log(table)).float()
+
+    def allocate(self, blocks: int, block_tokens: int) -> None:
+        pass
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return self._logits[batch.tokens[batch.rows]].clone()
+
+
+def test_coupled_draws_are_distributed_as_the_model_says() -> None:
+    """Two thousand answers of three tokens against the probabilities themselves (Pearson's chi-squared test)."""
+    chance = np.random.default_rng(4)
+    ours = chance.dirichlet(np.ones(5), 5)
+    theirs = 0.8 * ours + 0.2 * chance.dirichlet(np.ones(5), 5)
+    made, eager = engine(Chain(ours), 200, 4, Chain(theirs), vocab=5, looks=False)
+    seen = np.zeros((5, 5, 5))
+    answers: dict[int, list[int]] = {}
+    for seed in range(2000):
+        params = SamplingParams(temperature=1.0, max_tokens=3)
+        answers[made.add(Submit(0, (2,), params, seed=seed))] = []
+    while made.busy:
+        for key, delta in made.step():
+            answers[key] += delta.tokens
+    for answer in answers.values():
+        seen[tuple(answer)] += 1
+    wanted = 2000 * ours[2][:, None, None] * ours[:, :, None] * ours[None, :, :]
+    usual = wanted >= 5
+    statistic = ((seen - wanted)[usual] ** 2 / wanted[usual]).sum()
+    assert usual.sum() > 40
+    assert statistic < usual.sum() + 5 * np.sqrt(2 * usual.sum())
+    # two draws that know nothing of each other meet as often as this, and one that is mostly right more often
+    apart = (ours[2] @ (ours * theirs)).sum()
+    assert eager.right / eager.guessed > apart + 0.2
 
 
 @given(st.data(), st.integers(1, 5))
