@@ -25,8 +25,9 @@ from pathlib import Path
 from benchmarks.peers import pieces, table, turns
 from benchmarks.peers.catalogue import PEERS, PRECISIONS, ROOT, STRATA, CannotPrepare, Peer
 from benchmarks.peers.checkpoint import CACHE, SHAPES, checkpoint
+from benchmarks.peers.disturbance import Watch, disturbed
 from benchmarks.peers.environments import NotInstallable
-from benchmarks.peers.limits import limits, rates, work
+from benchmarks.peers.limits import Probe, limits, work
 from benchmarks.peers.process import Engine, EngineFailed
 from benchmarks.peers.turns import Side
 from benchmarks.peers.workload import COLUMNS, Order
@@ -83,6 +84,9 @@ def _one(size: str, precision: str, name: str, options: argparse.Namespace) -> N
         if "first_tokens" in found.get(side, {}):
             found[side]["first_equal"] = turns.equal(found[side].pop("first_tokens"), reference)
     piece = {**said, **provenance(), **found}
+    if disturbed(found.get("meanwhile")):
+        share = found["meanwhile"]["others"]
+        print(f"warning: others had {share:.0%} of the machine; measure this piece again", file=sys.stderr)
     pieces.add(pieces.file(size, precision), piece, size, precision, __doc__.splitlines()[0])
 
 
@@ -96,7 +100,8 @@ def _prepared(folder: Path, precision: str, peer: Peer) -> dict:
 def _piece(folder: Path, precision: str, name: str, options: argparse.Namespace) -> dict:
     load_before = quiet()
     work_ = work(json.loads((folder / "config.json").read_text("utf-8")))
-    measured = rates(options.threads, work_.bytes(precision))
+    probe = Probe()
+    measured = probe.rates(options.threads, work_.bytes(precision))
     with ExitStack() as open_:
         sides = []
         for peer in (STRATA, PEERS[name]):
@@ -104,9 +109,11 @@ def _piece(folder: Path, precision: str, name: str, options: argparse.Namespace)
             turns.warm(side, options.columns)
             engine.pause()
             sides.append(side)
-        figures = turns.alternate(
-            sides, options.columns, options.repeats, len(pieces.read(pieces.file(_size(folder), precision))), _say
-        )
+        watch = Watch([side.engine.pid for side in sides])
+        seed = len(pieces.read(pieces.file(_size(folder), precision)))
+        taken = turns.alternate(sides, options.columns, options.repeats, seed, probe.steady, _say)
+        figures = taken.samples
+        meanwhile = watch.found()
         described = {
             key: {
                 "samples": figures[side.name],
@@ -124,6 +131,7 @@ def _piece(folder: Path, precision: str, name: str, options: argparse.Namespace)
         "limits": limits(work_, precision, measured) if measured else None,
         "threads": options.threads,
         "load_before": load_before,
+        "meanwhile": meanwhile | {"taken_again": taken.again, "unsteady": taken.unsteady},
     }
 
 

@@ -3,16 +3,21 @@
 Knows arithmetic and how to run the probe. The rates are measured in the same run as the engines, by probe.cpp beside.
 """
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
-import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.checkpoint import CACHE
 from benchmarks.peers.workload import COLUMNS, shape
 
+LOST = 0.1  # of the time, by two threads that wait for each other
+PATIENCE = 30  # looks, half a second apart
 PROBE = Path(__file__).with_name("probe.cpp")
 # Bytes that a weight takes: bf16; a byte; half a byte and a scale of 16 bits for each 32 weights, as Q4_0 has it.
 WEIGHT_BYTES = {"none": 2.0, "int8": 1.0, "int4": 0.5625}
@@ -57,15 +62,39 @@ def limits(work: Work, precision: str, rates: dict[str, float]) -> dict[str, flo
     return found
 
 
-def rates(threads: int, size: float) -> dict[str, float] | None:
-    """Measured now, streams over `size` bytes; None without a compiler."""
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "probe"
-        flags = ["-O2", "-march=native", "-std=c++17", "-pthread"]
-        subprocess.run([compiler, *flags, str(PROBE), "-o", str(program)], check=True, capture_output=True)
-        done = subprocess.run([program, str(threads), str(int(size))], check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+class Probe:
+    """probe.cpp, compiled. Without a compiler it knows no limits and takes every moment for a quiet one."""
+
+    def __init__(self) -> None:
+        compiler = shutil.which("g++") or shutil.which("c++")
+        self._program = CACHE / f"probe-{hashlib.sha256(PROBE.read_bytes()).hexdigest()[:12]}" if compiler else None
+        if self._program is not None and not self._program.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            part = self._program.with_suffix(f".{os.getpid()}")
+            flags = ["-O2", "-march=native", "-std=c++17", "-pthread"]
+            subprocess.run([str(compiler), *flags, str(PROBE), "-o", str(part)], check=True, capture_output=True)
+            part.replace(self._program)
+
+    def rates(self, threads: int, size: float) -> dict[str, float] | None:
+        """Measured now, streams over `size` bytes."""
+        return self._run(str(threads), str(int(size)))
+
+    def steady(self, patient: bool = False) -> bool:
+        """Whether two threads of this moment run at once, as engines that share a product between them need.
+
+        `patient`: wait until they do, for some seconds.
+        """
+        for _ in range(PATIENCE if patient else 1):
+            found = self._run()
+            if found is None or found["lost"] < LOST:
+                return True
+            if patient:
+                time.sleep(0.4)
+        return False
+
+    def _run(self, *words: str) -> dict[str, float] | None:
+        if self._program is None:
+            return None
+        done = subprocess.run([self._program, *words], check=True, capture_output=True, text=True)
+        found: dict[str, float] = json.loads(done.stdout)
+        return found

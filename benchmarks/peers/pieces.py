@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.disturbance import disturbed
 from benchmarks.peers.workload import COLUMNS
 from benchmarks.record import RESULTS
 
@@ -30,10 +31,16 @@ def read(path: Path) -> list[Piece]:
 
 
 def add(path: Path, piece: Piece, size: str, precision: str, question: str) -> None:
-    """Keep a piece: beside others of its peer at its commit, in the place of those at another."""
+    """Keep a piece: beside others of its peer at its commit, in the place of those at another.
+
+    One that was disturbed is kept only until there is a better one.
+    """
     others = [one for one in read(path) if one["peer"] != piece["peer"]]
     same = [one for one in read(path) if one["peer"] == piece["peer"] and one["commit"] == piece["commit"]]
-    kept = [*others, *(one for one in same if "failed" not in one)]
+    kept = [*others, *(one for one in same if "failed" not in one and not disturbed(one.get("meanwhile")))]
+    measured = any("ratio" in one for one in kept if one["peer"] == piece["peer"])
+    if measured and ("failed" in piece or disturbed(piece.get("meanwhile"))):
+        return
     document = {"question": question, "size": size, "quantization": precision, "pieces": [*kept, piece]}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

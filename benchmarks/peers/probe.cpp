@@ -1,10 +1,13 @@
-// What this machine can do at the most: `probe THREADS BYTES` prints one line of JSON.
+// What this machine can do at the most: `probe THREADS BYTES` prints one line of JSON; `probe` alone says which share of a
+// tenth of a second two threads lost that hand a number to and fro: on two cores of one's own almost nothing, and most of
+// it where one of them belongs to somebody else at times, be that a process or another guest of the host.
 //
 // Streams: BYTES are read again and again by all threads, each its own part, eight streams a thread over huge pages. The
 // sum of what was read is compared with what was written, so that no load can have been removed. Products: chains of the
 // widest multiply-adds on registers, as many as hide their latency, whose result is compared with what it has to be.
 #include <sys/mman.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -159,9 +162,41 @@ double byte_products(int threads) {
 #endif
 }
 
+double lost() {
+  constexpr double kLong = 20e-6;  // a hand-over takes less than a microsecond; an interrupt some
+  constexpr double kWhole = 0.1;
+  std::atomic<long> turn{0};
+  std::atomic<bool> over{false};
+  std::thread other([&] {
+    for (long i = 1; !over; i += 2) {
+      while (turn.load(std::memory_order_acquire) != i)
+        if (over) return;
+      turn.store(i + 1, std::memory_order_release);
+    }
+  });
+  double waited = 0;
+  const auto begun = Clock::now();
+  for (long i = 0; seconds_since(begun) < kWhole; i += 2) {
+    const auto at = Clock::now();
+    turn.store(i + 1, std::memory_order_release);
+    while (turn.load(std::memory_order_acquire) != i + 2) {
+    }
+    const double taken = seconds_since(at);
+    if (taken > kLong) waited += taken;
+  }
+  const double whole = seconds_since(begun);
+  over = true;
+  other.join();
+  return waited / whole;
+}
+
 }  // namespace
 
-int main(int, char** words) {
+int main(int count, char** words) {
+  if (count == 1) {
+    std::printf("{\"lost\": %.3f}\n", lost());
+    return 0;
+  }
   const int threads = std::atoi(words[1]);
   const double streamed = stream(threads, std::strtoull(words[2], nullptr, 10));
   std::printf("{\"stream_gb\": %.2f, \"float32_gflops\": %.0f, \"bf16_gflops\": %.0f, \"int8_gops\": %.0f}\n", streamed,

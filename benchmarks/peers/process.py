@@ -52,6 +52,11 @@ class Engine:
             raise EngineFailed(f"made {lengths[:4]}... tokens where {len(prompts)} times {new_tokens} were asked for")
         return answer["tokens"], answer["seconds"]
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def pause(self) -> None:
         """Nothing of it runs, no thread that waits by spinning, either, until the next call."""
         self._signal(signal.SIGSTOP)

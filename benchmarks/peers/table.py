@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from benchmarks.peers import pieces as kept
 from benchmarks.peers.catalogue import PEERS, STRATA
+from benchmarks.peers.disturbance import disturbed
 from benchmarks.peers.pieces import Piece
 from benchmarks.peers.workload import COLUMNS
 
@@ -30,6 +31,11 @@ def notes(by_precision: dict[str, list[Piece]]) -> list[str]:
     lines = []
     for precision, found in by_precision.items():
         for piece in found:
+            if disturbed(piece.get("meanwhile")):
+                share = f"{100 * piece['meanwhile']['others']:.0f}%"
+                lines.append(
+                    f"{_title(piece['peer'])}, {NAMES.get(precision, precision)}: others had {share} of the machine"
+                )
             if "failed" in piece:
                 lines.append(f"{_title(piece['peer'])}, {NAMES.get(precision, precision)}: {piece['failed']}")
         for name, peer in PEERS.items():

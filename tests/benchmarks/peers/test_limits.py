@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from benchmarks.peers.limits import Work, limits, rates, work
+from benchmarks.peers.limits import Probe, Work, limits, work
 
 CONFIG = {
     "hidden_size": 768, "num_hidden_layers": 14, "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 64,
@@ -34,8 +34,16 @@ def test_a_machine_without_bytes_multiplies_floats() -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
 def test_the_probe_checks_its_own_sums() -> None:
-    found = rates(1, 4e6)
+    probe = Probe()
+    found = probe.rates(1, 4e6)
     assert found is not None
     assert 0.1 < found["stream_gb"] < 2000, "a loop whose loads are removed reports terabytes a second"
     if found["bf16_gflops"] and found["float32_gflops"]:
         assert found["bf16_gflops"] < 16 * found["float32_gflops"]
+    assert isinstance(probe.steady(), bool)
+
+
+def test_without_a_compiler_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert Probe().rates(2, 1e6) is None
+    assert Probe().steady()

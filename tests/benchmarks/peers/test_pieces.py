@@ -38,6 +38,15 @@ def test_a_failure_is_kept_until_the_peer_runs(tmp_path: Path) -> None:
     assert "failed" not in found
 
 
+def test_a_disturbed_piece_gives_way_to_a_quiet_one(tmp_path: Path) -> None:
+    path, busy = tmp_path / "x.json", {"others": 0.3, "steal": 0.0}
+    assert len(added(path, piece("vllm", 9, 9, meanwhile=busy))) == 1
+    assert any("30% of the machine" in line for line in notes({"none": pieces.read(path)}))
+    (found,) = added(path, piece("vllm", 2, 1, meanwhile={"others": 0.01, "steal": 0.2}))
+    assert found["ratio"] == {"b1": 2.0}
+    assert added(path, piece("vllm", 9, 9, meanwhile=busy)) == [found]
+
+
 def test_the_best_peer_is_who_comes_nearest_in_its_own_piece(tmp_path: Path) -> None:
     found = pieces.grouped([piece("vllm", 100, 90), piece("llama_cpp", 150, 100)])
     assert pieces.best(found, "b1") == ("vllm", pytest.approx(100 / 90))

@@ -20,13 +20,31 @@ def sides(diary: list) -> list[Side]:
 
 def test_both_get_the_same_prompts_and_each_is_first_once() -> None:
     diary: list = []
-    found = alternate(sides(diary), ("prefill", "b8"), 1, 0, lambda _: None)
+    taken = alternate(sides(diary), ("prefill", "b8"), 1, 0, lambda _: True, lambda _: None)
+    found = taken.samples
+    assert (taken.again, taken.unsteady) == (0, 0)
     assert [name for name, *_ in diary] == ["ours", "theirs"] * 2 + ["theirs", "ours"] * 2
     for first, second in zip(diary[::2], diary[1::2], strict=True):
         assert first[1:] == second[1:]
     assert len({str(prompts) for _, prompts, _ in diary}) == 4, "no prompt comes twice: a prefix cache finds nothing"
     assert found["ours"] == {"prefill": [512.0, 512.0], "b8": [1024.0, 1024.0]}
     assert ratios(found["ours"], found["theirs"]) == {"prefill": 2.0, "b8": 2.0}
+
+
+def test_a_pair_from_an_unsteady_moment_is_taken_again() -> None:
+    diary: list = []
+    steady = iter([False, True, False, True, True, True, True])  # not begun; begun and spoilt; good; good
+    taken = alternate(sides(diary), ("b1",), 1, 0, lambda _: next(steady), lambda _: None)
+    assert taken.again == 2
+    assert taken.unsteady == 0
+    assert len(diary) == 6
+    assert taken.samples["ours"] == {"b1": [128.0, 128.0]}
+
+
+def test_where_it_is_never_steady_the_last_pair_is_kept_and_counted() -> None:
+    taken = alternate(sides([]), ("b1",), 1, 0, lambda _: False, lambda _: None)
+    assert taken.unsteady == 2
+    assert len(taken.samples["theirs"]["b1"]) == 2
 
 
 def test_warming_is_no_larger_than_what_is_measured() -> None:
