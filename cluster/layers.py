@@ -237,10 +237,14 @@ def _invalid(root: type[BaseModel], error: ErrorDetails, sources: Mapping[Keys, 
     if error["type"] == "missing":
         return SettingsInvalid(key, "nothing", "it has to be set")
     problem = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    given = error["input"]
-    return SettingsInvalid(
-        key, f"what it holds ({type(given).__name__})" if isinstance(given, list | dict) else given, problem
-    )
+    return SettingsInvalid(key, _shown(error["input"]), problem)
+
+
+def _shown(given: Any) -> Any:
+    """A value as an error shows it: a text in quotes, or nobody sees why "8000" is no number."""
+    if isinstance(given, list | dict):
+        return f"what it holds ({type(given).__name__})"
+    return f'"{given}"' if isinstance(given, str) else given
 
 
 def _nearest(part: str, known: Mapping[str, Any], keys: Keys) -> str:

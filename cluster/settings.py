@@ -4,11 +4,15 @@ Knows the branch `cluster`. Knows nothing of where a value comes from: that is `
 """
 
 import hashlib
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")  # RFC 1123, section 2.1
 
 
 def _address(text: str) -> str:
@@ -20,6 +24,15 @@ def _address(text: str) -> str:
     raise ValueError("an address is local, auto, HOST:PORT or ray://HOST:PORT")
 
 
+def _host(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if not _NAME.fullmatch(text) or text.rpartition(".")[2].isdigit():
+            raise ValueError("a host is an IP address or a name, such as 127.0.0.1 or localhost") from None
+    return text
+
+
 class ClusterSettings(BaseModel):
     """Where Strata runs."""
 
@@ -29,7 +42,9 @@ class ClusterSettings(BaseModel):
         "local",
         description="local: a Ray of our own on this machine; auto: the one that this node belongs to; HOST:PORT; ray://HOST:PORT",
     )
-    host: str = Field("127.0.0.1", min_length=1, description="where HTTP is answered; 0.0.0.0 for all interfaces")
+    host: Annotated[str, AfterValidator(_host)] = Field(
+        "127.0.0.1", description="where HTTP is answered; 0.0.0.0 for all interfaces"
+    )
     http_port: int = Field(8000, ge=1, le=65535, description="port of the gateway")
     proxies: Literal["every_node", "head"] = Field("every_node", description="which nodes answer HTTP")
     state_dir: Path = Field(Path("~/.strata"), description="keys, tokens and the record of what runs; 0700")
@@ -42,6 +57,19 @@ class ClusterSettings(BaseModel):
     head_seconds: float = Field(15.0, gt=0, description="a request whose headers take longer is cut")
     stall_seconds: float = Field(60.0, gt=0, description="a client that neither sends nor reads for so long is cut")
     drain_seconds: float = Field(20.0, ge=0, description="how long running answers may take when Strata stops")
+
+    @field_validator("state_dir", mode="before")
+    @classmethod
+    def _somewhere(cls, folder: object) -> object:
+        if isinstance(folder, str) and not folder.strip():  # it would mean the folder that the command runs in
+            raise ValueError("name a folder, such as ~/.strata")
+        return folder
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> "ClusterSettings":
+        if self.address == "local" and self.dashboard and self.http_port == self.dashboard_port:
+            raise ValueError(f"http_port and dashboard_port are both {self.http_port}; give each its own")
+        return self
 
     @property
     def state(self) -> Path:

@@ -97,7 +97,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ({"STRATA_PLAICE__PORT": "1"}, "plaice (environment STRATA_PLAICE__PORT): an unknown key"),
         ({"STRATA_PLAICE__PORT": "1"}, "did you mean place?"),
         ({"STRATA_ENGINES__0__XYZZY": "1"}, "engines.0 knows name, size, mode, note"),
-        ({"STRATA_PLACE__PORT": "many"}, "place.port (environment STRATA_PLACE__PORT): many is not accepted"),
+        ({"STRATA_PLACE__PORT": "many"}, 'place.port (environment STRATA_PLACE__PORT): "many" is not accepted'),
         ({"STRATA_PLACE__PORT": "70000"}, "65535"),
         ({"STRATA_PLACE__PORT": "true"}, "integer"),
         ({"STRATA_PLACE__PORT": "1.5"}, "integer"),
@@ -122,7 +122,7 @@ def test_a_wrong_type_in_the_file_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("place:\n  port: '81'\n")
     with pytest.raises(
-        SettingsInvalid, match=r"place.port \(s.yaml:2\): 81 is not accepted; it should be a valid integer"
+        SettingsInvalid, match=r'place.port \(s.yaml:2\): "81" is not accepted; it should be a valid integer'
     ):
         load(Tree, path)
     path.write_text("place: yes\n")
