@@ -52,6 +52,7 @@ def main() -> None:
             "pid": os.getpid(),
             "dashboard": started.dashboard_url or "",
             "url": settings.url,
+            "host": settings.host,
             "note": note,
         },
     )

@@ -1,25 +1,24 @@
 """Join a Ray cluster, or start one of our own on this machine and end it without a trace.
 
-Owns the local cluster's life: its token, its head process, its record in the state folder. Knows nothing of what
+Owns the local cluster's life: its head process, its record in the state folder. Knows nothing of what
 runs on the cluster.
 """
 
-import fcntl
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import loopback
-from cluster.errors import NotReady, SettingsInvalid, Unavailable
+from cluster import folders, loopback
+from cluster.errors import NotReady, Unavailable
 from cluster.settings import ClusterSettings
 
 _started: list["subprocess.Popen[bytes]"] = []  # heads whose parent is this process, which has to bury them
@@ -43,7 +42,7 @@ ALWAYS = {
 class Running:
     """A local cluster that answers: the address of its control store, its head's process, its dashboard.
 
-    `note` is what its owner should know of it, if there is something.
+    `note` is what its owner should know of it, if there is something. `new`: the call that returned this started it.
     """
 
     address: str
@@ -51,6 +50,8 @@ class Running:
     dashboard: str = ""
     url: str = ""
     note: str = ""
+    host: str = ""
+    new: bool = field(default=False, compare=False)
 
 
 def environment(settings: ClusterSettings) -> dict[str, str]:
@@ -65,20 +66,10 @@ def environment(settings: ClusterSettings) -> dict[str, str]:
 
 def start(settings: ClusterSettings) -> Running:
     """The local cluster of this state folder, started unless it runs. Raises Unavailable."""
-    prepare(settings)
-    with _alone(settings):
+    folders.prepare(settings)
+    with folders.alone(settings):
         running = find(settings)
-        return running if running else _start(settings)
-
-
-def prepare(settings: ClusterSettings) -> None:
-    """Make the state folder, the run folder and the token. Raises SettingsInvalid for folders that are not ours."""
-    for folder in (settings.state, settings.run_dir):
-        _own(folder)
-    token = settings.state / "ray.token"
-    with suppress(FileExistsError), os.fdopen(os.open(token, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
-    token.chmod(0o600)
+        return running if running else replace(_start(settings), new=True)
 
 
 def find(settings: ClusterSettings) -> Running | None:
@@ -103,6 +94,9 @@ def connect(settings: ClusterSettings, running: Running | None = None) -> None:
         return
     if settings.address == "local":  # for a Ray that was imported before its variable stood
         ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    # What Ray has to say of processes that end it prints in the middle of ours; it is in its logs as well, and
+    # `log_to_driver` covers only what the processes themselves print (ray/_private/worker.py, listen_error_messages).
+    ray._private.worker._worker_logs_enabled = False
     address = running.address if running else settings.address
     try:
         ray.init(address, namespace="strata", log_to_driver=False, configure_logging=False)
@@ -139,8 +133,8 @@ def stop(settings: ClusterSettings) -> int:
     """
     if not settings.run_dir.exists() and not _record(settings):
         return 0
-    prepare(settings)
-    with _alone(settings):
+    folders.prepare(settings)
+    with folders.alone(settings):
         running = _record(settings)
         members = processes(settings)
         if running and _is_head(running.pid):
@@ -172,9 +166,11 @@ def _start(settings: ClusterSettings) -> Running:
     stop_remains(settings)
     loopback.install(settings.run_dir, head_seconds=settings.head_seconds, stall_seconds=settings.stall_seconds)
     log_path = settings.state / "head.log"
-    surroundings = {**os.environ, **environment(settings), **loopback.environment(settings.run_dir)}
+    surroundings = {
+        **os.environ, **environment(settings), **loopback.environment(settings.run_dir), "PATH": search_path()
+    }  # fmt: skip
     surroundings.pop("RAY_ADDRESS", None)
-    with log_path.open("wb") as log:
+    with folders.writing(settings), log_path.open("wb") as log:
         head = subprocess.Popen(
             [sys.executable, "-m", "cluster.head"],
             stdin=subprocess.PIPE,
@@ -183,17 +179,26 @@ def _start(settings: ClusterSettings) -> Running:
             env=surroundings,
             start_new_session=True,  # a Ctrl-C in the terminal is for us: we drain first
         )
-    assert head.stdin
-    head.stdin.write(settings.model_dump_json().encode())
-    head.stdin.close()
-    _started.append(head)
-    _until(lambda: find(settings) is not None or head.poll() is not None, START_SECONDS)
-    running = find(settings)
+    running = None
+    try:
+        assert head.stdin
+        head.stdin.write(settings.model_dump_json().encode())
+        head.stdin.close()
+        _started.append(head)
+        _until(lambda: find(settings) is not None or head.poll() is not None, START_SECONDS)
+        running = find(settings)
+    finally:
+        if running is None:  # also where a Ctrl-C came between
+            head.kill()
+            stop_remains(settings)
     if running is None:
-        head.kill()
-        stop_remains(settings)
         raise NotReady("Ray", f"it did not start; its last words are {_last_line(log_path)!r}, the rest in {log_path}")
     return running
+
+
+def search_path() -> str:
+    """PATH with this interpreter's own programs first: `python` and `ray` in a job are then those that Strata is in."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 
 
 def stop_remains(settings: ClusterSettings) -> None:
@@ -224,7 +229,8 @@ def _sweep(pids: set[int]) -> None:
 def _record(settings: ClusterSettings) -> Running | None:
     try:
         facts: dict[str, Any] = json.loads((settings.state / "runtime.json").read_text())
-        return Running(facts["address"], facts["pid"], facts["dashboard"], facts["url"], facts.get("note", ""))
+        more = (facts.get("note", ""), facts.get("host", ""))
+        return Running(facts["address"], facts["pid"], facts["dashboard"], facts["url"], *more)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -248,24 +254,6 @@ def _may_be_session(pid: int) -> bool:
     import psutil  # noqa: PLC0415 - only where processes are looked at
 
     return not psutil.pid_exists(pid) or _is_head(pid)
-
-
-def _own(folder: Path) -> None:
-    """Make a folder that only we can look into, and be sure that it is one: /tmp belongs to all."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if folder.is_symlink() or found.st_uid != os.getuid():
-        raise SettingsInvalid("cluster.state_dir", str(folder), "it belongs to somebody else; set another state_dir")
-    if found.st_mode & 0o077:
-        folder.chmod(0o700)
-
-
-@contextmanager
-def _alone(settings: ClusterSettings) -> Iterator[None]:
-    """One start or stop at a time."""
-    with os.fdopen(os.open(settings.state / "lock", os.O_CREAT | os.O_RDWR, 0o600), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _until(true: Callable[[], bool], seconds: float) -> None:

@@ -1,19 +1,21 @@
 """Settings in, a Serve application out: the gateway in front, one deployment of gangs for each model.
 
 `strata up`, `strata deploy`, `serve run pipelines.app:build` and a Serve config's `import_path` all come through
-`build`.
+`build`. Each deployment has the digest of what it is made of as its version: Serve leaves alone what has not changed.
 """
 
 import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import ray
 from ray import serve
+from ray.serve.context import _get_global_client
 
 from actors.directory import Directory, Entry
 from actors.engine.tokens import Tokenizer
@@ -21,11 +23,13 @@ from actors.replica import NAMESPACE, Replica
 from actors.replicas import Replicas, Roster
 from actors.settings import ModelSettings
 from cluster import loopback, runtime
+from cluster.errors import SettingsInvalid, StrataError, Unavailable
 from cluster.scheduling import placement
 from cluster.scheduling.placement import Gang, Node
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
+from pipelines import preflight, revision
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.settings import Settings, load
@@ -102,24 +106,28 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     Without settings, those of strata.yaml here and of STRATA_* count. `serve run` calls this before it joins a cluster:
     then the cluster of the settings is joined, and Serve is started to answer where they say.
 
-    Raises SettingsInvalid, Unavailable or PlacementImpossible before anything is deployed.
+    Raises SettingsInvalid, ModelInvalid, Unavailable or PlacementImpossible before anything is deployed.
     """
     settled = settle(settings)
     if not ray.is_initialized():
-        runtime.join(settled.cluster)
-        answer(settled.cluster)
+        _join(settled.cluster)
     nodes = [node for node in ray.nodes() if node["Alive"]]
+    gangs = [_gang(model) for model in settled.models]
     if not any(_GROUP in node.get("Labels", ()) for node in nodes):
         there = [Node(node["NodeManagerAddress"], node["Resources"]) for node in nodes]
-        gangs = [_gang(model) for model in settled.models]
         placement.check(gangs, there)
         for gang in gangs:
             if placement.gathered(gang, there):
                 log.warning("%s: all %d replicas may stand on one node and end with it", gang.model, gang.replicas)
+    inspect(settled.models)
     directory()
-    models = [_model(model, settled) for model in settled.models]
+    beside = roomy(gangs, free())
+    models = [_model(model, settled, beside) for model in settled.models]
     front = serve.deployment(serve.ingress()(Gateway)).options(
         name="gateway",
+        version=revision.of_gateway(settled),
+        _internal=True,  # as `version` is: without one Serve takes every deployment for a new one
+        max_surge_percent=100,  # the new one answers before the old one ends
         num_replicas=1,
         max_ongoing_requests=_MANY,
         ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}},
@@ -137,11 +145,68 @@ def settle(settings: Settings | Mapping[str, Any] | None) -> Settings:
 
 
 def answer(cluster: ClusterSettings) -> None:
-    """Start Serve, unless it runs, so that it answers HTTP where the settings say."""
+    """Start Serve, unless it runs, so that it answers HTTP where the settings say.
+
+    Raises SettingsInvalid where it runs and answers elsewhere: that cannot be changed while it runs.
+    """
+    try:
+        there = _get_global_client(raise_if_no_controller_running=False)
+    except ray.exceptions.RayError:
+        there = None
+    if there is not None and there.http_config.port != cluster.http_port:
+        raise SettingsInvalid(
+            "cluster.http_port",
+            cluster.http_port,
+            f"this cluster answers on {there.http_config.port}; give that port, or stop Serve there first",
+        )
     serve.start(
         proxy_location="HeadOnly" if cluster.proxies == "head" else "EveryNode",
         http_options={"host": cluster.host, "port": cluster.http_port},
     )
+
+
+def _join(cluster: ClusterSettings) -> None:
+    """Become a driver and have Serve answer. `serve run` is a command of click's, whose error it shows as one line."""
+    try:
+        runtime.join(cluster)
+    except Unavailable as wrong:
+        if click.get_current_context(silent=True) is not None:
+            raise click.ClickException(str(wrong)) from None
+        raise
+    answer(cluster)
+
+
+def inspect(models: Sequence[ModelSettings]) -> None:
+    """Look at the models where the gateway will read them: on the head. Raises ModelInvalid and its kin."""
+    head = next((node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]), None)
+    if head == ray.get_runtime_context().get_node_id():
+        preflight.check(models)
+        return
+    look = ray.remote(preflight.check).options(num_cpus=0, resources={_HEAD: 0.001})
+    try:
+        ray.get(look.remote(models))
+    except ray.exceptions.RayTaskError as wrong:
+        raise (wrong.cause if isinstance(wrong.cause, StrataError) else wrong) from None
+
+
+def free() -> list[Node]:
+    """Each node with what it may still hand out."""
+    left = ray._private.state.available_resources_per_node()
+    return [Node(name, resources) for name, resources in left.items()]
+
+
+def roomy(gangs: Sequence[Gang], nodes: Sequence[Node]) -> bool:
+    """Whether one more gang of every model has room: then a changed model's new gang starts beside the old one.
+
+    Without room it could wait for ever for the cores that the old one has, which is therefore ended first.
+    """
+    left = list(nodes)
+    for gang in gangs:
+        name = placement.lands(gang, left)
+        if name is None:
+            return False
+        left = [placement.without(node, gang.needs) if node.name == name else node for node in left]
+    return True
 
 
 def _gang(model: ModelSettings) -> Gang:
@@ -155,22 +220,26 @@ def _bundle(model: ModelSettings) -> dict[str, float]:
     return {"CPU": float(model.shard_cpus), **gpu}
 
 
-def _model(model: ModelSettings, settings: Settings) -> serve.Application:
+def _model(model: ModelSettings, settings: Settings, beside: bool) -> serve.Application:
+    device = _device(model)
     return (
         serve.deployment(Replica)
         .options(
             name=deployment_name(model.name),
+            version=revision.of_model(model, device, settings.cluster),
+            _internal=True,
+            max_surge_percent=100 if beside else 0,
             num_replicas=model.replicas,
             max_ongoing_requests=_MANY,
             ray_actor_options={"num_cpus": 0},
             logging_config=_LOGGING,
             placement_group_bundles=[_bundle(model)] * model.tensor_parallel_size,
             placement_group_strategy="STRICT_PACK",
-            health_check_period_s=1.0,
+            health_check_period_s=0.3,  # how soon Serve sees that a leader has ended; a call costs it 1 ms
             health_check_timeout_s=10.0,
             graceful_shutdown_timeout_s=settings.cluster.drain_seconds + 10,
         )
-        .bind(model, _device(model), DIRECTORY, settings.cluster.drain_seconds)
+        .bind(model, device, DIRECTORY, settings.cluster.drain_seconds)
     )
 
 

@@ -67,11 +67,12 @@ def gathered(gang: Gang, free: Sequence[Node]) -> bool:
         if name is None:
             return False  # not placed now; where it will be nobody knows
         chosen.add(name)
-        left = [_without(node, gang.needs) if node.name == name else node for node in left]
+        left = [without(node, gang.needs) if node.name == name else node for node in left]
     return gang.replicas > 1 and len(free) > 1 and len(chosen) == 1
 
 
-def _without(node: Node, needs: Mapping[str, float]) -> Node:
+def without(node: Node, needs: Mapping[str, float]) -> Node:
+    """The node when it has handed out `needs` besides."""
     return Node(node.name, {name: amount - needs.get(name, 0) for name, amount in node.total.items()})
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster import hardware, runtime
+from cluster import folders, hardware
+from cluster.errors import Unavailable, shorten
 from cluster.settings import ClusterSettings
 from pipelines.cli import show
 from pipelines.settings import HOME
@@ -27,7 +28,8 @@ def run(file: Path | None, *, as_json: bool) -> None:
     from pipelines.cli.config import settle  # noqa: PLC0415 - `up` calls `ensure` and has its settings
 
     cluster = settle(file).settings.cluster
-    (cluster.state / "built").unlink(missing_ok=True)
+    with folders.writing(cluster):
+        (cluster.state / "built").unlink(missing_ok=True)
     seconds = ensure(cluster)
     if as_json:
         show.document({"seconds": {name: round(taken, 1) for name, taken in seconds.items()}})
@@ -35,7 +37,7 @@ def run(file: Path | None, *, as_json: bool) -> None:
 
 def ensure(cluster: ClusterSettings) -> dict[str, float]:
     """Compile both unless that was done for this machine, these versions and these sources; the seconds of each."""
-    runtime.prepare(cluster)
+    folders.prepare(cluster)
     stamp, mark = cluster.state / "built", fingerprint()
     if stamp.exists() and stamp.read_text() == mark:
         return {}
@@ -43,7 +45,8 @@ def ensure(cluster: ClusterSettings) -> dict[str, float]:
         "collectives": timed("collectives over shared memory (about a minute, once per machine)", _collectives),
         "kernels": timed("kernels for this processor (once per machine)", _kernels),
     }
-    stamp.write_text(mark)
+    with folders.writing(cluster):
+        stamp.write_text(mark)
     return seconds
 
 
@@ -75,10 +78,27 @@ def timed(what: str, work: Callable[[], None]) -> float:
     started = time.monotonic()
     show.progress(f"building {what}")
     with ticking(lambda: show.progress(f"  {time.monotonic() - started:.0f} s"), TICK_SECONDS):
-        work()
+        try:
+            work()
+        except Exception as wrong:  # noqa: BLE001 - torch, ninja, compilers and loaders have no class in common
+            raise Unavailable(f"what compiles {what.partition(' (')[0]}", reason(wrong)) from None
     seconds = time.monotonic() - started
     show.progress(f"  built in {seconds:.0f} s")
     return seconds
+
+
+def reason(wrong: Exception) -> str:
+    """What the compiler said that is an error, and what to do: torch puts all of its output into one exception."""
+    last: BaseException = wrong
+    while last.__cause__ is not None:
+        last = last.__cause__
+    output = getattr(last, "output", None) or getattr(last, "stdout", None) or getattr(last, "stderr", None)
+    text = output.decode(errors="replace") if isinstance(output, bytes) else str(output or wrong)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(wrong).__name__]
+    said = next((line for line in lines if "error" in line.lower()), lines[-1])
+    program, why = hardware.compiler()
+    remedy = f"the compiler {program} {why}" if why else f"the compiler is {program}"
+    return f"{shorten(said, 300)}; {remedy}: install g++ (Debian, Ubuntu: apt install g++) or set CXX to one that works"
 
 
 @contextmanager

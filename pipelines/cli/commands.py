@@ -184,6 +184,17 @@ def quantize(
     command.run(model, asked, as_json=json)
 
 
+@strata.command("env")
+def shell_env(file: File = None, json: Json = False) -> None:
+    """Print what Ray's own commands need in a shell: eval "$(strata env)".
+
+    Then `ray job submit` and `serve run` find the cluster that `up` started, and its token.
+    """
+    from pipelines.cli import node as command
+
+    command.shell(file, as_json=json)
+
+
 @strata.command("node-env", hidden=True)
 def node_env(file: File = None) -> None:
     """Print the environment that a node of a cluster needs before `ray start`: eval "$(strata node-env)"."""
@@ -198,6 +209,17 @@ def explain(key: str, file: File = None, json: Json = False) -> None:
     from pipelines.cli import config as command
 
     command.run(key, file, as_json=json)
+
+
+@config.command("init")
+def init_config(
+    file: Annotated[Path, typer.Option("-f", "--file", help="Where to; it must not exist.")] = Path("strata.yaml"),
+    json: Json = False,
+) -> None:
+    """Write a settings file to start from."""
+    from pipelines.cli import config as command
+
+    command.begin(file, as_json=json)
 
 
 @config.command("show")

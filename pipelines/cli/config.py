@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import SettingsInvalid
 from cluster.layers import Loaded
 from pipelines.cli import show
-from pipelines.settings import Settings, load
+from pipelines.settings import HOME, Settings, load
+
+EXAMPLE = HOME / "strata.example.yaml"
 
 
 def settle(file: Path | None, flags: Mapping[str, Any] | None = None) -> Loaded[Settings]:
@@ -25,6 +28,21 @@ def run(key: str, file: Path | None, *, as_json: bool) -> None:
     show.table(("key", "value", "from"), [(one.key, _plain(one.value), one.source) for one in found])
     if len(found) == 1 and found[0].meaning:
         show.line(f"[dim]{found[0].meaning}[/]")
+
+
+def begin(file: Path, *, as_json: bool) -> None:
+    """Write the example settings where there is no file yet."""
+    try:
+        with file.open("x") as new:
+            new.write(EXAMPLE.read_text())
+    except FileExistsError:
+        raise SettingsInvalid(str(file), "an existing file", "name another with -f, or remove it") from None
+    except OSError as wrong:
+        raise SettingsInvalid(str(file), wrong.strerror or str(wrong), "name a file that can be written") from None
+    if as_json:
+        show.document({"file": str(file)})
+    else:
+        show.line(f"Wrote {file}: set the path of your model in it, then strata up")
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,9 @@ Each check is a plain function of facts; the list at the end is the order in whi
 """
 
 import importlib.metadata
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,10 +63,21 @@ def python(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG0
 
 
 def compiler(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
-    """One that builds C++."""
-    if machine.compiler:
+    """One that builds C++: it is tried."""
+    if machine.compiler and not machine.compiler_fault:
         return Finding("compiler", "ok", machine.compiler)
-    return Finding("compiler", "fail", "no g++ or c++", "install one (Debian, Ubuntu: apt install g++)")
+    seen = f"{machine.compiler} {machine.compiler_fault}" if machine.compiler else "no g++ or c++"
+    return Finding(
+        "compiler", "fail", seen, "install g++ (Debian, Ubuntu: apt install g++) or set CXX to one that works"
+    )
+
+
+def ninja(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """What torch builds with and asks for even to load what is built; it comes with Strata's other packages."""
+    if found := shutil.which("ninja", path=runtime.search_path()):
+        return Finding("ninja", "ok", found)
+    remedy = "run make install: without it sums over shards take the slower of two ways where our kernels do not run"
+    return Finding("ninja", "warn", "not installed", remedy)
 
 
 def ray_version(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
@@ -76,6 +89,18 @@ def ray_version(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa:
     if seen == RAY:
         return Finding("ray", "ok", seen)
     return Finding("ray", "fail", seen, f"Strata is made for Ray {RAY}: run make install")
+
+
+def state(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
+    """A folder that can be made and written, or nothing can be remembered."""
+    nearest = next(path for path in (cluster.state, *cluster.state.parents) if path.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=nearest) as probe, (Path(probe) / "probe").open("wb") as file:
+            file.write(b"x" * 4096)
+    except OSError as wrong:
+        seen = f"{cluster.state}: nothing can be written in {nearest} ({wrong.strerror})"
+        return Finding("state folder", "fail", seen, "set cluster.state_dir to a folder of yours on a disk with room")
+    return Finding("state folder", "ok", str(cluster.state))
 
 
 def token(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
@@ -153,7 +178,7 @@ def port(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
         return Finding("port", "ok", f"{seen}, Strata is running")
     if hardware.port_is_free(cluster.host, cluster.http_port):
         return Finding("port", "ok", f"{seen} is free")
-    return Finding("port", "fail", f"{seen} is taken", "end what listens there, or run strata up --http-port 8001")
+    return Finding("port", "fail", f"{seen} cannot be had", hardware.port_problem(cluster.host, cluster.http_port))
 
 
 def dashboard_port(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001
@@ -171,6 +196,6 @@ def dashboard_port(machine: Machine, cluster: ClusterSettings) -> Finding:  # no
 
 
 CHECKS: tuple[Callable[[Machine, ClusterSettings], Finding], ...] = (
-    python, compiler, ray_version, token, processor, gpu, memory, shared_memory, disk, files, port,
+    python, compiler, ninja, ray_version, state, token, processor, gpu, memory, shared_memory, disk, files, port,
     dashboard_port,
 )  # fmt: skip

@@ -1,9 +1,9 @@
 """`strata down`: let running answers end, then end every process that belongs to this state folder."""
 
-import io
-from contextlib import redirect_stderr, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from actors import meeting
 from cluster import runtime
 from cluster.errors import SettingsInvalid, StrataError
 from cluster.settings import ClusterSettings
@@ -26,13 +26,13 @@ def run(file: Path | None, *, as_json: bool) -> None:
 def everything(cluster: ClusterSettings) -> int:
     """Drain, then end the cluster; the number of processes that were there. A second Ctrl-C skips the draining."""
     running = runtime.find(cluster)
-    # Ray's own thread reports as a failed task that the controller, told to end, has ended.
-    with redirect_stderr(io.StringIO()):
-        # A cluster that no longer answers cannot drain: it is ended all the same.
-        with suppress(StrataError, KeyboardInterrupt, RuntimeError, TimeoutError):
-            if running:
-                runtime.connect(cluster, running)
-                serving.withdraw()
-        with suppress(KeyboardInterrupt):
-            runtime.disconnect()
-    return runtime.stop(cluster)
+    # A cluster that no longer answers cannot drain: it is ended all the same.
+    with suppress(StrataError, KeyboardInterrupt, RuntimeError, TimeoutError):
+        if running:
+            runtime.connect(cluster, running)
+            serving.withdraw()
+    with suppress(KeyboardInterrupt):
+        runtime.disconnect()
+    ended = runtime.stop(cluster)
+    meeting.sweep()  # a gang that was killed while it started has left its folder
+    return ended

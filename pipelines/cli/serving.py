@@ -5,48 +5,62 @@ Knows Serve. Knows nothing of terminals: it reports by calling `tell`. Its calle
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 import httpx
 
+from actors.directory import Entry
 from cluster.errors import NotReady, Unavailable
+from pipelines.cli.reasons import sentence
 from pipelines.settings import Settings
 
 APPLICATION = "strata"
-LOOK_SECONDS = 2.0  # how often Serve is asked what it is doing while nothing answers yet
+LOOK_SECONDS = 0.5  # how often Serve is asked what it is doing while it replaces something
+STEADY_SECONDS = 2.0  # and when it says that it is done
 Tell = Callable[[str], None]
 
 
 def publish(settings: Settings) -> None:
     """Deploy the application; returns when Serve has taken it, which is before it answers.
 
-    Raises what `build` raises, before anything is deployed.
+    Raises what `build` raises, before anything is deployed, and Unavailable if Serve itself does not come up.
     """
-    from ray import serve  # noqa: PLC0415 - not before Ray's environment stands
+    import ray  # noqa: PLC0415 - not before Ray's environment stands
+    from ray import serve  # noqa: PLC0415
 
     from pipelines.app import answer, build  # noqa: PLC0415 - as above
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    application = build(settings)
-    answer(settings.cluster)
-    target = serve.RunTarget(application, name=APPLICATION, route_prefix="/")
-    serve.run_many([target], wait_for_applications_running=False)
+    try:
+        application = build(settings)
+        answer(settings.cluster)
+        target = serve.RunTarget(application, name=APPLICATION, route_prefix="/")
+        serve.run_many([target], wait_for_applications_running=False)
+    except (ray.exceptions.RayError, ray.serve.exceptions.RayServeException) as wrong:
+        raise Unavailable("Serve", f"{sentence(str(wrong))}; its logs are in {logs(settings)}") from None
 
 
 def wait(settings: Settings, key: str, tell: Tell) -> None:
-    """Until `/ready` says that every model made a token through all its ranks.
+    """Until what `publish` asked for is what answers: Serve has nothing left to replace, and `/ready` names each model.
 
-    Raises NotReady after a while and Unavailable, with Serve's reason, as soon as the deployment has failed.
+    Either alone may be said of what was there before. Raises NotReady after a while and Unavailable, with the reason,
+    as soon as the deployment has failed.
     """
+    names = {model.name for model in settings.models}
     deadline = time.monotonic() + settings.cluster.ready_seconds
-    look, said = time.monotonic() + LOOK_SECONDS, ""
+    look, said, settled = 0.0, "", False
     with httpx.Client(base_url=settings.cluster.url, trust_env=False, timeout=5.0) as http:
-        while (state := _ready(http, key)) != "ready":
+        while True:
             now = time.monotonic()
-            if now > look:
-                look = now + LOOK_SECONDS
-                _check_failed()
+            if now >= look:
+                look = now + (LOOK_SECONDS if not settled else STEADY_SECONDS)
+                settled = _settled(settings)
+            state = _ready(http, key, names)
+            if settled and not state:
+                return
+            state = state or "waiting until Serve says that all is in place"
             if now > deadline:
                 raise NotReady("the gateway", f"{state} for {settings.cluster.ready_seconds:g} s; see `strata status`")
             if state != said:
@@ -75,15 +89,37 @@ def states() -> dict[str, dict[str, Any]]:
     }
 
 
-def _ready(http: httpx.Client, key: str) -> str:
+def gangs() -> Collection[Entry]:
+    """The gangs that the directory knows; none while it is being remade."""
+    import ray  # noqa: PLC0415 - not before its environment stands
+
+    from actors.replica import NAMESPACE  # noqa: PLC0415
+    from pipelines.app import DIRECTORY  # noqa: PLC0415
+
+    with suppress(ValueError, ray.exceptions.RayError):
+        entries: Collection[Entry] = ray.get(ray.get_actor(DIRECTORY, namespace=NAMESPACE).entries.remote(), timeout=5)
+        return entries
+    return ()
+
+
+def logs(settings: Settings) -> str:
+    """Where the logs of what Serve runs lie, on the machine that it runs on."""
+    if settings.cluster.address != "local":
+        return "Ray's session folder of that node, under logs/serve"
+    return str(settings.cluster.run_dir / "ray" / "session_latest" / "logs" / "serve")
+
+
+def _ready(http: httpx.Client, key: str, names: set[str]) -> str:
+    """Nothing if the gateway says that all of these models are ready and knows no others, else what is missing."""
     try:
         response = http.get("/ready", headers={"authorization": f"Bearer {key}"})
-        if response.is_success:
-            return "ready"
-        waiting = [name for name, ready in response.json()["models"].items() if not ready]
-        return f"waiting for the first token of {', '.join(waiting)}"
+        models: dict[str, bool] = response.json()["models"]
+        waiting = sorted(name for name in names if not models.get(name))
     except (httpx.TransportError, ValueError, KeyError, TypeError, AttributeError):
         return "waiting for the gateway"
+    if waiting:
+        return f"waiting for the first token of {', '.join(waiting)}"
+    return "" if set(models) == names else "waiting for the gateway that serves nothing else"
 
 
 def _application() -> Any:
@@ -92,16 +128,12 @@ def _application() -> Any:
     return serve.status().applications.get(APPLICATION)
 
 
-def _check_failed() -> None:
+def _settled(settings: Settings) -> bool:
+    """Whether Serve has done all that it was asked for. Raises Unavailable where that has failed for good."""
     application = _application()
     if application is None or application.status != "DEPLOY_FAILED":
-        return
-    messages = [found.message for found in application.deployments.values() if "FAIL" in found.status.value.upper()]
-    reason = " ".join([*messages, application.message])
-    raise Unavailable("the application", _last_words(reason))
-
-
-def _last_words(reason: str) -> str:
-    """The end of Serve's report, which is a traceback with its cause in the last line."""
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return lines[-1] if lines else "Serve gives no reason"
+        return application is not None and application.status == "RUNNING"
+    for name, found in application.deployments.items():
+        if found.status.value == "DEPLOY_FAILED":
+            raise Unavailable(name, f"{sentence(found.message)}; the whole story is in {logs(settings)}")
+    raise Unavailable("the application", sentence(application.message) or "Serve gives no reason")

@@ -1,16 +1,20 @@
 """`strata status`: the cluster, the models and their replicas, and whether they answer."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from cluster import runtime
 from pipelines.cli import serving, show
 from pipelines.cli.config import settle
+from pipelines.cli.reasons import sentence
 from pipelines.settings import Settings
 
 
 def run(file: Path | None, *, as_json: bool) -> None:
-    """Show what runs; exit status 1 if nothing does."""
+    """Show what runs; exit status 1 if nothing is served."""
     settings = settle(file).settings
     facts = gather(settings)
     if as_json:
@@ -39,9 +43,10 @@ def gather(settings: Settings) -> dict[str, Any]:
         "resources": {key: value for key, value in ray.cluster_resources().items() if key in ("CPU", "GPU", "memory")},
         "free": {key: value for key, value in ray.available_resources().items() if key in ("CPU", "GPU", "memory")},
         "deployments": serving.states(),
+        "logs": serving.logs(settings),
     }
     runtime.disconnect()
-    return facts
+    return facts if facts["deployments"] else {**facts, "status": "empty"}
 
 
 def draw(facts: dict[str, Any]) -> None:
@@ -51,16 +56,21 @@ def draw(facts: dict[str, Any]) -> None:
         return
     cores = f"{facts['free'].get('CPU', 0):g} of {facts['resources'].get('CPU', 0):g} cores free"
     nodes = "1 node" if facts["nodes"] == 1 else f"{facts['nodes']} nodes"
+    if facts["status"] == "empty":
+        show.line(f"Ray runs at {facts['ray']} ({nodes}, {cores}) and nothing is deployed on it.")
+        show.line("Deploy with: strata deploy -f strata.yaml. End Ray with: strata down")
+        return
     show.line(f"[bold green]running[/] at {facts['url']}  Ray {facts['ray']}, {nodes}, {cores}")
-    rows = [
-        (
-            name,
-            found["status"],
-            ", ".join(f"{count} {state}" for state, count in found["replicas"].items()),
-            found["message"],
-        )
-        for name, found in facts["deployments"].items()
-    ]
-    columns = ("deployment", "status", "replicas", "message")
-    shown = len(columns) - (not any(row[-1] for row in rows))  # messages that say nothing are no column
-    show.table(columns[:shown], [row[:shown] for row in rows])
+    found = facts["deployments"]
+    rows = [(name, one["status"], counted(one["replicas"])) for name, one in found.items()]
+    show.table(("deployment", "status", "replicas"), rows)
+    said = {name: sentence(one["message"]) for name, one in found.items() if one["message"]}
+    for name, text in said.items():
+        show.line(f"[yellow]{name}[/]: {escape(text)}")
+    if said:
+        show.line(f"[dim]All that Serve says: strata status --json. Logs: {facts['logs']}[/]")
+
+
+def counted(replicas: Mapping[str, int]) -> str:
+    """How many replicas are in which state."""
+    return ", ".join(f"{count} {state}" for state, count in replicas.items())

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cluster import runtime
-from cluster.errors import ModelInvalid, SettingsInvalid, StrataError
-from pipelines.cli import build, down, keys, serving, show
+from cluster import folders, hardware, runtime
+from cluster.errors import ModelInvalid, SettingsInvalid
+from cluster.settings import ClusterSettings
+from pipelines.cli import build, down, gangs, keys, serving, show
 from pipelines.cli.config import settle
 from pipelines.settings import Settings
 
@@ -28,29 +29,40 @@ def run(file: Path | None, flags: Mapping[str, Any], *, detach: bool, as_json: b
     for model in settings.models:  # before anything is started, as the shards are on this machine
         if not Path(model.path).is_dir():
             raise ModelInvalid(model.path, "there is no such folder", f"set the path of model {model.name}")
-    running = runtime.find(settings.cluster) is not None
     interruptible()
-    try:
-        serve(settings)
-    except (StrataError, KeyboardInterrupt):
-        if not running:  # what this command started it does not leave half done
-            down.everything(settings.cluster)
-        raise
-    announce(settings, as_json)
-    if not detach:
-        stay(settings)
+    with folders.held(settings.cluster):
+        refuse(settings.cluster, runtime.find(settings.cluster))
+        build.ensure(settings.cluster)
+        show.progress("starting Ray")
+        running = runtime.start(settings.cluster)
+        try:
+            serve(settings, running)
+            announce(settings, as_json)
+        except BaseException:
+            if running.new:  # what this command started it does not leave half done
+                down.everything(settings.cluster)
+            raise
+        if not detach:
+            stay(settings)
 
 
-def serve(settings: Settings) -> None:
-    """Bring the cluster up and the models onto it; returns when they answer."""
+def refuse(cluster: ClusterSettings, running: runtime.Running | None) -> None:
+    """Raises SettingsInvalid where HTTP cannot be answered: beside what runs already, or on a port that is not free."""
+    if running is None:
+        if problem := hardware.port_problem(cluster.host, cluster.http_port):
+            raise SettingsInvalid("cluster.http_port", f"{cluster.host}:{cluster.http_port}", problem)
+    elif running.url != cluster.url or (running.host and running.host != cluster.host):
+        asked, there = f"{cluster.host}:{cluster.http_port}", running.url.rpartition("/")[2]
+        raise SettingsInvalid("cluster.http_port", asked, f"Strata runs on {there} already; `strata down` first")
+
+
+def serve(settings: Settings, running: runtime.Running) -> None:
+    """Bring the models onto the cluster; returns when they answer."""
     started = time.monotonic()
 
     def tell(text: str) -> None:
         show.progress(f"{time.monotonic() - started:5.1f} s  {text}")
 
-    build.ensure(settings.cluster)
-    tell("starting Ray")
-    running = runtime.start(settings.cluster)
     tell(f"Ray is at {running.address}")
     if running.note:
         tell(running.note)
@@ -111,15 +123,19 @@ def interruptible() -> None:
 
 def stay(settings: Settings) -> None:
     """Until a signal to stop, or until the cluster is gone; then drain and leave nothing behind."""
-    with held_back(STOPS):
-        while True:
-            if signal.sigtimedwait(STOPS, WATCH_SECONDS):
-                show.progress("Draining; Ctrl-C again ends it at once")
-                break
-            if runtime.find(settings.cluster) is None:
-                show.progress("The cluster was stopped")
-                break
-    down.everything(settings.cluster)
+    try:
+        with held_back(STOPS):
+            watch = gangs.Watch(serving.gangs, gangs.alive, show.progress)
+            while True:
+                if signal.sigtimedwait(STOPS, WATCH_SECONDS):
+                    show.progress("Draining; Ctrl-C again ends it at once")
+                    break
+                if runtime.find(settings.cluster) is None:
+                    show.progress("The cluster was stopped")
+                    break
+                watch.look()
+    finally:
+        down.everything(settings.cluster)
 
 
 @contextmanager

@@ -1,5 +1,9 @@
+import os
+import shutil
 import socket
 from pathlib import Path
+
+import pytest
 
 from cluster import hardware
 
@@ -36,3 +40,31 @@ def test_this_machine_is_seen() -> None:
     assert machine.cores >= 1
     assert machine.python >= (3, 11, 0)
     assert machine.memory > machine.memory_free > 0
+
+
+def test_who_listens_on_a_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        problem = hardware.port_problem("127.0.0.1", port)
+        assert f"process {os.getpid()}" in problem
+        assert f"--http-port {port + 1}" in problem
+        assert not hardware.port_is_free("127.0.0.1", port)
+    assert hardware.port_problem("127.0.0.1", port) == ""
+
+
+def test_a_host_of_another_machine_is_no_port_that_is_taken() -> None:
+    assert "cannot listen on 192.0.2.1" in hardware.port_problem("192.0.2.1", 8000)  # RFC 5737: nobody's
+
+
+@pytest.mark.parametrize(
+    ("program", "fault"), [("/bin/false", "does not compile"), ("/nowhere/g++", "does not run"), ("g++", "")]
+)
+def test_the_compiler_is_tried(monkeypatch: pytest.MonkeyPatch, program: str, fault: str) -> None:
+    if program == "g++" and not shutil.which(program):
+        pytest.skip("this machine has no g++")
+    monkeypatch.setenv("CXX", program)
+    found, why = hardware.compiler()
+    assert found == program
+    assert fault in why and bool(fault) == bool(why)

@@ -1,36 +1,15 @@
 import os
-import stat
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from cluster import runtime
-from cluster.errors import SettingsInvalid, Unavailable
+from cluster.errors import Unavailable
 from cluster.loopback import reachable
 from cluster.settings import ClusterSettings
-
-
-def test_folders_and_token_belong_to_us_alone(tmp_path: Path) -> None:
-    settings = ClusterSettings(state_dir=tmp_path / "state")
-    runtime.prepare(settings)
-    token = settings.state / "ray.token"
-    written = token.read_text()
-    assert len(written) == 64
-    assert stat.S_IMODE(token.stat().st_mode) == 0o600
-    assert stat.S_IMODE(settings.state.stat().st_mode) == 0o700
-    token.chmod(0o644)
-    runtime.prepare(settings)
-    assert token.read_text() == written
-    assert stat.S_IMODE(token.stat().st_mode) == 0o600
-    settings.run_dir.rmdir()
-
-
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "state").symlink_to(tmp_path / "real")
-    with pytest.raises(SettingsInvalid, match="somebody else"):
-        runtime.prepare(ClusterSettings(state_dir=tmp_path / "state"))
 
 
 def test_two_state_folders_share_nothing(tmp_path: Path) -> None:
@@ -123,3 +102,27 @@ def test_a_ray_that_was_imported_without_its_token_is_told_the_way(
     with pytest.raises(Unavailable, match="strata node-env"):
         runtime.connect(ClusterSettings(state_dir=tmp_path))
     assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_what_a_job_calls_python_is_the_interpreter_that_strata_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    found = shutil.which("python", path=runtime.search_path())
+    assert found is not None
+    code = "import sys; print(sys.prefix)"
+    assert subprocess.run([found, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == sys.prefix
+
+
+def test_a_start_that_is_broken_off_leaves_no_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ClusterSettings(state_dir=tmp_path)
+    heads: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(*_: object) -> None:
+        heads.append(runtime._started[-1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runtime, "_until", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runtime.start(settings)
+    assert heads[0].wait(10) != 0
+    assert runtime.processes(settings) == set()
+    shutil.rmtree(settings.run_dir)

@@ -2,15 +2,18 @@
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 import ray
 from ray import serve
 
 from actors.replica import Replica
 from cluster import runtime
-from cluster.errors import PlacementImpossible, SettingsInvalid
+from cluster.errors import PlacementImpossible, SettingsInvalid, Unavailable
+from cluster.scheduling.placement import Gang, Node
 from cluster.settings import ClusterSettings
 from pipelines import app
 from pipelines.settings import Settings
@@ -29,6 +32,9 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, A
     monkeypatch.setattr(runtime, "join", lambda cluster: calls.append(("join", cluster.http_port)))
     monkeypatch.setattr(serve, "start", lambda **options: calls.append(("start", options["http_options"]["port"])))
     monkeypatch.setattr(app, "directory", lambda: calls.append(("directory", None)))
+    monkeypatch.setattr(app, "inspect", lambda models: None)
+    monkeypatch.setattr(app, "free", lambda: [Node("127.0.0.1", node["Resources"])])
+    monkeypatch.setattr(app, "_get_global_client", lambda **_: None)
     return calls
 
 
@@ -97,3 +103,56 @@ def test_what_is_bound_is_what_the_constructors_take(
     inspect.signature(app.Gateway.__init__).bind(None, *gateway.init_args)
     inspect.signature(Replica.__init__).bind(None, *model._bound_deployment.init_args)
     assert called
+
+
+def options(application: serve.Application) -> dict[str, Any]:
+    """Version and surge of each deployment, by its name."""
+    gateway = application._bound_deployment
+    deployments = [gateway, *(model._bound_deployment for model in gateway.init_args[1:])]
+    return {each.name: (each.version, each._deployment_config.max_surge_percent) for each in deployments}
+
+
+@pytest.mark.usefixtures("called")
+def test_only_what_has_changed_has_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    models = [{"name": name, "path": "m", "device": "cpu"} for name in ("a", "b")]
+    before = options(app.build({"models": models}))
+    assert options(app.build({"models": models})) == before
+    models[1]["quantization"] = "int8"
+    after = options(app.build({"models": models}))
+    assert {name for name in before if before[name] != after[name]} == {"model-b"}
+    more = options(app.build({"models": [*models, {"name": "c", "path": "m", "device": "cpu", "shard_cpus": 1}][1:]}))
+    assert more["model-b"] == after["model-b"]
+    assert more["gateway"][0] != after["gateway"][0]
+
+
+def test_a_new_gang_starts_beside_the_old_one_only_where_there_is_room() -> None:
+    gangs = [Gang("a", {"CPU": 2.0}, 1), Gang("b", {"CPU": 1.0}, 4)]
+    assert app.roomy(gangs, [Node("x", {"CPU": 3.0})])
+    assert app.roomy(gangs, [Node("x", {"CPU": 2.0}), Node("y", {"CPU": 1.0})])
+    assert not app.roomy(gangs, [Node("x", {"CPU": 2.0})])
+    assert not app.roomy(gangs, [Node("x", {})])
+
+
+@pytest.mark.usefixtures("called")
+def test_serve_run_without_a_cluster_shows_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(_: object) -> None:
+        raise Unavailable("the local cluster", "it is not up; run `strata up --detach`")
+
+    monkeypatch.setattr(runtime, "join", nowhere)
+    with pytest.raises(Unavailable):
+        app.build({})
+    with click.Context(click.Command("run")), pytest.raises(click.ClickException, match="strata up --detach"):
+        app.build({})
+
+
+def test_another_port_than_serve_answers_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = SimpleNamespace(http_config=SimpleNamespace(port=8000))
+    monkeypatch.setattr(app, "_get_global_client", lambda **_: there)
+    started: list[object] = []
+    monkeypatch.setattr(serve, "start", lambda **options: started.append(options))
+    with pytest.raises(SettingsInvalid, match="answers on 8000"):
+        app.answer(ClusterSettings(http_port=9000))
+    assert started == []
+    app.answer(ClusterSettings())
+    assert len(started) == 1

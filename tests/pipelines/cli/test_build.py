@@ -1,9 +1,11 @@
 import json
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
+from cluster.errors import Unavailable
 from cluster.settings import ClusterSettings
 from pipelines.cli import build
 
@@ -51,3 +53,22 @@ def test_a_failed_compile_falls_silent_too() -> None:
     with pytest.raises(ZeroDivisionError), build.ticking(lambda: None, 60):
         raise ZeroDivisionError
     assert not any(thread.name == "ticking" for thread in threading.enumerate())
+
+
+def test_a_compiler_that_fails_is_named_with_what_it_said_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch raises it: an error of its own whose cause has the output."""
+
+    def ninja() -> None:
+        output = b"[1/2] /bin/false -c x.cpp\nFAILED: x.o\nx.cpp:1: fatal error: no such thing\nninja: stopped\n"
+        try:
+            raise subprocess.CalledProcessError(1, ["ninja"], output=output)
+        except subprocess.CalledProcessError as wrong:
+            raise RuntimeError("Error building extension 'deepspeed_shm_comm'") from wrong
+
+    monkeypatch.setenv("CXX", "/bin/false")
+    with pytest.raises(Unavailable) as caught:
+        build.timed("collectives over shared memory (about a minute)", ninja)
+    said = str(caught.value)
+    assert "collectives over shared memory is unavailable: x.cpp:1: fatal error: no such thing" in said
+    assert "the compiler /bin/false does not compile" in said
+    assert "set CXX" in said

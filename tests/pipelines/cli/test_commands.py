@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
+from pipelines.settings import load
 
 HEAVY = ("rich", "ray", "torch", "transformers", "deepspeed", "numpy", "pydantic", "httpx", "yaml", "fastapi", "psutil")
 
@@ -69,6 +70,9 @@ def test_explain_says_where_a_value_came_from(
         (("config", "explain", "cluster.prot"), "unknown key"),
         (("status", "-f", "none.yaml"), "no such file"),
         (("deploy",), "strata up --detach"),
+        (("env",), "strata up --detach"),
+        (("config", "init", "-f", "nowhere.yaml"), "an existing file"),
+        (("config", "init", "-f", "none/s.yaml"), "name a file that can be written"),
         (("up", "-f", "nowhere.yaml"), "there is no such folder"),
         (("models",), "No key in STRATA_API_KEY"),
         (("models", "--url", "http://127.0.0.1:1"), "No key in STRATA_API_KEY"),
@@ -130,3 +134,12 @@ def test_keys_are_issued_listed_and_revoked(
     capsys.readouterr()
     assert strata(monkeypatch, "keys", "list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_the_settings_to_start_from_are_the_defaults(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert strata(monkeypatch, "config", "init") == 0
+    assert str(home) not in (home / "strata.yaml").read_text()
+    assert load(home / "strata.yaml").settings == load().settings
+    assert "strata.yaml" in capsys.readouterr().out

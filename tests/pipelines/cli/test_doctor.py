@@ -12,6 +12,7 @@ GIB = 2**30
 SOUND = Machine(
     python=(3, 11, 7),
     compiler="/usr/bin/g++",
+    compiler_fault="",
     processor="Some CPU",
     cores=8,
     features=("avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"),
@@ -33,6 +34,7 @@ def cluster(tmp_path: Path) -> ClusterSettings:
     [
         (doctor.python, {"python": (3, 10, 9)}, "fail"),
         (doctor.compiler, {"compiler": ""}, "fail"),
+        (doctor.compiler, {"compiler": "/bin/false", "compiler_fault": "does not compile C++17"}, "fail"),
         (doctor.processor, {"features": ("avx2",)}, "warn"),
         (doctor.processor, {"features": ("avx2", "avx512f", "avx512_bf16")}, "warn"),
         (doctor.processor, {"features": ()}, "warn"),
@@ -63,10 +65,33 @@ def test_a_token_that_others_can_read_is_found(cluster: ClusterSettings) -> None
     assert doctor.token(SOUND, cluster).verdict == "fail"
 
 
+def test_ninja_is_found_beside_the_interpreter(cluster: ClusterSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert doctor.ninja(SOUND, cluster).verdict == "ok"
+    monkeypatch.setattr("cluster.runtime.search_path", lambda: "/nowhere")
+    assert (doctor.ninja(SOUND, cluster).verdict, doctor.ninja(SOUND, cluster).remedy[:16]) == (
+        "warn",
+        "run make install",
+    )
+
+
+def test_a_state_folder_that_cannot_be_written_is_found(cluster: ClusterSettings, tmp_path: Path) -> None:
+    assert doctor.state(SOUND, cluster).verdict == "ok"
+    assert doctor.state(SOUND, cluster.model_copy(update={"state_dir": tmp_path / "not" / "yet"})).verdict == "ok"
+    assert list(tmp_path.iterdir()) == [], "it looks and leaves nothing"
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/strata")):
+        found = doctor.state(SOUND, cluster.model_copy(update={"state_dir": place}))
+        assert (found.verdict, str(place) in found.seen) == ("fail", True)
+
+
 def test_a_taken_port_is_found(cluster: ClusterSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     for free, verdict in ((True, "ok"), (False, "fail")):
-        monkeypatch.setattr("cluster.hardware.port_is_free", lambda host, port, free=free: free)
-        assert doctor.port(SOUND, cluster).verdict == verdict
+        monkeypatch.setattr(
+            "cluster.hardware.port_problem", lambda host, port, free=free: "" if free else "nginx listens"
+        )
+        found = doctor.port(SOUND, cluster)
+        assert (found.verdict, found.remedy) == (verdict, "" if free else "nginx listens")
 
 
 def test_a_taken_dashboard_port_is_no_fault_as_the_next_is_taken(

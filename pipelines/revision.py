@@ -1,0 +1,66 @@
+"""What a deployment is made of, as a short digest: what has the same one as before need not start anew.
+
+Knows files and settings. Knows nothing of Serve, which is told the digest as a deployment's version.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from actors.settings import ModelSettings
+from cluster.settings import ClusterSettings
+from pipelines.settings import HOME, Settings
+
+SOURCES = (".py", ".cpp", ".h")
+WEIGHTS = (".json", ".safetensors", ".jinja", ".model")  # of a model folder, what is read from it
+SCALED = {"replicas"}  # more or fewer of the same
+
+
+def of_model(model: ModelSettings, device: str, cluster: ClusterSettings) -> str:
+    """A gang's digest: its settings, its folder's files, our code below the gateway."""
+    folders = [stamps(folder) for folder in (model.path, model.draft_model) if folder]
+    kept = model.model_dump(mode="json", exclude=SCALED)
+    return digest(kept, device, cluster.drain_seconds, folders, code("cluster", "actors"))
+
+
+def of_gateway(settings: Settings) -> str:
+    """The gateway's digest: its settings, which models there are, their tokenizers, all our code but the CLI's."""
+    models = [(model.name, model.path, stamps(model.path, (".json", ".jinja"))) for model in settings.models]
+    kept = settings.gateway.model_dump(mode="json")
+    return digest(kept, models, str(settings.cluster.keys_file), code("cluster", "actors", "pipelines"))
+
+
+def digest(*parts: Any) -> str:
+    """A short name for plain values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stamps(folder: str, kinds: tuple[str, ...] = WEIGHTS) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a model's files; none where the folder is on other machines alone."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(kinds)]
+    except OSError:
+        return []
+    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+
+
+@cache
+def code(*packages: str) -> str:
+    """The digest of our sources in these packages; what only the command line runs is left out."""
+    hashed = hashlib.sha256()
+    for file in sorted(_sources(packages)):
+        hashed.update(str(file.relative_to(HOME)).encode() + b"\0" + file.read_bytes())
+    return hashed.hexdigest()
+
+
+def _sources(packages: Iterable[str]) -> Iterable[Path]:
+    left_out = {HOME / "pipelines" / name for name in ("cli", "bench", "lifecycle")}
+    for package in packages:
+        for file in (HOME / package).rglob("*"):
+            if file.suffix in SOURCES and not left_out & set(file.parents):
+                yield file

@@ -1,0 +1,66 @@
+"""When `deploy` may say that it is done."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster.errors import NotReady, Unavailable
+from pipelines.cli import serving
+from pipelines.settings import Settings
+
+SETTINGS = Settings.of({"models": [{"name": "new", "path": "m"}], "cluster": {"ready_seconds": 0.001}})
+
+
+def deployment(status: str, message: str = "") -> Any:
+    return SimpleNamespace(status=SimpleNamespace(value=status), message=message, replica_states={})
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What Serve says of the application, and what `/ready` answers, each a value that the test sets."""
+    made = SimpleNamespace(status="RUNNING", deployments={}, ready={"new": True}, asked=0)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        made.asked += 1
+        return httpx.Response(200 if all(made.ready.values()) else 503, json={"models": made.ready})
+
+    client = httpx.Client
+    monkeypatch.setattr(
+        httpx, "Client", lambda **given: client(transport=httpx.MockTransport(answer), base_url=given["base_url"])
+    )
+    monkeypatch.setattr(serving, "_application", lambda: made)
+    return made
+
+
+def test_it_is_done_when_serve_is_and_the_gateway_names_the_models(world: SimpleNamespace) -> None:
+    serving.wait(SETTINGS, "key", lambda _: None)
+    assert world.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "ready", "says"),
+    [
+        ("DEPLOYING", {"new": True}, "waiting until Serve says"),  # the gang that is being replaced answers
+        ("UNHEALTHY", {"new": True}, "waiting until Serve says"),
+        ("RUNNING", {"old": True}, "first token of new"),  # the gateway that is being replaced answers
+        ("RUNNING", {"old": True, "new": True}, "serves nothing else"),
+        ("RUNNING", {"new": False}, "first token of new"),
+    ],
+)
+def test_an_answer_of_what_was_there_before_is_not_believed(
+    world: SimpleNamespace, status: str, ready: dict[str, bool], says: str
+) -> None:
+    world.status, world.ready = status, ready
+    told: list[str] = []
+    with pytest.raises(NotReady, match=says):
+        serving.wait(SETTINGS, "key", told.append)
+
+
+def test_a_failure_ends_the_wait_with_its_reason(world: SimpleNamespace) -> None:
+    world.status, world.ready = "DEPLOY_FAILED", {"new": False}
+    failed = deployment("DEPLOY_FAILED", "Traceback\ncluster.errors.ModelInvalid: /m: is broken; fetch it again\n")
+    world.deployments = {"gateway": deployment("HEALTHY"), "model-new": failed}
+    with pytest.raises(Unavailable, match="model-new is unavailable: /m: is broken; fetch it again; the whole story"):
+        serving.wait(SETTINGS, "key", lambda _: None)
