@@ -16,8 +16,8 @@ from typing import Any
 from benchmarks.peers.checkpoint import CACHE
 from benchmarks.peers.workload import COLUMNS, shape
 
-LOST = 0.1  # of the time, by two threads that wait for each other
-PATIENCE = 30  # looks, half a second apart
+LOST = 0.25  # of the time, by two threads that wait for each other
+PATIENCE = 12  # looks, half a second apart
 PROBE = Path(__file__).with_name("probe.cpp")
 # Bytes that a weight takes: bf16; a byte; half a byte and a scale of 16 bits for each 32 weights, as Q4_0 has it.
 WEIGHT_BYTES = {"none": 2.0, "int8": 1.0, "int4": 0.5625}

@@ -15,6 +15,7 @@ def load(order: Order) -> tuple[Generate, dict[str, str]]:
     def generate(prompts, new_tokens):
         wanted = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         done = llm.generate([list(prompt) for prompt in prompts], wanted)
+        assert not any(one.num_cached_tokens for one in done), "a prompt that was seen before measures nothing"
         return [list(one.outputs[0].token_ids) for one in done]
 
     return generate, {"torch": torch.__version__}

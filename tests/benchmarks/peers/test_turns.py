@@ -51,6 +51,9 @@ def test_warming_is_no_larger_than_what_is_measured() -> None:
     diary: list = []
     turns.warm(sides(diary)[0], ("prefill", "b1"))
     assert {len(prompts) for _, prompts, _ in diary} == {1}
+    warmed = {prompt[:16] for _, prompts, _ in diary for prompt in prompts}
+    alternate(sides(diary), ("prefill", "b1", "b8"), 2, 0, lambda _: True, lambda _: None)
+    assert not warmed & {prompt[:16] for _, prompts, _ in diary[2:] for prompt in prompts}, "no prefix is found again"
 
 
 def test_first_tokens_are_of_the_same_prompts_for_all() -> None:
