@@ -1,12 +1,13 @@
 // y = x w^T + bias for a row-major weight [N, K], read where it lies: no second, packed copy of it is kept.
 //
-// Few rows (decoding alone): lanes run along K, eight rows of w stream side by side, the next eight are prefetched.
+// Few rows (decoding alone): lanes run along K. Up to 3 of them are bound by memory: four long streams through w, far
+// from each other, are fetched a little ahead. More take four neighbouring rows of w and prefetch the next four.
 // Many rows: x is packed so that lanes run along its rows, and each unit of w is broadcast to all of them; no sums
 // across lanes are left to do. `kWideRows` decides.
 //
 // bf16, one core of a Zen 5, weight 4864 x 768 in the third cache: 1 row 66-90 GB/s, 8 rows 365 GFLOP/s, 16 rows 400,
-// 32 rows 457, 512 rows 405; torch's oneDNN 27-34 GB/s, 190, 280, 340, 380. A weight of 49 MB comes from memory at
-// 31 GB/s for 1 row, torch's at 10.
+// 32 rows 457, 512 rows 405; torch's oneDNN 27-34 GB/s, 190, 280, 340, 380. Weights of 250 MB come from
+// memory at 33 GB/s for 1 row, at 40 on two cores, which read 47 at most; torch's at 10.
 #include <omp.h>
 
 #include <algorithm>
@@ -20,6 +21,8 @@ namespace {
 
 // Fewer rows would leave more lanes empty than turning saves: 28 of 32 is where both take the same time (Zen 5).
 constexpr int64_t kWideRows = 28;
+constexpr int kStreams = 4;         // that one core reads side by side: with 8, memory gives a quarter less
+constexpr int64_t kDistance = 1024;  // bytes that each is fetched ahead
 constexpr int kSpan = 48;  // columns of y that the wide kernel finishes before it turns them: 3 blocks of 16
 
 template <class T, class O>
@@ -81,7 +84,6 @@ inline void narrow_tile(const Product<T, O>& p, int64_t m, int64_t n) {
       out = _mm512_castps128_ps512(_mm_set_ss(_mm512_reduce_add_ps(sum[i][0])));
     } else {
       out = _mm512_castps128_ps512(sum4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));
-      if constexpr (NR == 8) out = _mm512_insertf32x4(out, sum4(sum[i][4], sum[i][5], sum[i][6], sum[i][7]), 1);
     }
     if (p.bias) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(first(NR), p.bias + n));
     O::store(p.y + (m + i) * p.y_stride + n, out, first(NR));
@@ -91,16 +93,14 @@ inline void narrow_tile(const Product<T, O>& p, int64_t m, int64_t n) {
 // `m` is the first of `rows` rows of x to take together; the first tile also fetches the next rows of w.
 template <class T, class O, int NR, bool Ahead>
 inline void narrow_rows(const Product<T, O>& p, int rows, int64_t m, int64_t n) {
-  if constexpr (NR != 4) {
+  if constexpr (NR == 1) {
     if (rows == 1) return narrow_tile<T, O, 1, NR, Ahead>(p, m, n);
     if (rows == 2) return narrow_tile<T, O, 2, NR, Ahead>(p, m, n);
   }
   if (rows == 3) return narrow_tile<T, O, 3, NR, Ahead>(p, m, n);
-  if constexpr (NR != 8) {
-    if (rows == 4) return narrow_tile<T, O, 4, NR, Ahead>(p, m, n);
-    if (rows == 5) return narrow_tile<T, O, 5, NR, Ahead>(p, m, n);
-    return narrow_tile<T, O, 6, NR, Ahead>(p, m, n);
-  }
+  if (rows == 4) return narrow_tile<T, O, 4, NR, Ahead>(p, m, n);
+  if (rows == 5) return narrow_tile<T, O, 5, NR, Ahead>(p, m, n);
+  return narrow_tile<T, O, 6, NR, Ahead>(p, m, n);
 }
 
 template <class T, class O, int NR>
@@ -112,12 +112,55 @@ inline void narrow_group(const Product<T, O>& p, int64_t n) {
   }
 }
 
+// MR rows of x with one row of w from each of four streams that lie `apart` rows from each other.
+template <class T, class O, int MR>
+inline void stream_tile(const Product<T, O>& p, int64_t n, int64_t apart) {
+  const Unit* w = p.w + n * p.units;
+  __m512 sum[MR][kStreams];
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < kStreams; j++) sum[i][j] = _mm512_setzero_ps();
+  auto step = [&](int64_t k, __mmask16 mask) __attribute__((always_inline)) {
+    __m512i held[MR];
+#pragma GCC unroll 4
+    for (int i = 0; i < MR; i++) held[i] = _mm512_maskz_loadu_epi32(mask, p.x + i * p.x_stride + k);
+#pragma GCC unroll 4
+    for (int j = 0; j < kStreams; j++) {
+      const Unit* from = w + j * apart * p.units + k;
+      const __m512i b = _mm512_maskz_loadu_epi32(mask, from);
+      _mm_prefetch((const char*)from + kDistance, _MM_HINT_T0);
+#pragma GCC unroll 4
+      for (int i = 0; i < MR; i++) sum[i][j] = T::dot(sum[i][j], held[i], b);
+    }
+  };
+  int64_t k = 0;
+  for (; k + kLanes <= p.units; k += kLanes) step(k, 0xffff);
+  if (k < p.units) step(k, first(p.units - k));
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; i++) {
+    alignas(16) float out[kStreams];
+    _mm_store_ps(out, sum4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));
+    for (int j = 0; j < kStreams; j++) {
+      const int64_t column = n + j * apart;
+      const __m512 v = _mm512_castps128_ps512(_mm_set_ss(out[j] + (p.bias ? p.bias[column] : 0.0f)));
+      O::store(p.y + i * p.y_stride + column, v, first(1));
+    }
+  }
+}
+
 template <class T, class O>
 void narrow_columns(const Product<T, O>& p, int64_t n, int64_t end) {
-  if (p.rows <= 3)
-    for (; n + 8 <= end; n += 8) narrow_group<T, O, 8>(p, n);
-  else
+  if (p.rows <= 3) {
+    const int64_t apart = (end - n) / kStreams;
+    for (int64_t i = 0; i < apart; i++)
+      p.rows == 1   ? stream_tile<T, O, 1>(p, n + i, apart)
+      : p.rows == 2 ? stream_tile<T, O, 2>(p, n + i, apart)
+                    : stream_tile<T, O, 3>(p, n + i, apart);
+    n += kStreams * apart;
+  } else {
     for (; n + 4 <= end; n += 4) narrow_group<T, O, 4>(p, n);
+  }
   for (; n < end; n++) narrow_group<T, O, 1>(p, n);
 }
 
@@ -197,6 +240,7 @@ const Unit* pack_all(const Product<T, O>& p) {
 
 template <class T, class O>
 void multiply(const Product<T, O>& p) {
+  if (!p.rows) return;  // the head of a step in which nobody's prompt ends
   const int threads = omp_get_max_threads();
   const bool wide = p.rows >= kWideRows;
   const Unit* packed = wide ? pack_all(p) : nullptr;
