@@ -13,7 +13,7 @@ from actors.engine.plan import Plan, Result
 from actors.heart import Heart
 from actors.messages import Assignment, ShardFacts
 from actors.quiet import Patience, Quiet
-from cluster.errors import ModelInvalid
+from cluster.errors import ModelInvalid, SettingsInvalid
 
 SILENCE_SECONDS = 2.0  # beats come every 0.2 s; a frozen rank has to be noticed within 3 s
 # After this long a rank hangs, though its heart beats (in a kernel, in a collective whose other side went wrong). For
@@ -107,10 +107,17 @@ def seconds_for(plan: Plan) -> float:
 def kv_blocks(assignment: Assignment, facts: Sequence[ShardFacts], context_tokens: int) -> int:
     """Blocks of every rank's KV cache: what the settings say, or what memory allows on the tightest rank.
 
-    Raises ModelInvalid when not even one full context fits a quarter of what is asked.
+    Raises ModelInvalid where there is memory for none, SettingsInvalid where there is not for what the settings say.
     """
     limits = assignment.limits
     if limits.kv_cache_tokens is not None:
+        sharing = 1 if assignment.device.startswith("cuda") else len(facts)  # ranks that share one memory
+        room = min(fact.free_bytes // sharing // max(1, fact.kv_bytes_per_token) for fact in facts)
+        if limits.kv_cache_tokens > room:
+            remedy = (
+                f"there is memory for {room} beside the weights of {assignment.model}; set no more, or leave it out"
+            )
+            raise SettingsInvalid("limits.kv_cache_tokens", limits.kv_cache_tokens, remedy)
         return -(-limits.kv_cache_tokens // limits.block_tokens)
     share = _GPU_SHARE if assignment.device.startswith("cuda") else 1 / _CPU_SHARE / len(facts)
     tokens = min(int(fact.free_bytes * share) // max(1, fact.kv_bytes_per_token) for fact in facts)
