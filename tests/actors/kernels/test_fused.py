@@ -1,6 +1,7 @@
 """The compiled step against the plain one, for every family, on one rank and on two."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 
 import pytest
@@ -125,6 +126,14 @@ def test_two_ranks_equal_one(folder, kv_cache_dtype):
             made = list(pool.map(lambda model, batch=batch: model.forward(batch), ranks))
         assert torch.equal(made[0], made[1])
         torch.testing.assert_close(made[0], alone.forward(batch), rtol=near, atol=near)
+
+
+def test_of_a_chunk_before_the_last_no_row_is_wanted(folder):
+    for dtype in ("float32", "bfloat16"):
+        model = load(folder, dtype=dtype)
+        model.allocate(8, 8)
+        chunk = replace(scattered([9], [0]), rows=torch.empty(0, dtype=torch.int64))
+        assert model.forward(chunk).shape == (0, SHAPE["vocab_size"])
 
 
 def test_is_not_used_where_it_cannot_be(folder, monkeypatch):
