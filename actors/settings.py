@@ -21,7 +21,7 @@ class Limits(BaseModel):
     )
     block_tokens: int = Field(16, ge=1, le=256, description="tokens in one KV block")
     kv_cache_tokens: int | None = Field(
-        None, ge=16, description="default: an eighth of free memory, at most 64 full contexts"
+        None, ge=16, le=2**32, description="default: an eighth of free memory, at most 64 full contexts"
     )
 
     @model_validator(mode="after")

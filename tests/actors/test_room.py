@@ -29,10 +29,15 @@ def test_what_is_asked_is_given_in_whole_blocks() -> None:
 def test_more_than_there_is_memory_for_is_refused_with_what_fits(device: str, room: int) -> None:
     """Ranks on the processor share its memory; each GPU has its own."""
     assert kv_blocks(asked(room, device), facts(room * BYTES * (2 if device == "cpu" else 1)), 100) == room // 16
-    with pytest.raises(SettingsInvalid, match=f"kv_cache_tokens: {10**15} is not .* memory for {room} beside"):
-        kv_blocks(asked(10**15, device), facts(2**20), 100)
+    with pytest.raises(SettingsInvalid, match=f"kv_cache_tokens: {2**30} is not .* memory for {room} beside"):
+        kv_blocks(asked(2**30, device), facts(2**20), 100)
 
 
 def test_without_memory_for_one_block_there_is_no_cache() -> None:
     with pytest.raises(ModelInvalid, match="no memory for a KV cache"):
         kv_blocks(asked(None), facts(1024), 100)
+
+
+def test_what_no_machine_holds_is_refused_before_any_is_asked() -> None:
+    with pytest.raises(ValueError, match="4294967296"):
+        Limits(kv_cache_tokens=10**15)
