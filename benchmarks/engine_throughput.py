@@ -140,7 +140,7 @@ class _started:  # noqa: N801 - a context, called like a function
 
     def __init__(self, peer: Peer, folder: Path, precision: str, threads: int) -> None:
         path = peer.prepare(folder, precision)
-        self._engine = Engine(peer.command(), peer.surroundings(threads), ROOT)
+        self._engine = Engine(peer.title, peer.command(), peer.surroundings(threads), ROOT)
         rounding = precision if peer.rounds and precision != "none" else None
         self._order = Order(str(path), threads, rounding)
         self._title = peer.title
@@ -162,7 +162,7 @@ def _reference(folder: Path, threads: int) -> list[int]:
     file = CACHE / f"{folder.name}.float32.json"
     if not file.is_file():
         peer = PEERS["hugging_face"]
-        with Engine(peer.command(), peer.surroundings(threads), ROOT) as engine:
+        with Engine(peer.title, peer.command(), peer.surroundings(threads), ROOT) as engine:
             engine.load(Order(str(folder), threads, "float32"), LOAD_SECONDS)
             found = turns.first_tokens(Side("float32", engine, 0.0, {}))
         file.write_text(json.dumps(found), encoding="utf-8")

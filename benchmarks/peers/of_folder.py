@@ -42,7 +42,7 @@ def _peer(name: str, peer: Peer, folder: Path, precision: str, shape: tuple[int,
     path = peer.prepare(folder, precision)
     vocabulary, tokens_in, tokens_out = shape
     threads = _threads()
-    with Engine(peer.command(), peer.surroundings(threads), ROOT) as engine:
+    with Engine(peer.title, peer.command(), peer.surroundings(threads), ROOT) as engine:
         most = max(streams for _, streams in levels)
         longest = tokens_in + tokens_out + 16  # a block more
         order = Order(str(path), threads, None, sequences=most, longest=longest, cached=most * longest)

@@ -28,7 +28,8 @@ class EngineFailed(Exception):
 class Engine:
     """A process that serves `workload`'s lines. Raises EngineFailed from every call."""
 
-    def __init__(self, command: Sequence[str], surroundings: dict[str, str], folder: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], surroundings: dict[str, str], folder: Path) -> None:
+        self._name = name
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             command, cwd=folder, env=surroundings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
@@ -49,7 +50,9 @@ class Engine:
         answer = self._ask({"prompts": prompts, "new_tokens": new_tokens}, seconds)
         lengths = [len(tokens) for tokens in answer["tokens"]]
         if lengths != [new_tokens] * len(prompts):
-            raise EngineFailed(f"made {lengths[:4]}... tokens where {len(prompts)} times {new_tokens} were asked for")
+            raise EngineFailed(
+                f"{self._name} made {lengths[:4]}... tokens where {len(prompts)} times {new_tokens} were asked for"
+            )
         return answer["tokens"], answer["seconds"]
 
     @property
@@ -102,7 +105,7 @@ class Engine:
         while b"\n" not in self._rest:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
             if not ready:
-                raise EngineFailed(f"no answer within {seconds:.0f} s")
+                raise EngineFailed(f"{self._name} no answer within {seconds:.0f} s")
             read = os.read(self._process.stdout.fileno(), 1 << 20)
             if not read:
                 raise EngineFailed(self._last_words())
@@ -115,7 +118,7 @@ class Engine:
         self._said.seek(0)
         lines = [line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
         errors = [line for line in lines if "Error" in line] or lines
-        return f"ended with {status}: {errors[-1][:300] if errors else 'no word'}"
+        return f"{self._name} ended with {status}: {errors[-1][:300] if errors else 'no word'}"
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):  # it has ended; who reads from it next is told

@@ -82,7 +82,11 @@ def warm(side: Side, columns: Sequence[str]) -> None:
     most = max((shape(column)[0] for column in columns), default=1)
     for sequences, tokens_in, tokens_out in WARM:
         if sequences <= most:
-            side.engine.generate(prompts(sequences, tokens_in, random.Random("warm")), tokens_out, 2 * ANSWER_SECONDS)
+            side.engine.generate(
+                prompts(sequences, tokens_in, random.Random(f"warm {sequences} {tokens_in}")),
+                tokens_out,
+                2 * ANSWER_SECONDS,
+            )
 
 
 def first_tokens(side: Side) -> list[int]:

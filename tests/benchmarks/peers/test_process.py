@@ -35,7 +35,7 @@ serve(load)
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    with Engine([sys.executable, "-c", COUNTER], {"PATH": "/usr/bin:/bin"}, ROOT) as started:
+    with Engine("counter", [sys.executable, "-c", COUNTER], {"PATH": "/usr/bin:/bin"}, ROOT) as started:
         yield started
 
 
@@ -55,7 +55,7 @@ def test_who_waits_is_stopped_and_goes_on_when_asked(engine: Engine) -> None:
 
 
 def test_an_engine_that_fails_says_its_last_error(engine: Engine) -> None:
-    with pytest.raises(EngineFailed, match="ValueError: no such weights"):
+    with pytest.raises(EngineFailed, match="counter ended with 1: ValueError: no such weights"):
         engine.load(Order("broken", 2), 30)
 
 

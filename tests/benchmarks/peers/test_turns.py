@@ -47,6 +47,13 @@ def test_where_it_is_never_steady_the_last_pair_is_kept_and_counted() -> None:
     assert len(taken.samples["theirs"]["b1"]) == 2
 
 
+def test_no_prompt_of_warming_comes_twice() -> None:
+    diary: list = []
+    turns.warm(sides(diary)[0], ("b32",))
+    begun = [prompt[:16] for _, prompts, _ in diary for prompt in prompts]
+    assert len(begun) == len(set(begun)) == 42
+
+
 def test_warming_is_no_larger_than_what_is_measured() -> None:
     diary: list = []
     turns.warm(sides(diary)[0], ("prefill", "b1"))
