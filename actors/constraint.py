@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
-from cluster.errors import InvalidRequest, shorten
+from cluster.errors import InvalidRequest, sent, shorten
 
 SCHEMA_BYTES = 128 * 1024  # the OpenAI API takes 120,000 characters
 SCHEMA_DEPTH = 64
@@ -70,7 +70,7 @@ def structured(value: Any, field: str = "structured_outputs") -> str | None:
     """The spec of what a caller gives: a spec, the shape above or its fields as an object. Raises InvalidRequest."""
     if isinstance(value, str):
         if value.partition(":")[0] not in KINDS or len(value) > SPEC_BYTES:
-            raise InvalidRequest(field, value, f"it is StructuredOutputsParams(...) or an object of {names()}")
+            raise InvalidRequest(field, sent(value), f"it is StructuredOutputsParams(...) or an object of {names()}")
         return value
     if isinstance(value, Mapping):
         if unknown := [name for name in value if name not in NAMES and value[name] is not None]:
@@ -79,10 +79,10 @@ def structured(value: Any, field: str = "structured_outputs") -> str | None:
     if value is None:
         return None
     if not isinstance(value, StructuredOutputsParams):
-        raise InvalidRequest(field, value, f"it is StructuredOutputsParams(...) or an object of {names()}")
+        raise InvalidRequest(field, sent(value), f"it is StructuredOutputsParams(...) or an object of {names()}")
     for name in ("json_object", "disable_any_whitespace"):
         if not isinstance(getattr(value, name), bool | None):
-            raise InvalidRequest(f"{field}.{name}", getattr(value, name), "it is true or false")
+            raise InvalidRequest(f"{field}.{name}", sent(getattr(value, name)), "it is true or false")
     return value.spec(field)
 
 
@@ -101,9 +101,9 @@ def schema_text(schema: Any, field: str) -> str:
         try:
             schema = json.loads(schema)
         except (ValueError, RecursionError):
-            raise InvalidRequest(field, schema, "it is a JSON schema, as text or as an object") from None
+            raise InvalidRequest(field, sent(schema), "it is a JSON schema, as text or as an object") from None
     if not isinstance(schema, Mapping | bool):
-        raise InvalidRequest(field, schema, "a JSON schema is an object")
+        raise InvalidRequest(field, sent(schema), "a JSON schema is an object")
     check_schema(schema, field)
     text = json_text(schema, field)
     return bounded(text, field, SCHEMA_BYTES)
@@ -158,18 +158,18 @@ def digits(number: float) -> int:
 def bounded(text: Any, field: str, most: int) -> str:
     """A text of at most `most` bytes. Raises InvalidRequest."""
     if not isinstance(text, str) or not text:
-        raise InvalidRequest(field, text, "it is a text that is not empty")
+        raise InvalidRequest(field, sent(text), "it is a text that is not empty")
     if len(text) > most or len(text.encode(errors="replace")) > most:
-        raise InvalidRequest(field, f"{len(text)} characters", f"send at most {most} bytes")
+        raise InvalidRequest(field, f"a text of {len(text)} characters", f"send at most {most} bytes")
     return text
 
 
 def choices_text(choices: Any, field: str) -> str:
     """The choices as a JSON list. Raises InvalidRequest."""
     if not isinstance(choices, Sequence) or isinstance(choices, str) or not choices:
-        raise InvalidRequest(field, choices, "it is a list of texts")
+        raise InvalidRequest(field, sent(choices), "it is a list of texts")
     if len(choices) > CHOICES:
-        raise InvalidRequest(field, f"{len(choices)} choices", f"give at most {CHOICES}")
+        raise InvalidRequest(field, f"a list of {len(choices)}", f"give at most {CHOICES}")
     if not all(isinstance(choice, str) and choice for choice in choices):
         raise InvalidRequest(field, "a choice that is no text", "each is a text that is not empty")
     return bounded(json_text(list(choices), field), field, CHOICES_BYTES)

@@ -5,13 +5,15 @@ Between gateway and leader travel `Submit`, `Cancel` and one `Frame` per engine 
 a `Result`. Nothing here is ever pickled from outside.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any, cast
 
+from actors import foreign
 from actors.constraint import StructuredOutputsParams, structured
 from actors.settings import Limits
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, sent
 
 MAX_LOGPROBS = 20  # the OpenAI API's own limit for `top_logprobs`
 MAX_STOP_STRINGS = 16
@@ -76,17 +78,17 @@ class SamplingParams:
     def _check_stops(self) -> None:
         for text in self.stops:
             if not isinstance(text, str) or not 0 < len(text) <= MAX_STOP_CHARACTERS:
-                raise InvalidRequest("stop", text, f"each is a text of 1 to {MAX_STOP_CHARACTERS} characters")
+                raise InvalidRequest("stop", sent(text), f"each is a text of 1 to {MAX_STOP_CHARACTERS} characters")
             if any("\ud800" <= character <= "\udfff" for character in text):
-                raise InvalidRequest("stop", text, "send text without lone surrogates")
+                raise InvalidRequest("stop", sent(text), "send text without lone surrogates")
         for token in self.stop_ids:
             _whole("stop_token_ids", token, 0, 2**31 - 1)
 
     def _check_bias(self) -> None:
         if not isinstance(self.logit_bias, dict):
-            raise InvalidRequest("logit_bias", self.logit_bias, "it is an object of token ids and numbers")
+            raise InvalidRequest("logit_bias", sent(self.logit_bias), "it is an object of token ids and numbers")
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
-            raise InvalidRequest("logit_bias", f"{len(self.logit_bias)} entries", f"give at most {MAX_LOGIT_BIAS}")
+            raise InvalidRequest("logit_bias", f"an object of {len(self.logit_bias)}", f"give at most {MAX_LOGIT_BIAS}")
         for token, bias in self.logit_bias.items():
             _whole("logit_bias", token, 0, 2**31 - 1)
             _number("logit_bias", bias, -100.0, 100.0)
@@ -110,6 +112,22 @@ class SamplingParams:
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.temperature < 1e-5  # vLLM's threshold: below it a division would overflow
+
+
+def _with_foreign(init: Callable[..., None]) -> Callable[..., None]:
+    """`init` that also takes what vLLM's users write and that asks for nothing here, and names what it does not."""
+    own = frozenset(SamplingParams.__dataclass_fields__)
+
+    @wraps(init)
+    def made(self: SamplingParams, *given: Any, **named: Any) -> None:
+        if not named.keys() <= own:
+            foreign.check({name: named.pop(name) for name in named.keys() - own}, foreign.SAMPLING, own)
+        init(self, *given, **named)
+
+    return made
+
+
+SamplingParams.__init__ = _with_foreign(SamplingParams.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +223,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a rank is to be. `rendezvous` is where the process group meets (tcp://host:port), None for a gang of one."""
+    """What a rank is to be. `rendezvous` is where the process group meets, torch's URL; None for a gang of one.
+
+    A rank that neither beats nor computes for `load_silence_seconds` while it loads counts as frozen. `gpu_share`: of
+    a GPU's free memory, for the KV cache.
+    """
 
     model: str
     path: str
@@ -220,6 +242,8 @@ class Assignment:
     quantization: str | None = None
     kv_cache_dtype: str = "auto"
     draft_model: str | None = None
+    load_silence_seconds: float = 20.0
+    gpu_share: float = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,15 +263,17 @@ class ShardFacts:
 
 def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidRequest(name, value, f"it is a number from {low:g} to {high:g}")
+        raise InvalidRequest(name, sent(value), f"it is a number from {low:g} to {high:g}")
     # Compared, never converted: NaN fails every comparison, and an integer may be too large for a float.
     if not ((low < value if open_low else low <= value) and value <= high):
-        raise InvalidRequest(name, value, f"it is {'above' if open_low else 'at least'} {low:g} and at most {high:g}")
+        raise InvalidRequest(
+            name, sent(value), f"it is {'above' if open_low else 'at least'} {low:g} and at most {high:g}"
+        )
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidRequest(name, value, f"it is a whole number from {low} to {high}")
+        raise InvalidRequest(name, sent(value), f"it is a whole number from {low} to {high}")
 
 
 def _optional_whole(name: str, value: Any, low: int, high: int) -> None:
@@ -257,7 +283,7 @@ def _optional_whole(name: str, value: Any, low: int, high: int) -> None:
 
 def _flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
-        raise InvalidRequest(name, value, "it is true or false")
+        raise InvalidRequest(name, sent(value), "it is true or false")
 
 
 def _listed(name: str, value: Any, most: int) -> tuple[Any, ...]:
@@ -265,7 +291,7 @@ def _listed(name: str, value: Any, most: int) -> tuple[Any, ...]:
     if value is None:
         return ()
     if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
-        raise InvalidRequest(name, value, "it is a list")
+        raise InvalidRequest(name, sent(value), "it is a list")
     if len(value) > most:
         raise InvalidRequest(name, f"a list of {len(value)}", f"give at most {most}")
     return tuple(value)

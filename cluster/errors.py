@@ -6,6 +6,7 @@ positional and all are handed to `super().__init__`, so that an error pickles an
     StrataError
     ├── InvalidRequest            400  a field of a request
     │   └── ContextTooLong        400  prompt and answer can never fit
+    ├── Refused                   400  a request, by a gateway that names no field
     ├── SettingsInvalid           400  a key of the settings file
     ├── ModelInvalid              400  a model folder that cannot be served
     │   └── ArchitectureUnsupported
@@ -21,6 +22,7 @@ positional and all are handed to `super().__init__`, so that an error pickles an
     └── DeadlineExceeded          504
 """
 
+import json
 from typing import Any, ClassVar
 
 
@@ -38,13 +40,17 @@ class StrataError(Exception):
 
 
 class InvalidRequest(StrataError):
-    """A field of a request holds something that can never be served."""
+    """A field of a request holds something that can never be served.
+
+    A `value` that is a text stands in the message as it is: it describes. What was sent stands there as `sent` has it.
+    """
 
     status = 400
     kind = "invalid_request_error"
 
     def __init__(self, field: str, value: Any, remedy: str) -> None:
-        self.field, self.value, self.remedy = field, shorten(value), remedy
+        self.field, self.remedy = field, remedy
+        self.value = shorten(value if isinstance(value, str) else sent(value))
         super().__init__(field, self.value, remedy)
 
     @property
@@ -57,6 +63,17 @@ class InvalidRequest(StrataError):
 
 class ContextTooLong(InvalidRequest):
     """Prompt plus answer exceed what the model or its KV cache can ever hold."""
+
+
+class Refused(StrataError):
+    """A gateway refused a request for what is no field of it, in its own words."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
 
 
 class SettingsInvalid(StrataError):
@@ -212,6 +229,16 @@ class DeadlineExceeded(StrataError):
 
     def __str__(self) -> str:
         return f"{self.what} did not finish within {self.seconds:g} s"
+
+
+def sent(value: Any, limit: int = 120) -> str:
+    """`value` as a client sent it, in JSON, so that a text does not look like a number; at most `limit` characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # no JSON at all, or a number that Python will not print
+        return shorten(value, limit)
+    shown = shorten(text, limit)
+    return f'{shown[:-2]}…"' if isinstance(value, str) and shown.endswith("…") else shown
 
 
 def shorten(value: Any, limit: int = 120) -> str:

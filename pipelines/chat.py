@@ -87,7 +87,9 @@ def fit(turn: Turn, context_tokens: int) -> SamplingParams:
     room = context_tokens - longest
     if room < 1:
         raise ContextTooLong(
-            turn.field, f"{longest} tokens", f"this model holds {context_tokens} tokens, prompt and answer together"
+            turn.field,
+            f"a prompt of {longest} tokens",
+            f"this model holds {context_tokens} tokens, prompt and answer together",
         )
     wanted = turn.params.max_tokens
     if wanted is not None and wanted > room:

@@ -18,7 +18,8 @@ from typing import Any, Self
 
 import httpx
 
-from cluster.errors import Forbidden, InvalidRequest, StrataError, Unauthenticated, Unavailable
+from cluster.errors import Unavailable
+from pipelines.refusals import refusal, told
 
 Messages = str | Sequence[Mapping[str, Any]]
 
@@ -184,7 +185,7 @@ def pieces(lines: Iterator[str] | Sequence[str]) -> Iterator[str]:
             continue
         event = json.loads(line.removeprefix("data:"))
         if "error" in event:
-            raise Unavailable("the answer", str(event["error"].get("message", event["error"])))
+            raise told(event["error"], Unavailable.status)
         for choice in event.get("choices", ()):
             if text := choice.get("delta", {}).get("content"):
                 yield text
@@ -195,22 +196,6 @@ def checked(response: httpx.Response) -> Any:
     if response.is_error:
         raise refusal(response)
     return response.json()
-
-
-def refusal(response: httpx.Response) -> StrataError:
-    """An error response as one of our errors."""
-    try:
-        error = response.json()["error"]
-        message, param = str(error["message"]), error.get("param")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        message, param = response.text[:200] or response.reason_phrase, None
-    if response.status_code == httpx.codes.UNAUTHORIZED:
-        return Unauthenticated(message)
-    if response.status_code == httpx.codes.FORBIDDEN:
-        return Forbidden("this key", message)
-    if response.status_code in (429, 500, 502, 503, 504):
-        return Unavailable(str(response.url), message)
-    return InvalidRequest(str(param or "request"), "what was sent", message)
 
 
 def unreachable(url: httpx.URL, wrong: httpx.TransportError) -> Unavailable:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, sent
 
 # A template may build control tokens of the role, so a client cannot invent one.
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -41,11 +41,11 @@ def refuse_surrogates(value: Any, field: str) -> None:
 
 def _message(message: Any, field: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
-        raise InvalidRequest(field, message, "a message is an object with role and content")
+        raise InvalidRequest(field, sent(message), "a message is an object with role and content")
     refuse_surrogates(message, field)
     shaped = dict(message)
     if shaped.get("role") not in ROLES:
-        raise InvalidRequest(f"{field}.role", shaped.get("role"), f"it is one of {', '.join(ROLES)}")
+        raise InvalidRequest(f"{field}.role", sent(shaped.get("role")), f"it is one of {', '.join(ROLES)}")
     if shaped.get("content") is None and shaped["role"] != "assistant":
         raise InvalidRequest(f"{field}.content", "nothing", f"a {shaped['role']} message has content")
     shaped["content"] = _content(shaped.get("content"), f"{field}.content")
@@ -58,21 +58,21 @@ def _content(content: Any, field: str) -> str | None:
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list | tuple):
-        raise InvalidRequest(field, content, "it is a text or a list of text parts")
+        raise InvalidRequest(field, sent(content), "it is a text or a list of text parts")
     return "\n".join(_part(part, f"{field}[{index}]") for index, part in enumerate(content))
 
 
 def _part(part: Any, field: str) -> str:
     if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
         kind = part.get("type", part) if isinstance(part, Mapping) else part
-        raise InvalidRequest(f"{field}.type", kind, 'this model reads text alone: {"type": "text", "text": ...}')
+        raise InvalidRequest(f"{field}.type", sent(kind), 'this model reads text alone: {"type": "text", "text": ...}')
     text: str = part["text"]
     return text
 
 
 def _calls(calls: Any, field: str) -> list[dict[str, Any]]:
     if not isinstance(calls, list | tuple):
-        raise InvalidRequest(field, calls, "it is a list of tool calls")
+        raise InvalidRequest(field, sent(calls), "it is a list of tool calls")
     return [_call(call, f"{field}[{index}]") for index, call in enumerate(calls)]
 
 
@@ -80,12 +80,14 @@ def _call(call: Any, field: str) -> dict[str, Any]:
     """OpenAI sends arguments as JSON in a text; templates spell them out from an object."""
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping):
-        raise InvalidRequest(field, call, "it is an object with a function")
+        raise InvalidRequest(field, sent(call), "it is an object with a function")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
             refuse_surrogates(arguments, f"{field}.function.arguments")
         except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"{field}.function.arguments", arguments, "it is a JSON object as text") from error
+            raise InvalidRequest(
+                f"{field}.function.arguments", sent(arguments), "it is a JSON object as text"
+            ) from error
     return {**call, "function": {**function, "arguments": arguments}}

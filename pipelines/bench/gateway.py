@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 
 from pipelines.bench.figures import Load, Sample
-from pipelines.driver import refusal, unreachable
+from pipelines.driver import unreachable
+from pipelines.refusals import refusal
 
 
 async def drive(base: str, key: str, model: str, load: Load, streams: int) -> list[Sample]:

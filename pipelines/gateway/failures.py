@@ -17,6 +17,7 @@ from cluster.errors import (
     NotReady,
     Overloaded,
     PlacementImpossible,
+    Refused,
     ReplicaLost,
     SettingsInvalid,
     StrataError,
@@ -84,6 +85,7 @@ class HeadersTooLarge(HttpRefused):
 CODES: tuple[tuple[type[StrataError], str], ...] = (
     (ContextTooLong, "context_length_exceeded"),
     (InvalidRequest, "invalid_value"),
+    (Refused, "refused"),
     (SettingsInvalid, "settings_invalid"),
     (ModelInvalid, "model_invalid"),
     (Unauthenticated, "invalid_api_key"),

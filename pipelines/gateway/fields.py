@@ -9,7 +9,7 @@ identity, an address or a template may come in a body.
 import difflib
 from typing import Any
 
-from cluster.errors import InvalidRequest, shorten
+from cluster.errors import InvalidRequest, sent, shorten
 
 SAMPLING = frozenset(
     {
@@ -98,7 +98,7 @@ def known(body: dict[str, Any], used: frozenset[str]) -> dict[str, Any]:
         elif name in INERT:
             harmless, remedy = INERT[name]
             if value is not None and not any(same(value, one) for one in harmless):
-                raise InvalidRequest(name, value, remedy)
+                raise InvalidRequest(name, sent(value), remedy)
         elif name not in IGNORED:
             refuse(name, used | IGNORED | INERT.keys())
     return taken

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.constraint import NAMES, spec_of, structured
-from cluster.errors import InvalidRequest, shorten
+from cluster.errors import InvalidRequest, sent, shorten
 from pipelines.gateway.fields import FORMS, nearest
 
 GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
@@ -38,7 +38,7 @@ def _asked(name: str, value: Any) -> Asked | None:
     if name in GUIDED:
         return Asked(spec_of(GUIDED[name], value, name), name)
     if not isinstance(value, dict):
-        raise InvalidRequest(name, value, f"it is an object of {', '.join(NAMES)}")
+        raise InvalidRequest(name, sent(value), f"it is an object of {', '.join(NAMES)}")
     spec = structured(value, name)
     kind = next((one for one in NAMES if value.get(one) is not None), "")
     return Asked(spec, f"{name}.{kind}") if spec else None
@@ -48,7 +48,7 @@ def response_format(value: Any) -> Asked | None:
     """OpenAI's field: text, json_object or json_schema. A schema is kept to, `strict` or not."""
     kind = value.get("type") if isinstance(value, dict) else None
     if kind not in ("text", "json_object", "json_schema"):
-        raise InvalidRequest("response_format", value, "its type is text, json_object or json_schema")
+        raise InvalidRequest("response_format", sent(value), "its type is text, json_object or json_schema")
     if unknown := sorted(value.keys() - {"type"} - ({"json_schema"} if kind == "json_schema" else set())):
         raise _unknown("response_format", unknown[0], frozenset({"type", "json_schema"}))
     if kind == "text":
@@ -61,16 +61,16 @@ def response_format(value: Any) -> Asked | None:
 def json_schema(value: Any, field: str) -> Asked:
     """`{"name": ..., "schema": {...}, "strict": ...}`."""
     if not isinstance(value, dict):
-        raise InvalidRequest(field, value, "it is an object with name and schema")
+        raise InvalidRequest(field, sent(value), "it is an object with name and schema")
     if unknown := sorted(value.keys() - JSON_SCHEMA):
         raise _unknown(field, unknown[0], JSON_SCHEMA)
     if not isinstance(value.get("name"), str) or not 0 < len(value["name"]) <= 64:
-        raise InvalidRequest(f"{field}.name", value.get("name"), "it is a text of 1 to 64 characters")
+        raise InvalidRequest(f"{field}.name", sent(value.get("name")), "it is a text of 1 to 64 characters")
     if not isinstance(value.get("strict"), bool | None):
-        raise InvalidRequest(f"{field}.strict", value["strict"], "it is true or false")
+        raise InvalidRequest(f"{field}.strict", sent(value["strict"]), "it is true or false")
     where = f"{field}.schema"
     if not isinstance(value.get("schema"), dict):
-        raise InvalidRequest(where, value.get("schema"), "it is a JSON schema, an object")
+        raise InvalidRequest(where, sent(value.get("schema")), "it is a JSON schema, an object")
     return Asked(spec_of("json", value["schema"], where), where)
 
 

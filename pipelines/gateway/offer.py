@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.constraint import schema_text
-from cluster.errors import InvalidRequest, shorten
+from cluster.errors import InvalidRequest, sent, shorten
 
 TOOLS = 128  # the OpenAI API's own limit
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -56,35 +56,35 @@ def offer(fields: Mapping[str, Any]) -> Offer | None:
     """What `tools`, `tool_choice` and `parallel_tool_calls` say; None for no tools. Raises InvalidRequest."""
     given = fields.get("tools", [])
     if not isinstance(given, list):
-        raise InvalidRequest("tools", given, "it is a list of functions")
+        raise InvalidRequest("tools", sent(given), "it is a list of functions")
     if len(given) > TOOLS:
-        raise InvalidRequest("tools", f"{len(given)} of them", f"offer at most {TOOLS}")
+        raise InvalidRequest("tools", f"a list of {len(given)}", f"offer at most {TOOLS}")
     tools = tuple(tool(one, f"tools[{index}]") for index, one in enumerate(given))
     names = [one.name for one in tools]
     if twice := next((name for index, name in enumerate(names) if name in names[:index]), None):
-        raise InvalidRequest("tools", twice, "each name stands once")
+        raise InvalidRequest("tools", sent(twice), "each name stands once")
     choice, named = chosen(fields.get("tool_choice", "auto" if tools else "none"), names)
     parallel = fields.get("parallel_tool_calls", True)
     if not isinstance(parallel, bool):
-        raise InvalidRequest("parallel_tool_calls", parallel, "it is true or false")
+        raise InvalidRequest("parallel_tool_calls", sent(parallel), "it is true or false")
     return None if choice == "none" and not named else Offer(tools, choice, named, parallel)
 
 
 def tool(value: Any, field: str) -> Tool:
     """One of `tools`."""
     if not isinstance(value, dict) or value.get("type") != "function" or not isinstance(value.get("function"), dict):
-        raise InvalidRequest(field, value, "it is {'type': 'function', 'function': {...}}")
+        raise InvalidRequest(field, sent(value), 'it is {"type": "function", "function": {...}}')
     function = {name: inner for name, inner in value["function"].items() if inner is not None}
     if unknown := sorted({*function} - FUNCTION) or sorted({*value} - {"type", "function"}):
         raise InvalidRequest(f"{field}.{shorten(unknown[0], 64)}", "this unknown field", "leave it out")
     name, description = function.get("name"), function.get("description", "")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InvalidRequest(f"{field}.function.name", name, "it is 1 to 64 letters, digits, _ and -")
+        raise InvalidRequest(f"{field}.function.name", sent(name), "it is 1 to 64 letters, digits, _ and -")
     if not isinstance(description, str):
-        raise InvalidRequest(f"{field}.function.description", description, "it is a text")
+        raise InvalidRequest(f"{field}.function.description", sent(description), "it is a text")
     strict = function.get("strict", False)
     if not isinstance(strict, bool):
-        raise InvalidRequest(f"{field}.function.strict", strict, "it is true or false")
+        raise InvalidRequest(f"{field}.function.strict", sent(strict), "it is true or false")
     return Tool(name, parameters(function.get("parameters"), f"{field}.function.parameters"), strict, value)
 
 
@@ -93,9 +93,9 @@ def parameters(value: Any, field: str) -> str:
     if not value:
         return ANYTHING
     if not isinstance(value, dict):
-        raise InvalidRequest(field, value, "it is a JSON schema of type object")
+        raise InvalidRequest(field, sent(value), "it is a JSON schema of type object")
     if value.get("type", "object") != "object":
-        raise InvalidRequest(f"{field}.type", value["type"], "arguments are an object")
+        raise InvalidRequest(f"{field}.type", sent(value["type"]), "arguments are an object")
     return schema_text({"type": "object"} | value, field)
 
 
@@ -103,12 +103,14 @@ def chosen(value: Any, names: list[str]) -> tuple[str, bool]:
     """`tool_choice`: a mode, or the name of a tool that must be called."""
     if isinstance(value, str):
         if value not in ("none", "auto", "required"):
-            raise InvalidRequest("tool_choice", value, "it is none, auto, required or one function")
+            raise InvalidRequest("tool_choice", sent(value), "it is none, auto, required or one function")
         if value == "required" and not names:
-            raise InvalidRequest("tool_choice", value, "it needs tools")
+            raise InvalidRequest("tool_choice", sent(value), "it needs tools")
         return value if names else "none", False
     function = value.get("function") if isinstance(value, dict) and value.get("type") == "function" else None
     name = function.get("name") if isinstance(function, dict) else None
     if name not in names:
-        raise InvalidRequest("tool_choice", value, "name one of the tools: {'type': 'function', 'function': {...}}")
+        raise InvalidRequest(
+            "tool_choice", sent(value), 'name one of the tools: {"type": "function", "function": {...}}'
+        )
     return name, True

@@ -59,7 +59,7 @@ async def check_length(served: Served, field: str, longest: str, characters: int
         told = await aside(len(begin), lambda: served.tokenizer.encode(begin, field=field))
         hopeless = len(told) > context + SEAM
     if hopeless:
-        raise ContextTooLong(field, f"{characters} characters", f"this model holds {context} tokens")
+        raise ContextTooLong(field, f"a prompt of {characters} characters", f"this model holds {context} tokens")
 
 
 async def aside(size: int, work: Callable[[], Sequence[int]]) -> Sequence[int]:

@@ -48,7 +48,9 @@ def calling_of(served: Served, offer: Offer | None) -> Calling | None:
         return None
     form = form_of(served.tokenizer.template_text(offer.definitions))
     if form is None:
-        raise InvalidRequest("tools", "tools for this model", "its chat template shows no form of calls that we know")
+        raise InvalidRequest(
+            "tools", "offering tools to this model", "its chat template shows no form of calls that we know"
+        )
     return Calling(offer, form)
 
 

@@ -10,7 +10,7 @@ import math
 import re
 from typing import Any
 
-from cluster.errors import InvalidRequest, shorten
+from cluster.errors import InvalidRequest, sent, shorten
 
 DEPTH = 64  # a conversation needs 5; a JSON schema some 30
 CONTAINERS = 20_000
@@ -36,7 +36,7 @@ def parse(body: bytes) -> dict[str, Any]:
     except ValueError:  # Python's own guard against numbers of thousands of digits
         raise InvalidRequest("body", "a number of thousands of digits", "send numbers of a usual size") from None
     if not isinstance(value, dict):
-        raise InvalidRequest("body", type(value).__name__, "send a JSON object")
+        raise InvalidRequest("body", sent(value), "send a JSON object")
     if suspicious(body, skeleton):
         inspect(value, "body")
     return value
@@ -45,16 +45,16 @@ def parse(body: bytes) -> dict[str, Any]:
 def outline(body: bytes) -> bytes:
     """`body` without its strings, after refusing what is too deep or has too many members to be parsed."""
     if body.count(b'"') - body.count(b'\\"') > 2 * STRINGS:
-        raise InvalidRequest("body", "its strings", f"send at most {STRINGS}")
+        raise InvalidRequest("body", f"one of more than {STRINGS} strings", f"send at most {STRINGS}")
     skeleton = STRING.sub(b"", body)
     containers = skeleton.count(b"{") + skeleton.count(b"[")
     if containers > CONTAINERS:
-        raise InvalidRequest("body", f"{containers} objects and arrays", f"send at most {CONTAINERS}")
+        raise InvalidRequest("body", f"one of {containers} objects and arrays", f"send at most {CONTAINERS}")
     members = skeleton.count(b",")
     if members > MEMBERS:
-        raise InvalidRequest("body", f"{members} members", f"send at most {MEMBERS}")
+        raise InvalidRequest("body", f"one of {members} members", f"send at most {MEMBERS}")
     if containers > DEPTH and deepest(skeleton) > DEPTH:
-        raise InvalidRequest("body", "its nesting", f"nest at most {DEPTH} deep")
+        raise InvalidRequest("body", f"one nested more than {DEPTH} deep", f"nest at most {DEPTH} deep")
     return skeleton
 
 
@@ -107,7 +107,7 @@ def inspect(value: Any, where: str) -> None:
         case int() if abs(value) >= 2**64:
             raise InvalidRequest(where, "a number beyond 64 bits", "send a usual number")
         case float() if not math.isfinite(value):
-            raise InvalidRequest(where, value, "send a finite number")
+            raise InvalidRequest(where, sent(value), "send a finite number")
 
 
 def _not_a_number(name: str) -> float:

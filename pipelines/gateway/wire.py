@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.messages import MAX_CHOICES, MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
-from cluster.errors import InvalidRequest, shorten
+from cluster.errors import InvalidRequest, sent, shorten
 from pipelines.gateway.fields import CHAT, COMPLETION, SAMPLING, known, nearest
 from pipelines.gateway.forms import Asked, asked
 from pipelines.gateway.offer import Offer, offer
@@ -51,7 +51,8 @@ def chat_request(body: dict[str, Any], settings: GatewaySettings) -> ChatRequest
     if "max_completion_tokens" in fields:
         sampling["max_tokens"] = whole("max_completion_tokens", fields["max_completion_tokens"], 1, 2**31 - 1)
     sampling["logprobs"] = chat_logprobs(fields)
-    messages = tuple(message(one) for one in listed("messages", fields.get("messages"), settings.messages))
+    given = listed("messages", fields.get("messages"), settings.messages)
+    messages = tuple(message(one, f"messages[{index}]") for index, one in enumerate(given))
     return ChatRequest(*wanted(fields, sampling), messages=messages, offer=offer(fields))
 
 
@@ -64,7 +65,9 @@ def completion_request(body: dict[str, Any], settings: GatewaySettings) -> Compl
     found = prompts(fields.get("prompt"))
     room = min(settings.prompts, MAX_CHOICES)
     if len(found) * common[1].n > room:
-        raise InvalidRequest("prompt", f"{len(found)} prompts with n={common[1].n}", f"at most {room} choices in all")
+        raise InvalidRequest(
+            "prompt", f"asking for {len(found)} times n={common[1].n} answers", f"{room} at most in one request"
+        )
     echo = flag("echo", fields.get("echo", False))
     if echo and common[1].logprobs is not None:
         raise InvalidRequest("echo", True, "logprobs of a prompt are not served: leave out one of the two")
@@ -75,7 +78,7 @@ def wanted(fields: dict[str, Any], sampling: dict[str, Any]) -> tuple[str, Sampl
     """What `Wanted` holds, in its order."""
     model = fields.get("model")
     if not isinstance(model, str) or not model:
-        raise InvalidRequest("model", model, "name one of /v1/models")
+        raise InvalidRequest("model", sent(model), "name one of /v1/models")
     stream = flag("stream", fields.get("stream", False))
     usage = include_usage(fields.get("stream_options"), stream)
     return model, SamplingParams(**sampling), stream, usage, asked(fields)
@@ -88,9 +91,9 @@ def sampling_of(fields: dict[str, Any]) -> dict[str, Any]:
         if name in sampling:
             flag(name, sampling[name])
     if not isinstance(sampling.get("stop", ""), str | list):
-        raise InvalidRequest("stop", sampling["stop"], "it is a text or a list of texts")
+        raise InvalidRequest("stop", sent(sampling["stop"]), "it is a text or a list of texts")
     if not isinstance(sampling.get("stop_token_ids", []), list):
-        raise InvalidRequest("stop_token_ids", sampling["stop_token_ids"], "it is a list of token ids")
+        raise InvalidRequest("stop_token_ids", sent(sampling["stop_token_ids"]), "it is a list of token ids")
     if "logit_bias" in sampling:
         sampling["logit_bias"] = logit_bias(sampling["logit_bias"])
     return sampling
@@ -99,11 +102,11 @@ def sampling_of(fields: dict[str, Any]) -> dict[str, Any]:
 def logit_bias(value: Any) -> dict[int, float]:
     """Token ids are texts in JSON."""
     if not isinstance(value, dict) or len(value) > MAX_LOGIT_BIAS:
-        raise InvalidRequest("logit_bias", value, f"it is an object of at most {MAX_LOGIT_BIAS} token ids")
+        raise InvalidRequest("logit_bias", sent(value), f"it is an object of at most {MAX_LOGIT_BIAS} token ids")
     biases = {}
     for token, bias in value.items():
         if not (token.isascii() and token.isdigit() and len(token) <= 10) or int(token) in biases:
-            raise InvalidRequest("logit_bias", token, "each key is a token id, once")
+            raise InvalidRequest("logit_bias", sent(token), "each key is a token id, once")
         biases[int(token)] = bias
     return biases
 
@@ -122,9 +125,9 @@ def include_usage(options: Any, stream: bool) -> bool:
     if options is None:
         return False
     if not stream:
-        raise InvalidRequest("stream_options", options, "it needs stream: true")
+        raise InvalidRequest("stream_options", sent(options), "it needs stream: true")
     if not isinstance(options, dict):
-        raise InvalidRequest("stream_options", options, "it is an object")
+        raise InvalidRequest("stream_options", sent(options), "it is an object")
     allowed = frozenset({"include_usage", "include_obfuscation"})
     for name, value in options.items():
         if name not in allowed:
@@ -139,7 +142,7 @@ def prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list) or not value:
-        raise InvalidRequest("prompt", value, "it is a text, a list of token ids, or a list of either")
+        raise InvalidRequest("prompt", sent(value), "it is a text, a list of token ids, or a list of either")
     if all(isinstance(one, str) for one in value):
         return tuple(value)
     if all(isinstance(one, list) for one in value):
@@ -151,28 +154,28 @@ def token_ids(value: list[Any]) -> tuple[int, ...]:
     """One prompt of token ids."""
     for token in value:
         if type(token) is not int or not 0 <= token < 2**31:
-            raise InvalidRequest("prompt", token, "a list of token ids holds whole numbers of the vocabulary")
+            raise InvalidRequest("prompt", sent(token), "a list of token ids holds whole numbers of the vocabulary")
     return tuple(value)
 
 
 def listed(name: str, value: Any, most: int) -> list[Any]:
     """A list with something in it."""
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(name, value, "it is a list with at least one element")
+        raise InvalidRequest(name, sent(value), "it is a list with at least one element")
     if len(value) > most:
-        raise InvalidRequest(name, f"{len(value)} elements", f"send at most {most}")
+        raise InvalidRequest(name, f"a list of {len(value)}", f"send at most {most}")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
     """True or false and nothing like it."""
     if not isinstance(value, bool):
-        raise InvalidRequest(name, value, "it is true or false")
+        raise InvalidRequest(name, sent(value), "it is true or false")
     return value
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
     """A whole number in range."""
     if type(value) is not int or not low <= value <= high:
-        raise InvalidRequest(name, value, f"it is a whole number from {low} to {high}")
+        raise InvalidRequest(name, sent(value), f"it is a whole number from {low} to {high}")
     return value

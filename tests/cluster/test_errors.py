@@ -14,6 +14,7 @@ SAMPLES: dict[str, tuple[object, ...]] = {
     "StrataError": ("went wrong",),
     "InvalidRequest": ("top_p", "spam", "give less"),
     "ContextTooLong": ("messages", "spam", "give less"),
+    "Refused": ("spam",),
     "SettingsInvalid": ("gateway.port", "spam", "give less"),
     "ModelInvalid": ("/models/spam", "no weights", "download it"),
     "ArchitectureUnsupported": ("/models/spam", "SpamForCausalLM", "take Llama"),
@@ -30,7 +31,8 @@ SAMPLES: dict[str, tuple[object, ...]] = {
 }
 STATUSES = {
     "StrataError": 500, "InvalidRequest": 400, "ContextTooLong": 400, "SettingsInvalid": 400, "ModelInvalid": 400,
-    "ArchitectureUnsupported": 400, "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404, "Overloaded": 429,
+    "Refused": 400, "ArchitectureUnsupported": 400, "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404,
+    "Overloaded": 429,
     "ExtraMissing": 501, "Unavailable": 503, "ReplicaLost": 503, "NotReady": 503, "PlacementImpossible": 503,
     "DeadlineExceeded": 504,
 }  # fmt: skip
@@ -126,3 +128,18 @@ def test_a_repr_that_fails_does_not_hide_the_error():
             raise RuntimeError("no")
 
     assert "Broken" in shorten(Broken())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("5", '"5"'), (5, "5"), (None, "null"), (True, "true"), ({"a": [1, "b"]}, '{"a": [1, "b"]}'), ("\n", r'"\n"'),
+        ("x" * 500, '"' + "x" * 117 + '…"'), (10**5000, "<int that cannot be printed>"), ({1, 2}, "{1, 2}"),
+        ("\ud800", r'"\ud800"'), ("天", '"天"'),
+    ],
+    ids=range(11),  # pytest cannot print them all either
+)  # fmt: skip
+def test_what_was_sent_is_shown_as_json(value, shown):
+    assert errors.sent(value) == shown
+    if not isinstance(value, str):  # a text may describe: who repeats one says so
+        assert str(errors.InvalidRequest("f", value, "r")) == f"f: {shown} is not accepted; r"

@@ -75,17 +75,22 @@ REFUSED_TOOLS = [
 ]
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 REFUSED_MESSAGES = [
-    ([{"role": "tool", "content": "x"}], "messages.tool_call_id"),
-    ([{"role": "user", "content": "x", "tool_call_id": "1"}], "messages.tool_call_id"),
-    ([{"role": "user", "content": "x", "tool_calls": [CALL]}], "messages.tool_calls"),
-    ([{"role": "assistant", "tool_calls": [1]}], "messages.tool_calls"),
-    ([{"role": "assistant", "tool_calls": [CALL] * 200}], "messages.tool_calls"),
+    ([{"role": "tool", "content": "x"}], "messages[0].tool_call_id"),
+    ([{"role": "user", "content": "x", "tool_call_id": "1"}], "messages[0].tool_call_id"),
+    ([{"role": "user", "content": "x", "tool_calls": [CALL]}], "messages[0].tool_calls"),
+    ([{"role": "assistant", "tool_calls": [1]}], "messages[0].tool_calls[0]"),
+    ([{"role": "assistant", "tool_calls": [CALL] * 200}], "messages[0].tool_calls"),
     ([{"role": "assistant", "tool_calls": [CALL | {"function": {"name": "f", "arguments": "[1]"}}]}],
-     "messages.tool_calls.function.arguments"),
+     "messages[0].tool_calls[0].function.arguments"),
     ([{"role": "assistant", "tool_calls": [CALL | {"function": {"name": "f", "arguments": "[" * 9000}}]}],
-     "messages.tool_calls.function.arguments"),
-    ([{"role": "assistant", "tool_calls": [CALL | {"function": {"name": 5}}]}], "messages.tool_calls.function.name"),
-    ([{"role": "assistant"}], "messages.content"),
+     "messages[0].tool_calls[0].function.arguments"),
+    ([{"role": "assistant", "tool_calls": [CALL | {"function": {"name": 5}}]}],
+     "messages[0].tool_calls[0].function.name"),
+    ([{"role": "assistant"}], "messages[0].content"),
+    ([{"role": "user", "content": "x"}, {"role": "user", "content": ["x"]}], "messages[1].content[0].type"),
+    ([{"role": "user", "content": "x"}] * 3 + [{"role": "robot", "content": "x"}], "messages[3].role"),
+    ([{"role": "user", "content": "x"}, 5], "messages[1]"),
+    ([{"role": "user", "content": "x", "colour": 5}], "messages[0].colour"),
 ]  # fmt: skip
 
 
