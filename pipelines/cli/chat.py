@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from cluster.errors import StrataError
+from cluster.errors import InvalidRequest, StrataError
 from pipelines.cli import show
 from pipelines.cli.config import settle
 from pipelines.cli.keys import mine
@@ -33,10 +34,10 @@ def run(message: str | None, asked: Asked, file: Path | None, *, url: str | None
     with connect(url or cluster.url, mine(cluster)) as strata:
         model = asked.model or strata.models()[0]
         if as_json:
-            answer = strata.chat(message or sys.stdin.read(), model, **asked.sampling)
+            answer = strata.chat(well_formed(message or heard(sys.stdin).read()), model, **asked.sampling)
             show.document({"text": answer.text, "finish_reason": answer.finish_reason, "usage": answer.usage})
         elif message is not None:
-            tell(strata.stream(message, model, **asked.sampling))
+            tell(strata.stream(well_formed(message), model, **asked.sampling))
         else:
             converse(strata, model, asked)
 
@@ -48,6 +49,7 @@ def converse(strata: Client, model: str, asked: Asked) -> None:
     while text := ask():
         turns.append({"role": "user", "content": text})
         try:
+            well_formed(text)
             turns.append({"role": "assistant", "content": tell(strata.stream(turns, model, **asked.sampling))})
         except StrataError as wrong:
             turns.pop()
@@ -57,9 +59,25 @@ def converse(strata: Client, model: str, asked: Asked) -> None:
 def ask() -> str:
     """The next line of the person; empty at the end of input."""
     try:
-        return input("> ").strip() if sys.stdin.isatty() else sys.stdin.readline().strip()
+        return input("> ").strip() if sys.stdin.isatty() else heard(sys.stdin).readline().strip()
     except (EOFError, KeyboardInterrupt):
         return ""
+
+
+def heard(stream: TextIO) -> TextIO:
+    """The stream, whose bytes that are no text come as lone surrogates in every locale."""
+    if isinstance(stream, TextIOWrapper) and stream.errors != "surrogateescape":
+        stream.reconfigure(errors="surrogateescape")
+    return stream
+
+
+def well_formed(text: str) -> str:
+    """The text. Raises InvalidRequest for one that was made of bytes that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as wrong:
+        raise InvalidRequest("message", f"character {wrong.start + 1}", "it is no text: send UTF-8") from None
+    return text
 
 
 def tell(pieces: Iterator[str]) -> str:
