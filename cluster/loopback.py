@@ -27,12 +27,14 @@ exec {program} "$@"
 
 # What HAProxy takes and we do not. The gateway sees only what HAProxy made of a request: a target in absolute form has
 # lost its scheme and host by then, and uvicorn calls an invented verb malformed. Ray's own pages need no key, so the
-# list of routes is not shown. HTTP/2 without TLS is a second way in that nobody uses.
+# list of routes is not shown. HTTP/2 without TLS is a second way in that nobody uses. And nobody needs to know which
+# library answers.
 RULES = """    option disable-h2-upgrade
     http-request deny deny_status 400 if !{ url -m beg / }
     http-request deny deny_status 400 if { req.ver 1.1 } !{ req.hdr_cnt(host) eq 1 }
     http-request deny deny_status 404 if { path -i -m beg /-/ } !{ path /-/healthz }
     http-request return status 405 hdr allow "GET, POST" if !{ method GET HEAD POST PUT PATCH DELETE OPTIONS TRACE }
+    http-response set-header server strata
 """
 
 
