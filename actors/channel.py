@@ -1,9 +1,8 @@
 """One leader and the shards of its gang on one machine, over shared memory.
 
 The leader writes a plan, the shards read it, rank 0 writes a result. Waiting is a futex: no busy core (there are as
-many ranks as cores), some 10 us a wake-up where an actor call costs 1,400 us. The file is unlinked as soon as every
-rank has it open, so that no kind of death leaks it. A message longer than the buffer crosses in pieces.
-Heartbeats of all sides stand in the same memory: a frozen process is one whose beat is old.
+many ranks as cores), some 10 us a wake-up where an actor call costs 1,400 us. A message longer than the buffer crosses
+in pieces. Heartbeats of all sides stand in the same memory: a frozen process is one whose beat is old.
 """
 
 import ctypes
@@ -104,32 +103,32 @@ class Channel:
         self._results = _Lane(self._memory, 1024, _HEADER + _BUFFER, 1)
         self._beats = memoryview(self._memory)[2048 : 2048 + 8 * (_RANKS + 1)].cast("d")
         self._wishes = memoryview(self._memory)[3072:3073]
+        self._pids = memoryview(self._memory)[3136 : 3136 + 4 * _RANKS].cast("i")
 
     @classmethod
-    def create(cls, ranks: int) -> "Channel":
-        """A new one under a name that nobody else has."""
-        folder = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path("/tmp")  # noqa: S108 — 0600 and unlinked at once
-        return cls(folder / f"strata-{os.getpid()}-{os.urandom(6).hex()}", ranks, create=True)
+    def create(cls, folder: Path, ranks: int) -> "Channel":
+        """A new one in a folder that goes when every rank has it open: no kind of death leaks it then."""
+        return cls(folder / "channel", ranks, create=True)
 
     @classmethod
     def attach(cls, path: str, ranks: int) -> "Channel":
         """The leader's, by its path."""
         return cls(Path(path), ranks, create=False)
 
-    def wait_attached(self, alive: Alive) -> None:
-        """Until every rank has beaten once: all have the file open."""
-        while any(self._beats[rank] == 0.0 for rank in range(self.ranks)):
-            time.sleep(0.005)
-            alive()
+    def introduce(self, rank: int) -> None:
+        """Say that `rank` is this process, and that it is alive."""
+        self._pids[rank] = os.getpid()
+        self.beat(rank)
 
-    def unlink(self) -> None:
-        """Every rank has it: take the name away."""
-        self.path.unlink(missing_ok=True)
+    def process(self, rank: int) -> int | None:
+        """The process that introduced itself as `rank`; None before it did."""
+        return self._pids[rank] or None
 
     def close(self) -> None:
         """Give the memory back; nothing may wait on it any more."""
         self._beats.release()
         self._wishes.release()
+        self._pids.release()
         for lane in (self._plans, self._results):
             lane.release()
         self._memory.close()

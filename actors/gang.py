@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from actors.channel import Channel
+from actors.channel import Alive, Channel
 from actors.engine.plan import Plan, Result
 from actors.heart import Heart
+from actors.meeting import Meeting
 from actors.messages import Assignment, ShardFacts
-from actors.quiet import Patience, Quiet
+from actors.quiet import Patience, Quiet, Starting
 from cluster.errors import ModelInvalid, SettingsInvalid
 
 SILENCE_SECONDS = 2.0  # beats come every 0.2 s; a frozen rank has to be noticed within 3 s
@@ -23,17 +24,20 @@ SILENCE_SECONDS = 2.0  # beats come every 0.2 s; a frozen rank has to be noticed
 STEP_SECONDS = 60.0
 TOKEN_SECONDS = 1.0
 _ENOUGH_CONTEXTS = 64  # full contexts; a cache beyond that is memory that nobody uses on a laptop
-_CPU_SHARE, _GPU_SHARE = 8, 0.85
+_CPU_SHARE = 8
 
 
 class Launcher(Protocol):
     """Makes the ranks of one gang and tells when one of them is gone."""
 
-    def load(self) -> Sequence[ShardFacts]:
-        """Start every rank and read its slice. Raises what a rank raised."""
+    def load(self, channel: str, rendezvous: str, starting: Alive) -> Sequence[ShardFacts]:
+        """Start every rank, each of which beats in `channel` from its first moment, and have it read its slice.
+
+        Calls `starting` while it waits. Raises what that or a rank raised.
+        """
         ...
 
-    def serve(self, channel: str, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], quiet: Quiet) -> None:
+    def serve(self, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], quiet: Quiet) -> None:
         """Let every rank serve; from now on `quiet.problem` is set when one of them ends."""
         ...
 
@@ -53,23 +57,28 @@ class Gang:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._launcher, self._clock = launcher, clock
-        self.facts = tuple(launcher.load())
-        limits, first = assignment.limits, self.facts[0]
-        self.vocab_size = first.vocab_size
-        self.context_tokens = min(first.context_tokens, limits.context_tokens or first.context_tokens)
-        self._channel = Channel.create(assignment.ranks)
-        pids = [fact.pid for fact in self.facts]
-        self.quiet = Quiet(self._channel, range(assignment.ranks), SILENCE_SECONDS, assignment.model, pids)
-        self._heart = Heart(self._channel, assignment.ranks)
+        self._meeting = Meeting.create()
+        self._heart: Heart | None = None
         try:
-            self.blocks = kv_blocks(assignment, self.facts, self.context_tokens)
-            launcher.serve(str(self._channel.path), self.blocks, self.context_tokens, end_tokens, self.quiet)
-            self._channel.wait_attached(self.quiet)
+            self._start(assignment, end_tokens)
         except BaseException:
             self.close()
             raise
         finally:
-            self._channel.unlink()
+            self._meeting.close()
+
+    def _start(self, assignment: Assignment, end_tokens: tuple[int, ...]) -> None:
+        self._channel = Channel.create(self._meeting.path, assignment.ranks)
+        starting = Starting(self._channel, assignment.load_silence_seconds, assignment.model, self._clock)
+        self.facts = tuple(self._launcher.load(str(self._channel.path), self._meeting.rendezvous, starting))
+        first = self.facts[0]
+        self.vocab_size = first.vocab_size
+        self.context_tokens = context_of(assignment, first.context_tokens)
+        pids = [fact.pid for fact in self.facts]
+        self.quiet = Quiet(self._channel, range(assignment.ranks), SILENCE_SECONDS, assignment.model, pids)
+        self._heart = Heart(self._channel, assignment.ranks)
+        self.blocks = kv_blocks(assignment, self.facts, self.context_tokens)
+        self._launcher.serve(self.blocks, self.context_tokens, end_tokens, self.quiet)
 
     def execute(self, plan: Plan) -> Result:
         """One plan on all ranks. Raises ReplicaLost when one is dead or frozen, or hangs for `seconds_for(plan)`."""
@@ -94,14 +103,22 @@ class Gang:
 
     def close(self) -> None:
         """Tell the ranks to stop, then make sure."""
-        self._channel.unlink()
-        self._heart.stop()
+        if self._heart is not None:
+            self._heart.stop()
         self._launcher.close()
 
 
 def seconds_for(plan: Plan) -> float:
     """How long a plan may take at the very most."""
     return STEP_SECONDS + TOKEN_SECONDS * int(plan.counts.sum())
+
+
+def context_of(assignment: Assignment, made_for: int) -> int:
+    """Tokens of a sequence: what the settings say or the model was made for. Raises SettingsInvalid for more."""
+    wanted = assignment.limits.context_tokens
+    if wanted is not None and wanted > made_for:
+        raise SettingsInvalid("limits.context_tokens", wanted, f"{assignment.model} was made for {made_for} at most")
+    return wanted or made_for
 
 
 def kv_blocks(assignment: Assignment, facts: Sequence[ShardFacts], context_tokens: int) -> int:
@@ -119,7 +136,7 @@ def kv_blocks(assignment: Assignment, facts: Sequence[ShardFacts], context_token
             )
             raise SettingsInvalid("limits.kv_cache_tokens", limits.kv_cache_tokens, remedy)
         return -(-limits.kv_cache_tokens // limits.block_tokens)
-    share = _GPU_SHARE if assignment.device.startswith("cuda") else 1 / _CPU_SHARE / len(facts)
+    share = assignment.gpu_share if assignment.device.startswith("cuda") else 1 / _CPU_SHARE / len(facts)
     tokens = min(int(fact.free_bytes * share) // max(1, fact.kv_bytes_per_token) for fact in facts)
     tokens = min(tokens, _ENOUGH_CONTEXTS * context_tokens)
     if tokens < limits.block_tokens:

@@ -12,6 +12,8 @@ from actors.channel import Alive, Channel
 from cluster.errors import ReplicaLost
 
 BUSY_SECONDS = 30.0  # without a beat, however busy: a step that long is no step
+LOADING_SECONDS = 600.0  # the same for a rank that loads: in a sum it may wait for a slower one, and hold its own heart
+BEGIN_SECONDS = 120.0  # for a process to start and find the channel: 2 s, on a machine with ten times its work 20
 _LOOK_SECONDS = 2.0  # CPU time is counted in ticks of 10 ms; even a crowded core gives one in this long
 _LONGEST_LOOK_SECONDS = 1.0
 _STOPPED = "TtZXx"
@@ -44,24 +46,61 @@ class Quiet(Alive):
         return pulse is not None and silence < BUSY_SECONDS and pulse.felt()
 
 
-class Patience(Alive):
-    """`quiet`, and ReplicaLost when what is waited for has not come after `seconds` of waiting.
+class Starting(Alive):
+    """Raises ReplicaLost when one of a gang's ranks freezes or never begins while the gang starts.
 
-    Whoever waits looks every 0.1 s: more than a second between two looks is time in which it did not wait but was
-    stopped itself, and perhaps all the machine with it.
+    However long loading takes, a rank that loads beats or computes. One counts as frozen after `seconds` of neither.
     """
 
-    def __init__(self, quiet: Quiet, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._quiet, self._seconds, self._clock = quiet, seconds, clock
-        self._looked, self._waited = clock(), 0.0
+    def __init__(
+        self, channel: Channel, seconds: float, name: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._channel, self._seconds, self._name, self._clock = channel, seconds, name, clock
+        self._waiting = Wait(clock)
+        self._pulses: dict[int, Pulse] = {}
 
     def __call__(self) -> None:
-        self._quiet()
+        waited = self._waiting.seconds()
+        for rank in range(self._channel.ranks):
+            pid, silence = self._channel.process(rank), self._channel.silence(rank)
+            if pid is None and waited > BEGIN_SECONDS:
+                raise ReplicaLost(self._name, f"rank {rank} did not begin to load within {waited:.0f} s")
+            if pid is not None and silence > self._seconds and not self._busy(rank, pid, silence):
+                raise ReplicaLost(self._name, f"rank {rank} froze while it loaded: silent for {silence:.0f} s")
+
+    def _busy(self, rank: int, pid: int, silence: float) -> bool:
+        return silence < LOADING_SECONDS and self._pulses.setdefault(rank, Pulse(pid)).felt()
+
+
+class Wait:
+    """How long somebody has waited who looks every 0.1 to 0.5 s.
+
+    More than a second between two looks is time in which it did not wait but was stopped itself, and perhaps all the
+    machine with it.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._looked, self._waited = clock, clock(), 0.0
+
+    def seconds(self) -> float:
+        """Seconds of waiting so far."""
         now = self._clock()
         self._waited += min(now - self._looked, _LONGEST_LOOK_SECONDS)
         self._looked = now
-        if self._waited > self._seconds:
-            self._quiet.problem = f"its ranks live, but a step is not done after {self._waited:.0f} s"
+        return self._waited
+
+
+class Patience(Alive):
+    """`quiet`, and ReplicaLost when what is waited for has not come after `seconds` of waiting."""
+
+    def __init__(self, quiet: Quiet, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._quiet, self._seconds, self._waiting = quiet, seconds, Wait(clock)
+
+    def __call__(self) -> None:
+        self._quiet()
+        waited = self._waiting.seconds()
+        if waited > self._seconds:
+            self._quiet.problem = f"its ranks live, but a step is not done after {waited:.0f} s"
             self._quiet()
 
 

@@ -21,12 +21,14 @@ import structlog
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.channel import Alive
 from actors.directory import ANNOUNCE_SECONDS, Entry
 from actors.engine.admission import Facts, guessed_tokens
 from actors.engine.loop import Engine
 from actors.engine.thread import EngineThread
 from actors.engine.tokens import Tokenizer
 from actors.gang import Gang
+from actors.heart import Beating
 from actors.leader_link import LinkServer
 from actors.messages import Assignment, Delta, Load, SamplingParams, ShardFacts, Submit
 from actors.quiet import Quiet
@@ -40,13 +42,15 @@ log = structlog.get_logger(__name__)
 _FIRST_TOKEN_SECONDS = 120.0
 NAMESPACE = "strata"
 _KILL_SECONDS = 5.0
-_LAST_WORDS_SECONDS = 0.2  # for the frames that tell the gateways; then the process ends
+_LOOK_SECONDS = 0.5  # how often ranks that load are looked at
+_LAST_WORDS_SECONDS = 0.05  # for the frames that tell the gateways; then the process ends
 
 
 class ShardActor:
     """`shard.Shard` as a Ray actor. torch is imported in its process, never in the leader's."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, channel: str) -> None:
+        self._beating = Beating(channel, assignment.rank, assignment.ranks)
         from actors.shard import Shard  # noqa: PLC0415 — torch
 
         self._shard = Shard(assignment)
@@ -55,52 +59,59 @@ class ShardActor:
         """See `Shard.load`."""
         return self._shard.load()
 
-    def serve(self, channel: str, blocks: int, context_tokens: int, end_tokens: tuple[int, ...]) -> None:
+    def serve(self, blocks: int, context_tokens: int, end_tokens: tuple[int, ...]) -> None:
         """See `Shard.serve`; returns when the leader says so."""
-        self._shard.serve(channel, blocks, context_tokens, end_tokens)
+        with self._beating as channel:
+            self._shard.serve(channel, blocks, context_tokens, end_tokens)
 
 
 class Actors:
     """A launcher that makes one actor a bundle of the leader's placement group."""
 
     def __init__(self, assignment: Assignment, group: PlacementGroup, cpus: int, gpus: int) -> None:
-        ranks = len(group.bundle_specs)
-        meet = Path("/dev/shm") / f"strata-meet-{os.getpid()}-{os.urandom(6).hex()}"  # noqa: S108 — 0600, unlinked
-        self._meet = meet
-        remote = ray.remote(ShardActor)
-        self._actors = [
-            remote.options(
-                num_cpus=cpus,
-                num_gpus=gpus,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
-            ).remote(replace(assignment, rank=rank, ranks=ranks, rendezvous=f"file://{meet}" if ranks > 1 else None))
-            for rank in range(ranks)
-        ]
+        self._assignment, self._group, self._cpus, self._gpus = assignment, group, cpus, gpus
+        self._actors: list[Any] = []
         self._serving: list[Any] = []
         self._closing = False
 
-    def load(self) -> Sequence[ShardFacts]:
+    def load(self, channel: str, rendezvous: str, starting: Alive) -> Sequence[ShardFacts]:
+        self._actors = [self._actor(rank, channel, rendezvous) for rank in range(self._assignment.ranks)]
         loading = [actor.load.remote() for actor in self._actors]
+        pending = loading
         try:
+            while pending:
+                done, pending = ray.wait(pending, timeout=_LOOK_SECONDS)
+                ray.get(done)  # at once: while one has failed, the others may wait for it
+                starting()
             facts: Sequence[ShardFacts] = ray.get(loading)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             raise (cause if isinstance(cause, StrataError) else ReplicaLost("a shard", repr(cause))) from None
+        except ray.exceptions.RayError as error:
+            raise ReplicaLost("a shard", f"it died while it loaded: {str(error).splitlines()[0]}") from None
         finally:
-            if len(ray.wait(loading, num_returns=len(loading), timeout=0)[1]):
-                self.close()  # a rank that still waits for the others would make the file again
+            if pending:
+                self.close()  # a rank that still waits for the others would make files again
                 ray.wait(loading, num_returns=len(loading), timeout=_KILL_SECONDS)
-            self._meet.unlink(missing_ok=True)
         return facts
 
-    def serve(self, channel: str, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], quiet: Quiet) -> None:
-        self._serving = [actor.serve.remote(channel, blocks, context_tokens, end_tokens) for actor in self._actors]
+    def serve(self, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], quiet: Quiet) -> None:
+        self._serving = [actor.serve.remote(blocks, context_tokens, end_tokens) for actor in self._actors]
         threading.Thread(target=self._watch, args=(quiet,), name="watch", daemon=True).start()
 
     def close(self) -> None:
         self._closing = True
         for actor in self._actors:
             ray.kill(actor)
+
+    def _actor(self, rank: int, channel: str, rendezvous: str) -> Any:
+        ranks = self._assignment.ranks
+        placed = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
+        mine = replace(self._assignment, rank=rank, rendezvous=rendezvous if ranks > 1 else None)
+        remote = ray.remote(ShardActor)
+        return remote.options(num_cpus=self._cpus, num_gpus=self._gpus, scheduling_strategy=placed).remote(
+            mine, channel
+        )
 
     def _watch(self, quiet: Quiet) -> None:
         done, _ = ray.wait(self._serving, num_returns=1)
@@ -169,6 +180,7 @@ class Replica:
             draft_model=settings.draft_model,
             quantization=settings.quantization,
             kv_cache_dtype=settings.kv_cache_dtype,
+            load_silence_seconds=settings.load_silence_seconds,
         )
         group = ray.util.get_current_placement_group()
         gpus = 1 if self._device == "cuda" else 0

@@ -57,6 +57,9 @@ class ModelSettings(BaseModel):
     draft_model: str | None = Field(
         None, min_length=1, description="with `speculation: draft`, the folder of a small model with the same tokenizer"
     )
+    load_silence_seconds: float = Field(
+        20.0, ge=1.0, description="a shard that loads and gives no sign of life for so long counts as frozen"
+    )
     limits: Limits = Limits()
 
     @model_validator(mode="after")

@@ -16,7 +16,6 @@ from actors.cores import Cores
 from actors.engine.draft_folder import load_draft
 from actors.engine.plan import Plan, Result
 from actors.engine.runner import Runner
-from actors.heart import Heart
 from actors.messages import Assignment, ShardFacts
 from actors.models import load
 from actors.models.parallel import Alone, DeepSpeedWorld, World
@@ -58,19 +57,14 @@ class Shard:
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
 
-    def serve(self, channel_path: str, blocks: int, context_tokens: int, end_tokens: tuple[int, ...]) -> None:
+    def serve(self, channel: Channel, blocks: int, context_tokens: int, end_tokens: tuple[int, ...]) -> None:
         """Execute plans until the leader closes. Raises ReplicaLost when the leader falls silent."""
 
         mine = self._assignment
         self._pin()
         runner = Runner.serving(self._model, mine, blocks, context_tokens, end_tokens, self._world, self._draft)
-        channel = Channel.attach(channel_path, mine.ranks)
         leader = Quiet(channel, range(mine.ranks, mine.ranks + 1), LEADER_SILENCE_SECONDS, mine.model)
-        heart = Heart(channel, mine.rank)
-        try:
-            self._serve(runner, channel, leader)
-        finally:
-            heart.stop()
+        self._serve(runner, channel, leader)
 
     def _pin(self) -> None:
         """Affinity and OpenMP's thread count belong to a thread, and `load` and `serve` may run on different ones."""

@@ -12,6 +12,17 @@ from cluster.errors import ModelInvalid
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
+def require(folder: Path) -> None:
+    """Raises ModelInvalid where there is no such folder."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise ModelInvalid(str(folder), "this is a file", "give the folder of a Hugging Face model")
+    hub = not folder.is_absolute() and len(folder.parts) == 2 and ".." not in folder.parts
+    remedy = "names of the Hugging Face hub are not fetched: " if hub else ""
+    raise ModelInvalid(str(folder), "there is no such folder", f"{remedy}give a folder with a model in it")
+
+
 def read_text(file: Path) -> str:
     """The text of a file that must be there. Raises ModelInvalid."""
     try:

@@ -3,6 +3,7 @@
 `tensor_parallel_size=1` computes in this process; more ranks are processes of their own on this machine.
 """
 
+import inspect
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 
+from actors import foreign
+from actors.engine import arguments
 from actors.engine.admission import Facts, guessed_tokens
 from actors.engine.draft_folder import load_draft
 from actors.engine.grammar import Grammars
@@ -18,13 +21,12 @@ from actors.engine.loop import Engine, Executor
 from actors.engine.output import CompletionOutput, RequestOutput
 from actors.engine.runner import Runner
 from actors.engine.tokens import Detokenizer, Tokenizer
-from actors.gang import Gang, kv_blocks
+from actors.gang import Gang, context_of, kv_blocks
 from actors.local import Processes
 from actors.messages import Assignment, Delta, SamplingParams, ShardFacts, Submit
 from actors.models import load
-from actors.settings import Limits
 from actors.shard import free_bytes
-from cluster.errors import InvalidRequest, StrataError
+from cluster.errors import InvalidRequest, SettingsInvalid, StrataError, sent
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 
@@ -39,7 +41,9 @@ class LLM:
     gap_stretch: times the gap between a running answer's tokens may grow while prompts join; default any, nobody waits.
     speculation: "ngram" guesses tokens from the text so far and checks them where that pays, "off" does not;
     "draft" lets the model of the folder `draft_model`, which has the same tokenizer, guess where a text is new.
-    Raises ModelInvalid or ArchitectureUnsupported for a folder that cannot be served.
+    gpu_memory_utilization: of a GPU's memory that is free once the model is loaded, for the KV cache.
+    enable_prefix_caching: reuse what was computed of a prompt's beginning. `others`: see `actors.foreign`.
+    Raises InvalidRequest for an argument, ModelInvalid or ArchitectureUnsupported for a folder that cannot be served.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class LLM:
         kv_cache_dtype: str = "auto",
         max_model_len: int | None = None,
         max_num_seqs: int = 64,
-        max_num_batched_tokens: int = 2048,
+        max_num_batched_tokens: int | None = 2048,
         block_size: int = 16,
         kv_cache_tokens: int | None = None,
         device: str = "auto",
@@ -60,50 +64,63 @@ class LLM:
         speculation: str = "ngram",
         draft_model: str | Path | None = None,
         gap_stretch: float | None = None,
+        gpu_memory_utilization: float = 0.85,
+        enable_prefix_caching: bool = True,
+        **others: Any,
     ) -> None:
-        limits = Limits(
-            context_tokens=max_model_len,
-            running_sequences=max_num_seqs,
-            queued_sequences=2**31,
-            step_tokens=max(max_num_batched_tokens, max_num_seqs),
-            block_tokens=block_size,
+        foreign.check(others, foreign.LLM, (*inspect.signature(LLM).parameters,))
+        folder, ranks = arguments.folder(model), tensor_parallel_size
+        arguments.whole("tensor_parallel_size", ranks, 1, arguments.MOST_RANKS)
+        arguments.check_ways(device, speculation, draft_model, gpu_memory_utilization, seed)
+        limits = arguments.limits(
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=2048 if max_num_batched_tokens is None else max_num_batched_tokens,
+            block_size=block_size,
             kv_cache_tokens=kv_cache_tokens,
             gap_stretch=gap_stretch,
         )
         self._seed = secrets.randbits(63) if seed is None else seed
         self._seeded = 0
-        self.tokenizer = Tokenizer.from_folder(Path(model))
+        self._shared = bool(enable_prefix_caching)
+        self.tokenizer = Tokenizer.from_folder(folder)
         self._grammars = Grammars(lambda: self.tokenizer)
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         assignment = Assignment(
-            model=Path(model).name, path=str(model), dtype=dtype, rank=0, ranks=tensor_parallel_size, device=chosen,
-            cpus=max(1, torch.get_num_threads() // tensor_parallel_size), limits=limits,
+            model=folder.absolute().name, path=str(model), dtype=dtype, rank=0, ranks=ranks, device=chosen,
+            cpus=max(1, torch.get_num_threads() // ranks), limits=limits,
             quantization=quantization, kv_cache_dtype=kv_cache_dtype, speculation=speculation,
-            draft_model=None if draft_model is None else str(draft_model),
+            draft_model=None if draft_model is None else str(draft_model), gpu_share=gpu_memory_utilization,
         )  # fmt: skip
         self._gang: Gang | None = None
+        try:
+            self.engine = self._engine(assignment)
+        except SettingsInvalid as wrong:
+            raise arguments.in_our_names(wrong) from None
+
+    def _engine(self, assignment: Assignment) -> Engine:
         ends = self.tokenizer.end_tokens
-        if tensor_parallel_size == 1:
+        if assignment.ranks == 1:
             executor, facts = _alone(assignment, ends)
-        else:
-            self._gang = Gang(assignment, Processes(assignment, tensor_parallel_size), ends)
-            gang = self._gang
-            executor = gang
-            guesses = guessed_tokens(assignment)
-            facts = Facts(assignment.model, gang.vocab_size, gang.context_tokens, gang.blocks, ends, guesses)
-        self.engine = Engine(executor, facts, limits)
+            return Engine(executor, facts, assignment.limits)
+        self._gang = gang = Gang(assignment, Processes(assignment), ends)
+        guesses = guessed_tokens(assignment)
+        facts = Facts(assignment.model, gang.vocab_size, gang.context_tokens, gang.blocks, ends, guesses)
+        return Engine(gang, facts, assignment.limits)
 
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        **others: Any,
     ) -> list[RequestOutput]:
         """Complete each prompt (text, token ids, or {"prompt": ...} / {"prompt_token_ids": ...}); same order out.
 
         Raises InvalidRequest or ContextTooLong before anything is computed, StrataError where the engine failed.
         """
-        listed = _listed(prompts)
-        wanted = [params or SamplingParams()] * len(listed) if not isinstance(params, Sequence) else list(params)
-        if len(wanted) != len(listed):
-            raise InvalidRequest("params", f"{len(wanted)} of them", f"one for all or one for each of {len(listed)}")
+        foreign.check(others, foreign.GENERATE, ("sampling_params",))
+        listed = arguments.prompts(prompts)
+        wanted = arguments.sampling(sampling_params, len(listed))
         for one in wanted:
             if one.constraint is not None:
                 self._grammars.check(one.constraint)
@@ -113,11 +130,20 @@ class LLM:
     def chat(
         self,
         messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
-        params: SamplingParams | None = None,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        **others: Any,
     ) -> list[RequestOutput]:
         """Answer one conversation, or each of many, by the model's chat template."""
-        many: Any = messages if messages and not isinstance(messages[0], Mapping) else [messages]
-        return self.generate([self.tokenizer.chat(list(one)) for one in many], params)
+        foreign.check(others, foreign.CHAT, ("sampling_params",))
+        many: Any = messages
+        if not isinstance(many, list | tuple):
+            raise InvalidRequest("messages", sent(many), "it is a list of messages, or a list of such lists")
+        many = many if many and not isinstance(many[0], Mapping) else [many]
+        return self.generate([self.tokenizer.chat(one) for one in many], sampling_params)
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, ours: `encode`, `decode`, `chat`."""
+        return self.tokenizer
 
     def close(self) -> None:
         """End the ranks; harmless when called twice."""
@@ -131,13 +157,11 @@ class LLM:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _request(self, index: int, prompt: Prompt) -> RequestOutput:
-        if isinstance(prompt, Mapping):
-            ids = prompt.get("prompt_token_ids")
-            prompt = ids if ids is not None else prompt.get("prompt", "")
+    def _request(self, index: int, given: Any) -> RequestOutput:
+        prompt = arguments.prompt(given, f"prompts[{index}]")
         if isinstance(prompt, str):
             return RequestOutput(str(index), prompt, list(self.tokenizer.encode(prompt)), [])
-        return RequestOutput(str(index), None, [int(token) for token in prompt], [])
+        return RequestOutput(str(index), None, prompt, [])
 
     def _run(self, requests: list[RequestOutput], params: list[SamplingParams]) -> list[RequestOutput]:
         live: dict[int, _Choice] = {}
@@ -145,7 +169,8 @@ class LLM:
             for request, wanted in zip(requests, params, strict=True):
                 seed = self._next_seed() if wanted.seed is None else wanted.seed
                 for index in range(wanted.n):
-                    submit = Submit(0, tuple(request.prompt_token_ids), wanted, seed, choice=index)
+                    salt = "" if self._shared else f"{self._next_seed()}"  # prompts of different salt share nothing
+                    submit = Submit(0, tuple(request.prompt_token_ids), wanted, seed, choice=index, salt=salt)
                     words = Detokenizer(self.tokenizer, wanted, continues=True)
                     choice = _Choice(request, CompletionOutput(index, ""), words, wanted)
                     request.outputs.append(choice.output)
@@ -210,7 +235,7 @@ class _InProcess:
 
 
 def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Facts]:
-    limits, device = assignment.limits, assignment.device
+    device = assignment.device
     model = load(
         assignment.path, dtype=assignment.dtype, quantization=assignment.quantization,
         kv_cache_dtype=assignment.kv_cache_dtype, device=device,
@@ -218,14 +243,8 @@ def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Fac
     draft = load_draft(assignment)
     kv_bytes = model.kv_bytes_per_token + (draft.kv_bytes_per_token if draft is not None else 0)
     shard = ShardFacts(0, 0, model.vocab_size, model.context_tokens, kv_bytes, free_bytes(device), (), 0.0, 0)
-    context = min(model.context_tokens, limits.context_tokens or model.context_tokens)
+    context = context_of(assignment, model.context_tokens)
     blocks = kv_blocks(assignment, [shard], context)
     runner = Runner.serving(model, assignment, blocks, context, ends, draft=draft)
     guesses = guessed_tokens(assignment)
     return _InProcess(runner), Facts(assignment.model, model.vocab_size, context, blocks, ends, guesses)
-
-
-def _listed(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str | Mapping) or (prompts and isinstance(prompts[0], int)):
-        return [prompts]  # type: ignore[list-item]
-    return list(prompts)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as Backend
 from actors.engine.chat_template import ChatTemplate
 from actors.engine.conversation import Message, readable, refuse_surrogates
 from actors.engine.detokenizer import Detokenizer, Piece
-from actors.engine.folder import chat_templates, end_tokens, read_text, special_names
+from actors.engine.folder import chat_templates, end_tokens, read_text, require, special_names
 from actors.engine.quotes import Quotes
 from actors.engine.spelling import Spelling
 from cluster.errors import InvalidRequest, ModelInvalid
@@ -51,6 +51,7 @@ class Tokenizer:
     def from_folder(cls, path: str | Path) -> "Tokenizer":
         """Read a model folder. Raises ModelInvalid."""
         folder = Path(path)
+        require(folder)
         named = special_names(folder)
         templates = {
             name: ChatTemplate(text, f"{path}: {name}", named) for name, text in chat_templates(folder).items()

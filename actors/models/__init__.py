@@ -62,6 +62,7 @@ def load(
     from actors.models.config import read_config, unsupported  # noqa: PLC0415
     from actors.models.decoder import load_decoder  # noqa: PLC0415
     from actors.models.family import describe, language_part  # noqa: PLC0415
+    from actors.models.memory import enough  # noqa: PLC0415
 
     if dtype not in DTYPES:
         raise ModelInvalid(str(path), f"dtype {dtype!r} is not known", f"one of {', '.join(DTYPES)}")
@@ -78,12 +79,13 @@ def load(
         raise ModelInvalid(str(path), f"config.json asks for dtype {chosen}", f"one of {', '.join(DTYPES[1:])}")
     decoder = language_part(config)
     family = describe(decoder)
-    if family is None:
+    with enough(str(path)):
+        if family is not None:
+            return load_decoder(
+                folder, decoder, family, chosen, device, world or Alone(), progress, quantization, kv_cache_dtype
+            )
         from actors.models.hosted import load_hosted  # noqa: PLC0415
 
         if quantization is not None:
             raise unsupported(decoder, f"runs by transformers' modules, which take no quantization={quantization!r}")
         return load_hosted(folder, config, chosen, device, world or Alone(), progress, kv_cache_dtype)
-    return load_decoder(
-        folder, decoder, family, chosen, device, world or Alone(), progress, quantization, kv_cache_dtype
-    )

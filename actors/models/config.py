@@ -12,6 +12,7 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from actors.engine.folder import require
 from cluster.errors import ArchitectureUnsupported, ModelInvalid, shorten
 
 ATTENTION_TYPES = {"full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "dummy"}
@@ -23,8 +24,18 @@ UNREAD = {"auto_map", "trust_remote_code", "quantization_config", "compression_c
 MAX_CONFIG_BYTES = 16 * 2**20  # the largest honest config.json known is under 1 MB
 
 
+# What the tests hold against transformers' own `generate`: nothing else is suggested to anybody.
+TRIED = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "bloom", "codegen", "cohere",
+    "deepseek_v2", "deepseek_v3", "falcon", "glm", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "gptj", "granite",
+    "llama4_text", "mixtral", "mpt", "nemotron", "olmo2", "opt", "phi", "phi3", "qwen2_moe", "qwen3_moe", "smollm3",
+    "stablelm", "starcoder2",
+)  # fmt: skip
+
+
 def read_config(path: Path) -> Any:
     """The folder's config as transformers reads it; raises ModelInvalid or ArchitectureUnsupported."""
+    require(path)
     raw = _read_json(path / "config.json")
     kind = raw.get("model_type")
     if not isinstance(kind, str):
@@ -34,8 +45,8 @@ def read_config(path: Path) -> Any:
 
 
 def nearest(kind: str) -> str:
-    """The known causal architecture whose name is closest to `kind`, llama if none is."""
-    return next(iter(difflib.get_close_matches(kind, causal_names(), n=1, cutoff=0.5)), "llama")
+    """The architecture that is known to run and whose name is closest to `kind`, llama if none is."""
+    return next(iter(difflib.get_close_matches(kind, TRIED, n=1, cutoff=0.6)), "llama")
 
 
 def causal_names() -> list[str]:
@@ -69,7 +80,9 @@ def _refuse_unknown(path: Path, kind: str, raw: dict[str, Any]) -> None:
     classes = raw.get("architectures")
     if isinstance(classes, list) and classes and not any(str(name).endswith(GENERATING) for name in classes):
         raise ArchitectureUnsupported(
-            str(path), f"{shorten(str(classes[0]))} generates no text", f"{kind} with a language model's head works"
+            str(path),
+            f"{shorten(str(classes[0]))} generates no text",
+            f"{nearest(kind)} with a language model's head works",
         )
     for name in LAYER_COUNTS:
         if isinstance(raw.get(name), int) and not 0 < raw[name] <= MAX_LAYERS:

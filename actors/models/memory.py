@@ -7,14 +7,18 @@ What is asked for one after the other lies one after the other, as a step reads 
 import math
 import mmap
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
+from cluster.errors import ModelInvalid
+
 ARENA = 64 << 20  # weights lie side by side in pieces of address space as large as this, so that few pages are cut
 HUGE = 2 << 20
 LINE = 64
+_NO_ROOM = ("allocate memory", "out of memory", "storage size")  # how torch and the system say it
 
 
 def zeros(shape: Sequence[int], dtype: torch.dtype, device: str | torch.device) -> torch.Tensor:
@@ -41,6 +45,20 @@ def room(size: int) -> torch.Tensor:
             taken = _arena[0].take(size)
     assert taken is not None
     return taken
+
+
+@contextmanager
+def enough(path: str) -> Iterator[None]:
+    """Raises ModelInvalid where the system has not the memory that the model in the folder `path` asks for."""
+    try:
+        yield
+    except (MemoryError, OSError, OverflowError, RuntimeError) as error:
+        kinds = isinstance(error, MemoryError | OverflowError)
+        if not kinds and not any(words in str(error).lower() for words in _NO_ROOM):
+            raise
+        what = "what its config.json describes does not fit this machine's memory"
+        remedy = "correct config.json, or use more ranks, quantization or a larger machine"
+        raise ModelInvalid(path, what, remedy) from error
 
 
 class _Arena:

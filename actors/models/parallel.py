@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from actors.meeting import MARK, SHARED_MEMORY
 from actors.models.kernels.collective import Collective
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - not a temporary folder but the memory file system itself
 SHARED_MEMORY_BYTES = 68 * 2**20  # what deepspeed's op writes for a rank: two buffers of 32 MiB, two of 1
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 SHARED_MEMORY_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -88,7 +88,7 @@ class DeepSpeedWorld:
         listen = {} if init_method.startswith("tcp://") and "127.0.0.1" not in init_method else LOOPBACK
         with _environment(**listen):
             dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=size)
-        local, roomy, name = _meet(rank, size)
+        local, roomy, name = _meet(rank, size, _place(init_method))
         names = {"LOCAL_SIZE": str(size if roomy else 0), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": name}
         with _environment(**names, **_tools()), _quiet():
             comm = _deepspeed_comm(device)
@@ -207,12 +207,21 @@ def _deepspeed_comm(device: str) -> Any:
     return deepspeed.comm
 
 
-def _meet(rank: int, size: int) -> tuple[bool, bool, str]:
-    """Whether all ranks share one memory file system, whether deepspeed's op has room there, a name of theirs alone."""
+def _place(init_method: str) -> Path:
+    """The folder of a gang that meets in shared memory, which its leader clears away; else shared memory itself."""
+    folder = Path(init_method.removeprefix("file://")).parent
+    return folder if SHARED_MEMORY in folder.parents else SHARED_MEMORY
+
+
+def _meet(rank: int, size: int, place: Path) -> tuple[bool, bool, str]:
+    """Whether all ranks share one memory file system, whether deepspeed's op has room there, a name of theirs alone.
+
+    In a gang's own folder the mark stays: whoever clears it away then finds what is left of that name.
+    """
     names: list[str | None] = [None] * size
     dist.all_gather_object(names, secrets.token_hex(8))
     name = str(names[0])
-    mark = SHARED_MEMORY / f"strata_{name}"
+    mark = place / f"{MARK}{name}"
     there = SHARED_MEMORY.is_dir()
     room = there and shutil.disk_usage(SHARED_MEMORY).free > SHARED_MEMORY_BYTES * size
     if rank == 0 and there:
@@ -220,7 +229,7 @@ def _meet(rank: int, size: int) -> tuple[bool, bool, str]:
     dist.barrier()
     seen: list[tuple[bool, bool]] = [(False, False)] * size
     dist.all_gather_object(seen, (mark.exists(), room))
-    if rank == 0:
+    if rank == 0 and place == SHARED_MEMORY:
         mark.unlink(missing_ok=True)
     local = all(found for found, _ in seen)
     return local, local and all(roomy for _, roomy in seen), name

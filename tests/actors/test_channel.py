@@ -1,7 +1,9 @@
 """Plans to every rank and results back, in order and whole, over real shared memory."""
 
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +11,9 @@ from actors.channel import Alive, Channel
 
 
 @pytest.fixture
-def channel() -> Iterator[Channel]:
-    made = Channel.create(2)
+def channel(tmp_path: Path) -> Iterator[Channel]:
+    made = Channel.create(tmp_path, 2)
     yield made
-    made.unlink()
     made.close()
 
 
@@ -60,10 +61,12 @@ def test_beats_age(channel: Channel) -> None:
     assert channel.silence(0) == 0.0
     channel.beat(0)
     assert 0.0 <= channel.silence(0) < 60.0
-    channel.beat(1)
-    channel.wait_attached(Alive())
+    assert channel.process(1) is None
+    channel.introduce(1)
+    assert channel.process(1) == os.getpid()
+    assert channel.silence(1) < 60.0
 
 
-def test_too_many_ranks_are_refused() -> None:
+def test_too_many_ranks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="64"):
-        Channel.create(65)
+        Channel.create(tmp_path, 65)

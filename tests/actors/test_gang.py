@@ -29,13 +29,15 @@ class Threads:
         self._plans = plans  # that are answered
         self._threads: list[threading.Thread] = []
 
-    def load(self) -> Sequence[ShardFacts]:
+    def load(self, channel: str, rendezvous: str, starting: Alive) -> Sequence[ShardFacts]:
+        self._channels = [Channel.attach(channel, 2) for _ in range(2)]
+        for rank, attached in enumerate(self._channels):
+            attached.introduce(rank)
+        starting()
         return [ShardFacts(rank, 0, 10, 100, 8, 2**30, (), 0.0, 0) for rank in range(2)]
 
-    def serve(self, channel: str, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], quiet: Quiet) -> None:
-        for rank in range(2):
-            attached = Channel.attach(channel, 2)
-            attached.beat(rank)
+    def serve(self, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], quiet: Quiet) -> None:
+        for rank, attached in enumerate(self._channels):
             self._threads.append(threading.Thread(target=self._answer, args=(attached, rank)))
             self._threads[-1].start()
 

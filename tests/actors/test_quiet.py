@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from actors.channel import Channel
-from actors.quiet import BUSY_SECONDS, Pulse, Quiet, Vital, vital
+from actors.quiet import BEGIN_SECONDS, BUSY_SECONDS, LOADING_SECONDS, Pulse, Quiet, Starting, Vital, vital
 from cluster.errors import ReplicaLost
 
 
@@ -54,9 +55,8 @@ def test_the_kernel_shows_this_process() -> None:
 
 
 @pytest.fixture
-def channel() -> Iterator[Channel]:
-    made = Channel.create(1)
-    made.unlink()
+def channel(tmp_path: Path) -> Iterator[Channel]:
+    made = Channel.create(tmp_path, 1)
     yield made
     made.close()
 
@@ -81,3 +81,27 @@ def test_a_problem_told_from_outside_is_raised(channel: Channel) -> None:
     quiet.problem = "rank 0 ended"
     with pytest.raises(ReplicaLost, match="rank 0 ended"):
         quiet()
+
+
+def test_loading_may_take_as_long_as_it_beats_or_computes(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    starting = Starting(channel, 20.0, "m")
+    channel.introduce(0)
+    starting()
+    monkeypatch.setattr(channel, "silence", lambda rank: LOADING_SECONDS / 2)  # this process computes
+    starting()
+    monkeypatch.setattr(channel, "process", lambda rank: 2**22 + 1)
+    with pytest.raises(ReplicaLost, match="rank 0 froze while it loaded: silent for 300 s"):
+        Starting(channel, 20.0, "m")()
+    monkeypatch.setattr(channel, "silence", lambda rank: 19.0)
+    starting()
+
+
+def test_a_rank_that_never_begins_is_lost_and_a_stopped_leader_has_not_waited(channel: Channel) -> None:
+    now = [0.0]
+    starting = Starting(channel, 20.0, "m", lambda: now[0])
+    now[0] = 1e6
+    starting()
+    with pytest.raises(ReplicaLost, match="rank 0 did not begin"):
+        for _ in range(int(BEGIN_SECONDS) + 2):
+            now[0] += 1.0
+            starting()

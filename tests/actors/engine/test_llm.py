@@ -1,8 +1,10 @@
 """The offline entry: prompts in every form, choices, stops, logprobs; equal to transformers through the engine."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -151,6 +153,93 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path, folder: Path) -> None:
         LLM(folder, quantization="int3")
     with pytest.raises(InvalidRequest, match="params"):
         LLM(folder, kv_cache_tokens=512).generate(["a", "b"], [GREEDY])
+
+
+REFUSED_ARGUMENTS = [
+    ({"tensor_parallel_size": 0}, "tensor_parallel_size: 0"),
+    ({"tensor_parallel_size": -1}, "tensor_parallel_size: -1"),
+    ({"tensor_parallel_size": "1"}, 'tensor_parallel_size: "1"'),
+    ({"max_model_len": 0}, "max_model_len: 0"),
+    ({"max_model_len": 10**9}, "max_model_len: 1000000000 is not accepted; bytes was made for 512"),
+    ({"max_num_seqs": 0}, "max_num_seqs: 0"),
+    ({"max_num_seqs": "8"}, 'max_num_seqs: "8"'),
+    ({"max_num_batched_tokens": 1}, "max_num_batched_tokens: 1"),
+    ({"kv_cache_tokens": 1}, "kv_cache_tokens: 1"),
+    ({"kv_cache_tokens": 16, "block_size": 32}, "kv_cache_tokens: 16"),
+    ({"block_size": 0}, "block_size: 0"),
+    ({"gap_stretch": 1.0}, "gap_stretch: 1.0"),
+    ({"device": "tpu"}, 'device: "tpu"'),
+    ({"speculation": "much"}, 'speculation: "much"'),
+    ({"speculation": "draft"}, "draft_model: null"),
+    ({"gpu_memory_utilization": 90}, "gpu_memory_utilization: 90"),
+    ({"seed": 0.5}, "seed: 0.5"),
+    ({"pipeline_parallel_size": 2}, "pipeline_parallel_size: 2"),
+    ({"max_num_sequences": 3}, "max_num_sequences: this unknown argument is not accepted; did you mean max_num_seqs?"),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), REFUSED_ARGUMENTS)
+def test_an_argument_is_refused_in_the_caller_s_words(folder: Path, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(says)) as caught:
+        LLM(folder, **given)
+    assert "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "params", "says"),
+    [
+        (None, GREEDY, "prompts: null"),
+        (5, GREEDY, "prompts: 5"),
+        ([None], GREEDY, r"prompts\[0\]: null"),
+        (["a", 0.5], GREEDY, r"prompts\[1\]: 0.5"),
+        (["a", [1, 2.5]], GREEDY, r"prompts\[1\]: 2.5"),
+        ({"text": "a"}, GREEDY, r"prompts\[0\]: a mapping without"),
+        ("a", {"temperature": 0}, 'sampling_params: {"temperature": 0}'),
+        ("a", [GREEDY, GREEDY], "sampling_params: a list of 2"),
+    ],
+)
+def test_what_is_no_prompt_and_no_parameters_is_refused(llm: LLM, prompts: Any, params: Any, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        llm.generate(prompts, params)
+    with pytest.raises(InvalidRequest, match="messages: 5"):
+        llm.chat(5)  # type: ignore[arg-type]
+    assert not llm.engine.busy
+
+
+def test_what_users_of_vllm_write_is_taken_or_named(folder: Path, llm: LLM) -> None:
+    harmless = {"trust_remote_code": True, "enforce_eager": True, "gpu_memory_utilization": 0.9, "swap_space": 4}
+    with LLM(folder, dtype="float32", kv_cache_tokens=4096, enable_prefix_caching=False, **harmless) as made:
+        asked = [[5] * 100] * 2
+        first = made.generate(asked, sampling_params=GREEDY, use_tqdm=False)
+        made.generate(asked, GREEDY)
+        assert made.engine.load.prefix_hits == 0
+        assert made.get_tokenizer().encode("a") == llm.tokenizer.encode("a")
+    assert first[0].outputs[0].token_ids == llm.generate(asked, GREEDY)[0].outputs[0].token_ids
+    assert SamplingParams(detokenize=False, bad_words=None, n=2) == SamplingParams(n=2)  # type: ignore[call-arg]
+    for name, value in {"bad_words": ["no"], "prompt_logprobs": 1, "best_of": 4, "temprature": 0.5}.items():
+        with pytest.raises(InvalidRequest, match=f"^{name}: "):
+            SamplingParams(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="lora_request"):
+        llm.generate("a", GREEDY, lora_request="mine")
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "vocab_size", "intermediate_size"])
+def test_a_model_that_no_memory_holds_is_named(folder: Path, tmp_path: Path, field: str) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text()) | {field: 10**12}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelInvalid, match=re.escape(str(tmp_path))):
+        LLM(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_not_there() -> None:
+    with pytest.raises(ModelInvalid, match=r"^/nope: there is no such folder; give a folder"):
+        LLM("/nope")
+    with pytest.raises(ModelInvalid, match="names of the Hugging Face hub are not fetched: give a folder"):
+        LLM("Qwen/Qwen3-0.6B")
+    with pytest.raises(InvalidRequest, match="model: null"):
+        LLM(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "gemma2", "gpt2", "bloom"])

@@ -66,7 +66,7 @@ def test_a_rank_that_dies_in_a_sum_takes_the_gang_along(folder: Path, monkeypatc
         gang.generate("abc", GREEDY)
     processes = list(gang._gang._launcher._processes)  # type: ignore[attr-defined]
     gang.close()
-    assert not any(process.is_alive() for process in processes)
+    assert all(process.poll() is not None for process in processes)
 
 
 @pytest.mark.parametrize("which", ["alone", "pair"])

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from actors.models import load
-from actors.models.config import read_config
+from actors.models.config import TRIED, nearest, read_config
 from cluster.errors import ArchitectureUnsupported, ModelInvalid
+from tests.actors.models import architectures
 
 LLAMA = {
     "model_type": "llama", "vocab_size": 50, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
@@ -29,8 +31,12 @@ def test_not_a_config(tmp_path, text):
 
 
 def test_no_folder():
-    with pytest.raises(ModelInvalid, match="No such file"):
+    with pytest.raises(ModelInvalid, match="nowhere: there is no such folder; give a folder"):
         load("nowhere")
+    with pytest.raises(ModelInvalid, match="no such folder; names of the Hugging Face hub are not fetched"):
+        load("Qwen/Qwen3-0.6B")
+    with pytest.raises(ModelInvalid, match="this is a file"):
+        load(__file__)
 
 
 def test_too_large(tmp_path):
@@ -53,6 +59,16 @@ def test_code_in_the_folder_is_not_run(tmp_path):
 def test_unknown_architectures_name_the_nearest(tmp_path, kind, near):
     with pytest.raises(ArchitectureUnsupported, match=f"'{kind}'.*{near}"):
         load(folder(tmp_path, model_type=kind))
+
+
+def test_only_what_is_tried_is_suggested(tmp_path):
+    assert set(TRIED) == {architecture.kind for architecture in architectures.ALL.values()}
+    for kind in ["zork", "xcustom", "rwkv", "xlstm", "mamba2x", *sorted(CONFIG_MAPPING)]:
+        assert nearest(kind) in TRIED
+    with pytest.raises(ArchitectureUnsupported, match="llama works"):
+        load(folder(tmp_path, model_type="zork"))
+    with pytest.raises(ArchitectureUnsupported, match="llama with a language model's head works"):
+        load(folder(tmp_path, model_type="mamba", architectures=["MambaForSequenceClassification"]))
 
 
 @pytest.mark.parametrize("kind", ["mamba", "falcon_mamba", "minimax", "recurrent_gemma", "falcon_h1", "nemotron_h"])
