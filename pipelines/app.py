@@ -29,7 +29,7 @@ from cluster.scheduling.placement import Gang, Node
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
-from pipelines import preflight, revision
+from pipelines import preflight, revision, shipped
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.settings import Settings, load
@@ -37,6 +37,7 @@ from pipelines.settings import Settings, load
 log = logging.getLogger("strata.app")
 
 DIRECTORY = "directory"
+GATEWAY = "gateway"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
 _HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
 _GROUP = "ray.io/node-group"  # Ray's label on nodes that an autoscaler started: it may start more
@@ -122,15 +123,17 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     inspect(settled.models)
     directory()
     beside = roomy(gangs, free())
-    models = [_model(model, settled, beside) for model in settled.models]
+    running = shipped.of_details(_details())
+    models = [_model(model, settled, beside, running) for model in settled.models]
+    version = revision.of_gateway(settled)
     front = serve.deployment(serve.ingress()(Gateway)).options(
-        name="gateway",
-        version=revision.of_gateway(settled),
+        name=GATEWAY,
+        version=version,
         _internal=True,  # as `version` is: without one Serve takes every deployment for a new one
         max_surge_percent=100,  # the new one answers before the old one ends
         num_replicas=1,
         max_ongoing_requests=_MANY,
-        ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}},
+        ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **_code(GATEWAY, version, running)},
         logging_config=_LOGGING,
         graceful_shutdown_timeout_s=settled.cluster.drain_seconds,
     )
@@ -149,10 +152,7 @@ def answer(cluster: ClusterSettings) -> None:
 
     Raises SettingsInvalid where it runs and answers elsewhere: that cannot be changed while it runs.
     """
-    try:
-        there = _get_global_client(raise_if_no_controller_running=False)
-    except ray.exceptions.RayError:
-        there = None
+    there = _get_global_client(raise_if_no_controller_running=False)
     if there is not None and there.http_config.port != cluster.http_port:
         raise SettingsInvalid(
             "cluster.http_port",
@@ -220,18 +220,29 @@ def _bundle(model: ModelSettings) -> dict[str, float]:
     return {"CPU": float(model.shard_cpus), **gpu}
 
 
-def _model(model: ModelSettings, settings: Settings, beside: bool) -> serve.Application:
-    device = _device(model)
+def _details() -> dict[str, Any]:
+    """What Serve runs; nothing where it does not run yet."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return client.get_serve_details() if client else {}
+
+
+def _code(name: str, version: str, running: shipped.Environments) -> dict[str, Any]:
+    return shipped.environment(name, version, ray.get_runtime_context().runtime_env, running)
+
+
+def _model(model: ModelSettings, settings: Settings, beside: bool, running: shipped.Environments) -> serve.Application:
+    device, name = _device(model), deployment_name(model.name)
+    version = revision.of_model(model, device, settings.cluster)
     return (
         serve.deployment(Replica)
         .options(
-            name=deployment_name(model.name),
-            version=revision.of_model(model, device, settings.cluster),
+            name=name,
+            version=version,
             _internal=True,
             max_surge_percent=100 if beside else 0,
             num_replicas=model.replicas,
             max_ongoing_requests=_MANY,
-            ray_actor_options={"num_cpus": 0},
+            ray_actor_options={"num_cpus": 0, **_code(name, version, running)},
             logging_config=_LOGGING,
             placement_group_bundles=[_bundle(model)] * model.tensor_parallel_size,
             placement_group_strategy="STRICT_PACK",

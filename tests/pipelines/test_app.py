@@ -35,6 +35,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, A
     monkeypatch.setattr(app, "inspect", lambda models: None)
     monkeypatch.setattr(app, "free", lambda: [Node("127.0.0.1", node["Resources"])])
     monkeypatch.setattr(app, "_get_global_client", lambda **_: None)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(runtime_env={}))
     return calls
 
 
