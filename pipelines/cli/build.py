@@ -88,17 +88,18 @@ def timed(what: str, work: Callable[[], None]) -> float:
 
 
 def reason(wrong: Exception) -> str:
-    """What the compiler said that is an error, and what to do: torch puts all of its output into one exception."""
+    """What went wrong and what to do: torch puts all that a build printed into one exception."""
+    program, fault = hardware.compiler()
+    if fault:
+        return f"the compiler {program} {fault}; install g++ (Debian, Ubuntu: apt install g++) or set CXX to another"
     last: BaseException = wrong
     while last.__cause__ is not None:
         last = last.__cause__
-    output = getattr(last, "output", None) or getattr(last, "stdout", None) or getattr(last, "stderr", None)
-    text = output.decode(errors="replace") if isinstance(output, bytes) else str(output or wrong)
+    output = getattr(last, "output", None) or wrong
+    text = output.decode(errors="replace") if isinstance(output, bytes) else str(output)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(wrong).__name__]
     said = next((line for line in lines if "error" in line.lower()), lines[-1])
-    program, why = hardware.compiler()
-    remedy = f"the compiler {program} {why}" if why else f"the compiler is {program}"
-    return f"{shorten(said, 300)}; {remedy}: install g++ (Debian, Ubuntu: apt install g++) or set CXX to one that works"
+    return f"{shorten(said, 300)}; the compiler is {program}: set CXX to another, or run strata doctor"
 
 
 @contextmanager

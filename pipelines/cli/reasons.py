@@ -12,7 +12,14 @@ RAISED = re.compile(
     r"|Unavailable|Missing|Failed|Interrupt|Exit|Exceeded))(?:: (.*))?$"
 )
 OURS = ("cluster.errors.",)
-DIED = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError", "ReplicaLost")
+DIED = (
+    "health check failed",
+    "ActorDiedError",
+    "ActorUnavailableError",
+    "RayActorError",
+    "WorkerCrashedError",
+    "ReplicaLost",
+)
 LONGEST = 300
 
 
@@ -23,7 +30,7 @@ def sentence(message: str) -> str:
     if not lines:
         return ""
     if any(kind in message for kind in DIED) and not _ours(lines):
-        return "a shard died; a new gang is being made"
+        return "a shard died or was lost; a new gang is being made"
     cause = _ours(lines) or _raised(lines) or lines[-1]
     return cause if len(cause) <= LONGEST else cause[: LONGEST - 1] + "…"
 

@@ -65,10 +65,11 @@ def test_a_compiler_that_fails_is_named_with_what_it_said_and_what_to_do(monkeyp
         except subprocess.CalledProcessError as wrong:
             raise RuntimeError("Error building extension 'deepspeed_shm_comm'") from wrong
 
-    monkeypatch.setenv("CXX", "/bin/false")
     with pytest.raises(Unavailable) as caught:
         build.timed("collectives over shared memory (about a minute)", ninja)
     said = str(caught.value)
     assert "collectives over shared memory is unavailable: x.cpp:1: fatal error: no such thing" in said
-    assert "the compiler /bin/false does not compile" in said
     assert "set CXX" in said
+    monkeypatch.setenv("CXX", "/bin/false")
+    with pytest.raises(Unavailable, match=r"the compiler /bin/false does not compile.*install g"):
+        build.timed("collectives over shared memory (about a minute)", ninja)

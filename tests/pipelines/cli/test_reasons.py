@@ -21,13 +21,14 @@ FOREIGN = FAILED.replace("cluster.errors.ModelInvalid: /nope: there is no such f
     [
         ("", ""),
         (FAILED, "/nope: there is no such folder; set the path of model a"),
-        (DIED, "a shard died; a new gang is being made"),
+        (DIED, "a shard died or was lost; a new gang is being made"),
         (FOREIGN.format("torch.OutOfMemoryError: no room"), "OutOfMemoryError: no room"),
         (FOREIGN.format("KeyError: 'x'"), "KeyError: 'x'"),
+        ("A replica's health check failed. This deployment will be UNHEALTHY until", "a shard died or was lost"),
         ("Upscaling from 1 to 2 replicas.", "Upscaling from 1 to 2 replicas."),
         (
             "\x1b[31mcluster.errors.ReplicaLost\x1b[0m: gone\nray.exceptions.ActorDiedError: x",
-            "a shard died; a new gang",
+            "a shard died or was lost; a new gang",
         ),
         ("y" * 1000, "yyy"),
     ],
