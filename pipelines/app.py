@@ -120,10 +120,11 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         for gang in gangs:
             if placement.gathered(gang, there):
                 log.warning("%s: all %d replicas may stand on one node and end with it", gang.model, gang.replicas)
-    inspect(settled.models)
+    running = shipped.of_details(_details())
+    if running:  # where nothing answers yet nothing can be lost, and a gang finds the same faults itself
+        inspect(settled.models)
     directory()
     beside = roomy(gangs, free())
-    running = shipped.of_details(_details())
     models = [_model(model, settled, beside, running) for model in settled.models]
     version = revision.of_gateway(settled)
     front = serve.deployment(serve.ingress()(Gateway)).options(
@@ -177,16 +178,17 @@ def _join(cluster: ClusterSettings) -> None:
 
 
 def inspect(models: Sequence[ModelSettings]) -> None:
-    """Look at the models where the gateway will read them: on the head. Raises ModelInvalid and its kin."""
-    head = next((node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]), None)
-    if head == ray.get_runtime_context().get_node_id():
-        preflight.check(models)
-        return
-    look = ray.remote(preflight.check).options(num_cpus=0, resources={_HEAD: 0.001})
+    """Look at the models where the gateway will read them: on the head. Raises ModelInvalid and its kin.
+
+    In a process of its own: what reads a hostile folder may die of it, and then nothing is known.
+    """
+    look = ray.remote(preflight.check).options(num_cpus=0, resources={_HEAD: 0.001}, max_retries=0)
     try:
-        ray.get(look.remote(models))
+        ray.get(look.remote(tuple(models)))
     except ray.exceptions.RayTaskError as wrong:
         raise (wrong.cause if isinstance(wrong.cause, StrataError) else wrong) from None
+    except ray.exceptions.WorkerCrashedError:
+        log.warning("the models could not be looked at beforehand: the process that did so died")
 
 
 def free() -> list[Node]:

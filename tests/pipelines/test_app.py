@@ -157,3 +157,16 @@ def test_another_port_than_serve_answers_on_is_refused(monkeypatch: pytest.Monke
     assert started == []
     app.answer(ClusterSettings())
     assert len(started) == 1
+
+
+@pytest.mark.usefixtures("called")
+def test_models_are_looked_at_beforehand_where_something_could_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(app, "inspect", lambda models: looked.extend(model.name for model in models))
+    app.build({"models": [{"name": "a", "path": "m", "device": "cpu"}]})
+    assert looked == []
+    there = {"applications": {"strata": {"deployments": {"gateway": {"deployment_config": {}}}}}}
+    monkeypatch.setattr(app, "_details", lambda: there)
+    app.build({"models": [{"name": "a", "path": "m", "device": "cpu"}]})
+    assert looked == ["a"]
