@@ -88,9 +88,9 @@ from actors.local import Processes
 from actors.settings import Limits
 from cluster.errors import ModelInvalid
 print("once")
-pair = Assignment("m", "/nowhere", "auto", 0, 2, "cpu", 1, Limits(kv_cache_tokens=64))
+one = Assignment("m", "/nowhere", "auto", 0, 1, "cpu", 1, Limits(kv_cache_tokens=64))
 try:
-    Gang(pair, Processes(pair), ())
+    Gang(one, Processes(one), ())
 except ModelInvalid as wrong:
     print(wrong)
 """
