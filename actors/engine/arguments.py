@@ -119,7 +119,7 @@ def prompt(given: Any, at: str) -> str | list[int]:
     if not isinstance(given, Sequence) or isinstance(given, bytes | bytearray):
         raise InvalidRequest(at, sent(given), "it is a text or a list of token ids")
     for token in given:
-        if not isinstance(token, Integral) or type(token) is bool:
+        if isinstance(token, bool) or not isinstance(token, Integral):
             raise InvalidRequest(at, sent(token), "token ids are whole numbers")
     return [int(token) for token in given]
 
