@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cluster import folders
 from cluster.errors import InvalidRequest, Unauthenticated
 from cluster.security.keys import KeyRing
 from cluster.security.policy import ALLOWED
@@ -22,7 +23,9 @@ def issue(name: str, tenant: str, role: str, file: Path | None, *, as_json: bool
     """Make a key and print it, this once."""
     if role not in ALLOWED:
         raise InvalidRequest("--role", role, f"give one of {', '.join(ALLOWED)}")
-    key = KeyRing(settle(file).settings.cluster.keys_file).issue(name, tenant, role, int(time.time()))
+    cluster = settle(file).settings.cluster
+    with folders.writing(cluster):
+        key = KeyRing(cluster.keys_file).issue(name, tenant, role, int(time.time()))
     if as_json:
         show.document({"key": key, "name": name, "tenant": tenant, "role": role})
     else:
@@ -31,7 +34,9 @@ def issue(name: str, tenant: str, role: str, file: Path | None, *, as_json: bool
 
 def listing(file: Path | None, *, as_json: bool) -> None:
     """List the keys without their secrets."""
-    records = KeyRing(settle(file).settings.cluster.keys_file).records()
+    cluster = settle(file).settings.cluster
+    with folders.writing(cluster):
+        records = KeyRing(cluster.keys_file).records()
     if as_json:
         show.document(
             [{"id": r.id, "name": r.name, "tenant": r.tenant, "role": r.role, "created": r.created} for r in records]
@@ -43,7 +48,9 @@ def listing(file: Path | None, *, as_json: bool) -> None:
 
 def revoke(key_id: str, file: Path | None, *, as_json: bool) -> None:
     """Forget a key, given by its public id."""
-    gone = KeyRing(settle(file).settings.cluster.keys_file).revoke(key_id)
+    cluster = settle(file).settings.cluster
+    with folders.writing(cluster):
+        gone = KeyRing(cluster.keys_file).revoke(key_id)
     if as_json:
         show.document({"revoked": gone.id, "name": gone.name})
     else:
@@ -53,14 +60,19 @@ def revoke(key_id: str, file: Path | None, *, as_json: bool) -> None:
 def first(cluster: ClusterSettings) -> str | None:
     """A key for the person who started Strata, unless there is one already."""
     ring = KeyRing(cluster.keys_file)
-    if any(record.name != OPERATOR for record in ring.records()):
-        return None
-    return ring.issue("first", "default", "admin", int(time.time()))
+    with folders.writing(cluster):
+        if any(record.name != OPERATOR for record in ring.records()):
+            return None
+        return ring.issue("first", "default", "admin", int(time.time()))
 
 
 def operator(cluster: ClusterSettings) -> str:
     """The CLI's own key, made anew if it is missing or was revoked."""
-    ring, path = KeyRing(cluster.keys_file), cluster.operator_key_file
+    with folders.writing(cluster):
+        return _operator(KeyRing(cluster.keys_file), cluster.operator_key_file)
+
+
+def _operator(ring: KeyRing, path: Path) -> str:
     try:
         key = path.read_text().strip()
         ring.verify(key)

@@ -143,3 +143,16 @@ def test_the_settings_to_start_from_are_the_defaults(
     assert str(home) not in (home / "strata.yaml").read_text()
     assert load(home / "strata.yaml").settings == load().settings
     assert "strata.yaml" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [("up",), ("build",), ("keys", "issue"), ("keys", "list"), ("keys", "revoke", "x"), ("node-env",)]
+)
+def test_a_state_folder_that_is_a_file_is_named_by_every_command(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    (home / "state").write_text("I was here first")
+    assert strata(monkeypatch, *words) == 1
+    said = capsys.readouterr().err
+    assert str(home / "state") in said
+    assert "set another state_dir" in said
