@@ -236,8 +236,40 @@ def _invalid(root: type[BaseModel], error: ErrorDetails, sources: Mapping[Keys, 
         return SettingsInvalid(key, "an unknown key", _nearest(str(keys[-1]), model.model_fields, keys[:-1]))
     if error["type"] == "missing":
         return SettingsInvalid(key, "nothing", "it has to be set")
-    problem = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    return SettingsInvalid(key, _shown(error["input"]), problem)
+    return SettingsInvalid(key, _shown(error["input"]), _remedy(error))
+
+
+# What pydantic found wrong, as we say it; its own words are for programmers. In braces stands its rule.
+REMEDIES = {
+    "int_": "it is a whole number",
+    "float_": "it is a number",
+    "finite_number": "it is a finite number",
+    "bool_": "it is true or false",
+    "string_type": "it is a text",
+    "string_pattern_mismatch": "it has to match {pattern}",
+    "string_too_short": "it has at least {min_length} characters",
+    "string_too_long": "it has at most {max_length} characters",
+    "literal_error": "it is one of {expected}",
+    "greater_than_equal": "it is at least {ge}",
+    "greater_than": "it is above {gt}",
+    "less_than_equal": "it is at most {le}",
+    "less_than": "it is below {lt}",
+    "path_": "it is a path",
+    "tuple_": "it is a list",
+    "list_": "it is a list",
+    "dict_": "it is a mapping",
+    "mapping_": "it is a mapping",
+    "model_": "it is a mapping",
+    "none_required": "it is nothing: leave it out",
+}
+
+
+def _remedy(error: ErrorDetails) -> str:
+    """What would be accepted. A rule of our own says it itself."""
+    said = next((words for kind, words in REMEDIES.items() if error["type"].startswith(kind)), None)
+    if said is None:
+        return error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    return said.format_map(error.get("ctx", {}))
 
 
 def _shown(given: Any) -> Any:

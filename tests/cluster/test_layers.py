@@ -99,12 +99,12 @@ def test_variables_of_others_are_left_alone() -> None:
         ({"STRATA_ENGINES__0__XYZZY": "1"}, "engines.0 knows name, size, mode, note"),
         ({"STRATA_PLACE__PORT": "many"}, 'place.port (environment STRATA_PLACE__PORT): "many" is not accepted'),
         ({"STRATA_PLACE__PORT": "70000"}, "65535"),
-        ({"STRATA_PLACE__PORT": "true"}, "integer"),
-        ({"STRATA_PLACE__PORT": "1.5"}, "integer"),
-        ({"STRATA_PLACE__OPEN": "1"}, "boolean"),
+        ({"STRATA_PLACE__PORT": "true"}, "whole number"),
+        ({"STRATA_PLACE__PORT": "1.5"}, "whole number"),
+        ({"STRATA_PLACE__OPEN": "1"}, "true or false"),
         ({"STRATA_ENGINES__0__MODE": "slow"}, "'auto' or 'fast'"),
         ({"STRATA_ENGINES__5__NAME": "x"}, "a list of 1"),
-        ({"STRATA_ENGINES__99999999999__NAME": "x"}, "array"),
+        ({"STRATA_ENGINES__99999999999__NAME": "x"}, "it is a list"),
         ({"STRATA_ENGINES__NAME": "x"}, "engines"),
         ({"STRATA_ENGINES__1__SIZE": "1"}, "engines.1.name"),
         ({"STRATA_PLACE__PORT__X": "1"}, "place.port"),
@@ -121,9 +121,7 @@ def test_errors_name_the_key_the_source_and_a_remedy(names: dict[str, str], says
 def test_a_wrong_type_in_the_file_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("place:\n  port: '81'\n")
-    with pytest.raises(
-        SettingsInvalid, match=r'place.port \(s.yaml:2\): "81" is not accepted; it should be a valid integer'
-    ):
+    with pytest.raises(SettingsInvalid, match=r'place.port \(s.yaml:2\): "81" is not accepted; it is a whole number'):
         load(Tree, path)
     path.write_text("place: yes\n")
     with pytest.raises(SettingsInvalid, match=r"place \(s.yaml:1\)"):
@@ -155,3 +153,32 @@ def test_plain_values_are_settled_like_a_file() -> None:
     for values in ({"place": {"port": object()}}, {1: 2, "place": {1, 2}}):
         with pytest.raises(SettingsInvalid):
             settle(Tree, values)  # type: ignore[arg-type]
+
+
+def test_no_library_s_words_reach_people() -> None:
+    class Words(BaseModel):
+        model_config = ConfigDict(frozen=True, extra="forbid")
+
+        whole: int = Field(1, ge=1, le=9)
+        share: float = Field(0.5, gt=0, lt=1)
+        name: str = Field("a", min_length=1, max_length=3, pattern="^[a-z]*$")
+        kind: Literal["x", "y"] = "x"
+        flag: bool = False
+        names: tuple[str, ...] = ()
+
+    wrong: dict[str, tuple[Any, ...]] = {
+        "whole": (0, 10, "1", 1.5, None, True),
+        "share": (0, 1, "a", None),
+        "name": ("", "abcd", "A", 5),
+        "kind": ("z", 1),
+        "flag": ("yes", 1),
+        "names": ("a", 5, [1]),
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(SettingsInvalid) as told:
+                settle(Words, {name: value})
+            assert "should" not in str(told.value).lower()
+            assert "; it " in str(told.value)
+    with pytest.raises(SettingsInvalid, match=r"it has to match \^\[a-z\]\*\$"):
+        settle(Words, {"name": "A"})
