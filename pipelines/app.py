@@ -7,6 +7,7 @@
 import asyncio
 import logging
 import os
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,10 +30,11 @@ from cluster.scheduling.placement import Gang, Node
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
-from pipelines import preflight, revision, shipped
+from pipelines import preflight, revision
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.settings import Settings, load
+from pipelines.standing import Standing
 
 log = logging.getLogger("strata.app")
 
@@ -120,12 +122,12 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         for gang in gangs:
             if placement.gathered(gang, there):
                 log.warning("%s: all %d replicas may stand on one node and end with it", gang.model, gang.replicas)
-    running = shipped.of_details(_details())
-    if running:  # where nothing answers yet nothing can be lost, and a gang finds the same faults itself
+    standing = Standing.of(_details())
+    if standing.environments:  # where nothing answers yet nothing can be lost, and a gang finds the same faults itself
         inspect(settled.models)
     directory()
     beside = roomy(gangs, free())
-    models = [_model(model, settled, beside, running) for model in settled.models]
+    models = [_model(model, settled, beside, standing) for model in settled.models]
     version = revision.of_gateway(settled)
     front = serve.deployment(serve.ingress()(Gateway)).options(
         name=GATEWAY,
@@ -134,7 +136,7 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         max_surge_percent=100,  # the new one answers before the old one ends
         num_replicas=1,
         max_ongoing_requests=_MANY,
-        ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **_code(GATEWAY, version, running)},
+        ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **_code(GATEWAY, version, standing)},
         logging_config=_LOGGING,
         graceful_shutdown_timeout_s=settled.cluster.drain_seconds,
     )
@@ -228,11 +230,11 @@ def _details() -> dict[str, Any]:
     return client.get_serve_details() if client else {}
 
 
-def _code(name: str, version: str, running: shipped.Environments) -> dict[str, Any]:
-    return shipped.environment(name, version, ray.get_runtime_context().runtime_env, running)
+def _code(name: str, version: str, standing: Standing) -> dict[str, Any]:
+    return standing.code(name, version, ray.get_runtime_context().runtime_env)
 
 
-def _model(model: ModelSettings, settings: Settings, beside: bool, running: shipped.Environments) -> serve.Application:
+def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Standing) -> serve.Application:
     device, name = _device(model), deployment_name(model.name)
     version = revision.of_model(model, device, settings.cluster)
     return (
@@ -244,12 +246,12 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, running: ship
             max_surge_percent=100 if beside else 0,
             num_replicas=model.replicas,
             max_ongoing_requests=_MANY,
-            ray_actor_options={"num_cpus": 0, **_code(name, version, running)},
+            ray_actor_options={"num_cpus": 0, **_code(name, version, standing)},
             logging_config=_LOGGING,
             placement_group_bundles=[_bundle(model)] * model.tensor_parallel_size,
             placement_group_strategy="STRICT_PACK",
             health_check_period_s=0.3,  # how soon Serve sees that a leader has ended; a call costs it 1 ms
-            health_check_timeout_s=10.0,
+            health_check_timeout_s=standing.health_seconds(name, secrets.randbits(32)),
             graceful_shutdown_timeout_s=settings.cluster.drain_seconds + 10,
         )
         .bind(model, device, DIRECTORY, settings.cluster.drain_seconds)

@@ -166,7 +166,7 @@ def test_models_are_looked_at_beforehand_where_something_could_be_lost(monkeypat
     monkeypatch.setattr(app, "inspect", lambda models: looked.extend(model.name for model in models))
     app.build({"models": [{"name": "a", "path": "m", "device": "cpu"}]})
     assert looked == []
-    there = {"applications": {"strata": {"deployments": {"gateway": {"deployment_config": {}}}}}}
+    there = {"applications": {"strata": {"deployments": {"gateway": {"deployment_config": {}, "status": "HEALTHY"}}}}}
     monkeypatch.setattr(app, "_details", lambda: there)
     app.build({"models": [{"name": "a", "path": "m", "device": "cpu"}]})
     assert looked == ["a"]

@@ -1,0 +1,61 @@
+"""What Serve runs already, as far as the next deploy has to reckon with it.
+
+Ray names a folder that `ray job submit --working-dir` ships by its content: one changed line of strata.yaml in it makes
+another folder, and to Serve that is a reason to start everything anew, whatever version a deployment says that it has.
+So what has not changed keeps the folder that it runs from. And to Serve a deployment that has failed stays failed until
+something of it changes; whoever deploys it again has mended what Serve cannot see.
+
+Knows Serve's details of an instance, as plain values. Knows nothing of models.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MARK = "STRATA_REVISION"  # in a deployment's environment; no setting has that name
+HEALTH_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The runtime environment of each deployment there is, and which of them have failed."""
+
+    environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failed: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, details: Mapping[str, Any]) -> "Standing":
+        """What Serve's details say."""
+        found = [each for app in details.get("applications", {}).values() for each in app["deployments"].items()]
+        return cls(
+            {name: _environment(deployment) for name, deployment in found},
+            frozenset(name for name, deployment in found if _word(deployment["status"]) == "DEPLOY_FAILED"),
+        )
+
+    def code(self, name: str, version: str, mine: Mapping[str, Any]) -> dict[str, Any]:
+        """The actor options that give deployment `name` its code; `mine` is the runtime environment of this driver.
+
+        None where no folder was shipped.
+        """
+        there = self.environments.get(name, {})
+        if there.get("env_vars", {}).get(MARK) == version:
+            return {"runtime_env": dict(there)}
+        if "working_dir" not in mine:
+            return {}
+        return {"runtime_env": {**mine, "env_vars": {**mine.get("env_vars", {}), MARK: version}}}
+
+    def health_seconds(self, name: str, roll: int) -> float:
+        """The time-out of health checks: by a hair another for what has failed, as Serve then tries again.
+
+        What runs takes another one without starting anew.
+        """
+        return HEALTH_SECONDS + (1 + roll % 1000) / 1e6 if name in self.failed else HEALTH_SECONDS
+
+
+def _environment(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    options = deployment["deployment_config"].get("ray_actor_options") or {}
+    return dict(options.get("runtime_env") or {})
+
+
+def _word(status: Any) -> str:
+    return str(getattr(status, "value", status))
