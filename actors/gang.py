@@ -10,6 +10,7 @@ from typing import Protocol
 
 from actors.channel import Alive, Channel
 from actors.engine.plan import Plan, Result
+from actors.engine.tier import places_in
 from actors.heart import Heart
 from actors.meeting import Meeting
 from actors.messages import Assignment, ShardFacts
@@ -78,6 +79,7 @@ class Gang:
         self.quiet = Quiet(self._channel, range(assignment.ranks), SILENCE_SECONDS, assignment.model, pids)
         self._heart = Heart(self._channel, assignment.ranks)
         self.blocks = kv_blocks(assignment, self.facts, self.context_tokens)
+        self.places = kv_places(assignment, self.facts)
         self._launcher.serve(self.blocks, self.context_tokens, end_tokens, self.quiet)
 
     def execute(self, plan: Plan) -> Result:
@@ -119,6 +121,12 @@ def context_of(assignment: Assignment, made_for: int) -> int:
     if wanted is not None and wanted > made_for:
         raise SettingsInvalid("limits.context_tokens", wanted, f"{assignment.model} was made for {made_for} at most")
     return wanted or made_for
+
+
+def kv_places(assignment: Assignment, facts: Sequence[ShardFacts]) -> int:
+    """Places of every rank for blocks that leave its cache: what the rank with the largest blocks has."""
+    limits = assignment.limits
+    return min(places_in(limits.kv_offload_gb, fact.kv_bytes_per_token, limits.block_tokens) for fact in facts)
 
 
 def kv_blocks(assignment: Assignment, facts: Sequence[ShardFacts], context_tokens: int) -> int:

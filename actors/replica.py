@@ -187,7 +187,7 @@ class Replica:
         self._gang = Gang(assignment, Actors(assignment, group, settings.shard_cpus, gpus), ends)
         gang = self._gang
         guesses = guessed_tokens(assignment)
-        facts = Facts(settings.name, gang.vocab_size, gang.context_tokens, gang.blocks, ends, guesses)
+        facts = Facts(settings.name, gang.vocab_size, gang.context_tokens, gang.blocks, ends, guesses, gang.places)
         self._server = LinkServer(self._host, self._name, ray.get(self._directory.secret.remote()))
         self._probe: SimpleQueue[Delta] = SimpleQueue()
         self._thread = EngineThread(Engine(gang, facts, settings.limits), self._publish, self._lost)

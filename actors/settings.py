@@ -24,6 +24,17 @@ class Limits(BaseModel):
         None, ge=16, le=2**32, description="default: an eighth of free memory, at most 64 full contexts"
     )
 
+    kv_offload_gb: float = Field(
+        0.0,
+        ge=0.0,
+        le=1e6,
+        description="room of each shard for KV blocks that leave the cache, to be fetched again where that is faster "
+        "than computing them: in a file, of a GPU's in main memory. 0: none, as prompts seen once would only cost",
+    )
+    kv_offload_folder: str | None = Field(
+        None, min_length=1, description="where that file is; default: the system's folder for temporary files"
+    )
+
     @model_validator(mode="after")
     def _every_sequence_moves(self) -> "Limits":
         if self.step_tokens < self.running_sequences:

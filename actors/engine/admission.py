@@ -17,6 +17,7 @@ class Facts:
     blocks: int
     end_tokens: tuple[int, ...]
     guesses: int = 0  # tokens that a step may bring a sequence beyond one, where guessing is on
+    places: int = 0  # for blocks that leave the cache and may be fetched again
 
 
 def check(submit: Submit, facts: Facts, capacity: int) -> None:

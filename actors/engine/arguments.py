@@ -19,6 +19,7 @@ SPECULATIONS = ("ngram", "draft", "off")
 CALLED = {  # what our settings call it, and what a caller of `LLM` does
     "limits.context_tokens": "max_model_len",
     "limits.kv_cache_tokens": "kv_cache_tokens",
+    "limits.kv_offload_gb": "kv_offload_gb",
 }
 
 
@@ -36,6 +37,7 @@ def limits(
     max_num_batched_tokens: Any,
     block_size: Any,
     kv_cache_tokens: Any,
+    kv_offload_gb: Any,
     gap_stretch: Any,
 ) -> Limits:
     """The engine's limits by vLLM's names."""
@@ -46,6 +48,8 @@ def limits(
     whole("block_size", block_size, 1, 256)
     if kv_cache_tokens is not None:
         whole("kv_cache_tokens", kv_cache_tokens, max(16, block_size), 2**40)
+    if not number(kv_offload_gb, -1.0, 1e6) or kv_offload_gb < 0:
+        raise InvalidRequest("kv_offload_gb", sent(kv_offload_gb), "it is a number from 0 to 1000000")
     if gap_stretch is not None and not number(gap_stretch, 1.0, math.inf):
         raise InvalidRequest("gap_stretch", sent(gap_stretch), "it is a number above 1, or None for any gap")
     return Limits(
@@ -55,6 +59,7 @@ def limits(
         step_tokens=max(max_num_batched_tokens, max_num_seqs),
         block_tokens=block_size,
         kv_cache_tokens=kv_cache_tokens,
+        kv_offload_gb=kv_offload_gb,
         gap_stretch=gap_stretch,
     )
 

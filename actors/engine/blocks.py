@@ -2,6 +2,7 @@
 
 Knows block ids, reference counts and digests. Knows nothing of tensors or sequences. A block is *held*
 (count > 0), *idle* (count 0, contents still known by digest, evicted least recently used first) or *blank*.
+What is evicted may find a place in a tier below and be fetched from it again; the next plan carries such moves.
 Prefix reuse by chained block digests follows vLLM's automatic prefix caching; the digest is BLAKE2b and its
 chain starts from the tenant's salt, so that nobody can build a collision or probe another tenant's cache.
 """
@@ -10,6 +11,10 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+
+from actors.engine.tier import Tier
+
+Moves = tuple[tuple[int, int], ...]
 
 
 def root(salt: str) -> bytes:
@@ -28,8 +33,11 @@ def extend(digests: list[bytes], tokens: Sequence[int], block_tokens: int, salt:
 class BlockPool:
     """`size` blocks. Never hands out a held block; forgets an idle one's contents only when it must."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, tier: Tier | None = None) -> None:
         self.size = size
+        self.tier = tier
+        self._saves: list[tuple[int, int]] = []  # (block, place), before anything is written
+        self._loads: list[tuple[int, int]] = []  # (place, block), after the saves
         self._blank = list(range(size - 1, -1, -1))
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._counts = [0] * size
@@ -75,10 +83,28 @@ class BlockPool:
                 block = self._blank.pop()
             else:
                 block, _ = self._idle.popitem(last=False)
-                self._forget(block)
+                self._evict(block)
             self._counts[block] = 1
             taken.append(block)
         return taken
+
+    def fetch(self, digests: Sequence[bytes]) -> list[int]:
+        """Held blocks that will have what lies in the tier of `digests`; the caller has checked that and `free`."""
+        assert self.tier is not None
+        self.tier.read(digests)
+        blocks = self.take(len(digests))
+        self._loads += zip(self.tier.find(digests), blocks, strict=True)
+        for block, digest in zip(blocks, digests, strict=True):
+            self.seal(block, digest)
+        return blocks
+
+    def moves(self) -> tuple[Moves, Moves]:
+        """(block, place) pairs to save and (place, block) pairs to load by the next plan, in this order."""
+        moved = tuple(self._saves), tuple(self._loads)
+        self._saves, self._loads = [], []
+        if self.tier is not None:
+            self.tier.planned()
+        return moved
 
     def seal(self, block: int, digest: bytes) -> None:
         """Make a full, computed block findable. The first block of a digest stays the one that is found."""
@@ -102,6 +128,18 @@ class BlockPool:
             self._forget(block)
             self._blank.append(block)
         self._idle.clear()
+        self._saves, self._loads = [], []
+        if self.tier is not None:
+            self.tier.clear()
+
+    def _evict(self, block: int) -> None:
+        digest = self._digest_of[block]
+        self._forget(block)
+        if self.tier is None or any(block == loading for _, loading in self._loads):
+            return  # what it is to hold is not there yet, and lies below already
+        place = self.tier.keep(digest)
+        if place is not None:
+            self._saves.append((block, place))
 
     def _forget(self, block: int) -> None:
         del self._block_of[self._digest_of.pop(block)]

@@ -29,6 +29,7 @@ class Done:
     faulty: list[int] = field(default_factory=list)  # rows whose last token is none
     stuck: list[int] = field(default_factory=list)  # those of them that a constraint left no way
     sample_seconds: float = 0.0
+    load_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.tokens = [[] for _ in range(self.rows)]
@@ -61,6 +62,7 @@ class Done:
             steps=self.steps,
             stuck=tuple(self.stuck),
             counts=tuple(len(row) for row in self.tokens),
+            load_seconds=self.load_seconds,
         )
 
 

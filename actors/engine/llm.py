@@ -21,7 +21,7 @@ from actors.engine.loop import Engine, Executor
 from actors.engine.output import CompletionOutput, RequestOutput
 from actors.engine.runner import Runner
 from actors.engine.tokens import Detokenizer, Tokenizer
-from actors.gang import Gang, context_of, kv_blocks
+from actors.gang import Gang, context_of, kv_blocks, kv_places
 from actors.local import Processes
 from actors.messages import Assignment, Delta, SamplingParams, ShardFacts, Submit
 from actors.models import load
@@ -37,7 +37,8 @@ class LLM:
     model: a Hugging Face folder. dtype: "auto", "bfloat16", "float16" or "float32". quantization: round the
     weights at load to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is. kv_cache_dtype:
     "int8" keeps keys and values as bytes, about 1.9 times as many tokens; "auto" in the model's type. max_model_len:
-    prompt plus answer; default what the model was made for. max_num_batched_tokens: computed in one step at the most.
+    prompt plus answer; default what the model was made for. kv_offload_gb: room for blocks that leave the KV cache, to
+    be fetched again where that is faster than computing them. max_num_batched_tokens: computed in one step at the most.
     gap_stretch: times the gap between a running answer's tokens may grow while prompts join; default any, nobody waits.
     speculation: "ngram" guesses tokens from the text so far and checks them where that pays, "off" does not;
     "draft" lets the model of the folder `draft_model`, which has the same tokenizer, guess where a text is new.
@@ -59,6 +60,7 @@ class LLM:
         max_num_batched_tokens: int | None = 2048,
         block_size: int = 16,
         kv_cache_tokens: int | None = None,
+        kv_offload_gb: float = 0.0,
         device: str = "auto",
         seed: int | None = None,
         speculation: str = "ngram",
@@ -78,6 +80,7 @@ class LLM:
             max_num_batched_tokens=2048 if max_num_batched_tokens is None else max_num_batched_tokens,
             block_size=block_size,
             kv_cache_tokens=kv_cache_tokens,
+            kv_offload_gb=kv_offload_gb,
             gap_stretch=gap_stretch,
         )
         self._seed = secrets.randbits(63) if seed is None else seed
@@ -105,7 +108,7 @@ class LLM:
             return Engine(executor, facts, assignment.limits)
         self._gang = gang = Gang(assignment, Processes(assignment), ends)
         guesses = guessed_tokens(assignment)
-        facts = Facts(assignment.model, gang.vocab_size, gang.context_tokens, gang.blocks, ends, guesses)
+        facts = Facts(assignment.model, gang.vocab_size, gang.context_tokens, gang.blocks, ends, guesses, gang.places)
         return Engine(gang, facts, assignment.limits)
 
     def generate(
@@ -247,4 +250,5 @@ def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Fac
     blocks = kv_blocks(assignment, [shard], context)
     runner = Runner.serving(model, assignment, blocks, context, ends, draft=draft)
     guesses = guessed_tokens(assignment)
-    return _InProcess(runner), Facts(assignment.model, model.vocab_size, context, blocks, ends, guesses)
+    places = kv_places(assignment, [shard])
+    return _InProcess(runner), Facts(assignment.model, model.vocab_size, context, blocks, ends, guesses, places)

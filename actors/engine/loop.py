@@ -16,6 +16,7 @@ from actors.engine.plan import Plan, Result
 from actors.engine.planning import plan_of
 from actors.engine.scheduler import Scheduler, Step, Work
 from actors.engine.sequence import Sequence
+from actors.engine.tier import Tier
 from actors.engine.turnover import Stay, retry_after_seconds
 from actors.messages import Delta, Load, Submit, TokenLogprob
 from actors.settings import Limits
@@ -60,7 +61,8 @@ class Engine:
     ) -> None:
         self.executor, self._facts, self._limits, self._clock = executor, facts, limits, clock
         self._pace = Pace(limits.gap_stretch, AHEAD_SECONDS)
-        self._scheduler = Scheduler(limits, BlockPool(facts.blocks), self._pace)
+        self._tier = Tier(facts.places) if facts.places else None
+        self._scheduler = Scheduler(limits, BlockPool(facts.blocks, self._tier), self._pace)
         self._ends = frozenset(facts.end_tokens)
         self._live: dict[int, Sequence] = {}
         self._timed: set[int] = set()
@@ -139,7 +141,7 @@ class Engine:
         sampled = [work.sequence for work in step.works if work.samples]
         grown = self._extend(sampled, result)
         now = self._clock()
-        self._pace.learn(step.shape, (now - began) / result.steps)
+        self._pace.learn(step.shape, (now - began - result.load_seconds) / result.steps)
         deltas = expired
         for row in result.faulty:  # before settling: what it computed last is nothing to be found by others
             deltas.append((sampled[row].key, self._broken(sampled[row], *grown[row], now, row in result.stuck)))
@@ -160,7 +162,14 @@ class Engine:
         return max(1, min(_MOST_AHEAD, int(AHEAD_SECONDS / self._step_seconds)))
 
     def _learn(self, step: Step, result: Result) -> None:
-        """How long a step takes that only decodes."""
+        """How long a step takes that only decodes, and what tokens cost to fetch and to compute."""
+        if self._tier is not None:
+            if step.loads:
+                self._tier.fetched(len(step.loads), result.load_seconds)
+            shape = step.shape
+            if shape.tokens >= self._limits.block_tokens:
+                others = self._step_seconds if shape.decodes else 0.0
+                self._tier.computed(shape.tokens, max(result.forward_seconds - others, _SHORTEST_SECONDS))
         if all(work.count == 1 for work in step.works):
             took = (result.forward_seconds + result.sample_seconds) / result.steps
             self._step_seconds += _LEARN * (max(took, _SHORTEST_SECONDS) - self._step_seconds)

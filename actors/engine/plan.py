@@ -35,7 +35,8 @@ class Plan:
     inputs: for each of the first `decodes` rows the token at its position. samples: rows whose next token is wanted.
     steps: where every row is a decode that samples, the ranks may run this many steps before they answer, each fed
     with the tokens of the one before. rooms: tokens that each row may get by that, for which `blocks` has room; with
-    guesses that come true a step brings more than one. Empty: as many as steps.
+    guesses that come true a step brings more than one. Empty: as many as steps. saves: (block, place) pairs to copy out
+    of the cache before anything is written; loads: (place, block) pairs to copy into it after that.
     """
 
     number: int
@@ -49,6 +50,8 @@ class Plan:
     samples: np.ndarray
     steps: int = 1
     rooms: np.ndarray = field(default_factory=lambda: np.zeros(0, INT32))
+    saves: tuple[tuple[int, int], ...] = ()
+    loads: tuple[tuple[int, int], ...] = ()
 
     @property
     def room(self) -> int:
@@ -67,16 +70,20 @@ class Plan:
             np.asarray(a, INT32).tobytes()
             for a in (self.slots, self.starts, self.counts, self.inputs, self.samples, self.rooms)
         ]
-        packed: bytes = msgpack.packb((self.number, self.leaves, joins, self.blocks, self.steps, *arrays))
+        packed: bytes = msgpack.packb(
+            (self.number, self.leaves, joins, self.blocks, self.steps, self.saves, self.loads, *arrays)
+        )
         return packed
 
     @classmethod
     def unpack(cls, wire: bytes | memoryview) -> "Plan":
         """Undo `pack`."""
-        number, leaves, joins, blocks, steps, *arrays = msgpack.unpackb(wire, use_list=False, strict_map_key=False)
+        number, leaves, joins, blocks, steps, saves, loads, *arrays = msgpack.unpackb(
+            wire, use_list=False, strict_map_key=False
+        )
         slots, starts, counts, inputs, samples, rooms = (np.frombuffer(a, INT32) for a in arrays)
         made = tuple(Join(s, p, e, unpack_params(w), seed, choice) for s, p, e, w, seed, choice in joins)
-        return cls(number, leaves, made, blocks, slots, starts, counts, inputs, samples, steps, rooms)
+        return cls(number, leaves, made, blocks, slots, starts, counts, inputs, samples, steps, rooms, saves, loads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class Result:
     steps: int = 1  # how many were run
     stuck: tuple[int, ...] = ()  # those of `faulty` whose constraint became too complex to follow
     counts: tuple[int, ...] = ()  # tokens of each row
+    load_seconds: float = 0.0  # that the plan's `loads` took, beside all else
 
     def pack(self) -> bytes:
         """The wire form."""
@@ -112,6 +120,7 @@ class Result:
                 self.steps,
                 self.stuck,
                 self.counts,
+                self.load_seconds,
             )
         )
         return packed

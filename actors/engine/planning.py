@@ -24,6 +24,8 @@ def plan_of(number: int, step: Step) -> Plan:
         samples=np.array([row for row, work in enumerate(works) if work.samples], INT32),
         steps=step.steps,
         rooms=np.array(step.rooms, INT32),
+        saves=step.saves,
+        loads=step.loads,
     )
 
 

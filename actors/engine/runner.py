@@ -22,9 +22,12 @@ from actors.engine.lookup import NOTHING
 from actors.engine.mirror import Mirror
 from actors.engine.plan import Plan, Result
 from actors.engine.sampler import Sampler
+from actors.engine.tier import places_in
 from actors.engine.tokens import Tokenizer
 from actors.messages import Assignment
+from actors.models.offload import Offload, offload
 from actors.models.parallel import Alone, World
+from actors.settings import Limits
 
 if TYPE_CHECKING:
     from actors.models import Model
@@ -39,7 +42,8 @@ class Runner:
     """Executes plans on one model. Not thread safe: its owner calls it from one thread.
 
     `speculates`: guess tokens ahead; the same on all ranks. `draft`: a model with a cache of as many blocks, which
-    guesses where a text does not repeat itself; of use on rank 0 alone.
+    guesses where a text does not repeat itself; of use on rank 0 alone. `offload`: where blocks go that leave
+    the cache.
     """
 
     def __init__(
@@ -55,9 +59,11 @@ class Runner:
         world: World | None = None,
         speculates: bool = False,
         draft: "Model | None" = None,
+        offload: Offload | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model, self._sampler, self._world, self._clock = model, sampler, world or Alone(), clock
+        self._offload = offload
         self._mirror = Mirror(slots, context_tokens, block_tokens, device)
         self._end_tokens = frozenset(end_tokens)
         self._ends: dict[int, frozenset[int]] = {}  # tokens that may end the sequence in a slot
@@ -99,6 +105,7 @@ class Runner:
             world=world,
             speculates=assignment.speculation != "off",
             draft=draft,
+            offload=_offload(model, draft, limits),
         )
 
     @torch.inference_mode()
@@ -108,15 +115,24 @@ class Runner:
         `interrupted` is asked on rank 0 between steps: whether to leave the rest. Where a later step of a rank without
         others fails, its plan ends before it: planned again, it fails alone.
         """
+        done = Done(len(plan.samples))
+        if plan.saves or plan.loads:
+            self._move(plan, done)
         begun = self._clock()
         self._mirror.take(plan)
         self._welcome(plan)
-        done = Done(len(plan.samples))
         if plan.steps > 1 or (self._speculates and plan.room > 1):
             self._run(plan, done, lambda: self._clock() - begun > LONGEST_RUN_SECONDS or interrupted())
         else:
             self._step(plan, done)
         return None if self._sampler is None else done.result(plan.number, self._clock() - begun)
+
+    def _move(self, plan: Plan, done: Done) -> None:
+        assert self._offload is not None
+        self._offload.move(plan.saves, ())
+        began = self._clock()
+        self._offload.move((), plan.loads)
+        done.load_seconds = self._clock() - began
 
     def _welcome(self, plan: Plan) -> None:
         if self._sampler is None:
@@ -266,6 +282,15 @@ class Runner:
         if not fits:
             drafter.learn(slot, len(guess), 0)
         return guess[:fits]
+
+
+def _offload(model: "Model", draft: "Model | None", limits: Limits) -> Offload | None:
+    if not limits.kv_offload_gb:
+        return None
+    bytes_per_token = model.kv_bytes_per_token + (0 if draft is None else draft.kv_bytes_per_token)
+    places = places_in(limits.kv_offload_gb, bytes_per_token, limits.block_tokens)
+    tensors = model.cached() + ([] if draft is None else draft.cached())
+    return offload(tensors, limits.block_tokens, places, limits.kv_offload_folder)
 
 
 def sampler(vocab_size: int, assignment: Assignment, end_tokens: tuple[int, ...]) -> Sampler:

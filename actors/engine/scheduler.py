@@ -12,7 +12,7 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 from actors.engine import blocks as prefix
-from actors.engine.blocks import BlockPool
+from actors.engine.blocks import BlockPool, Moves
 from actors.engine.pace import Allowance, Pace, Shape
 from actors.engine.sequence import Sequence
 from actors.settings import Limits
@@ -42,6 +42,8 @@ class Step:
     grown: tuple[tuple[int, tuple[int, ...]], ...]
     steps: int = 1
     rooms: tuple[int, ...] = ()
+    saves: Moves = ()
+    loads: Moves = ()
 
     @property
     def shape(self) -> Shape:
@@ -125,7 +127,9 @@ class Scheduler:
             rooms = self._ahead(works, horizon + guessed, appended)
             steps = min(horizon, *rooms)
         left, self._left = tuple(self._left), []
-        return Step(tuple(sorted(works, key=_several)), joined, left, tuple(appended), steps, tuple(rooms))
+        saves, loads = self.pool.moves() if works else ((), ())
+        ordered = tuple(sorted(works, key=_several))
+        return Step(ordered, joined, left, tuple(appended), steps, tuple(rooms), saves, loads)
 
     def _allowance(self) -> Allowance:
         streams = [sequence for sequence in self.running if not _prefilling(sequence)]
@@ -211,10 +215,12 @@ class Scheduler:
                 self._gone.discard(sequence.key)
                 continue
             found = self._cached(sequence)
-            if under_way.intersection(sequence.digests[len(found) : len(found) + 1]):
+            below = self._below(sequence, len(found))
+            known = len(found) + len(below)
+            if under_way.intersection(sequence.digests[known : known + 1]):
                 later.append(entry)  # a running sequence is computing the very block that it needs next
                 continue
-            count = self._enter(sequence, found, budget, allowance)
+            count = self._enter(sequence, found, below, budget, allowance)
             if count == 0:
                 later.append(entry)
                 break  # no room: those behind it wait too, or it would starve
@@ -235,19 +241,31 @@ class Scheduler:
         prefix.extend(sequence.digests, sequence.tokens, size, sequence.submit.salt)
         return self.pool.match(sequence.digests[: (len(sequence.tokens) - 1) // size])
 
-    def _enter(self, sequence: Sequence, found: list[int], budget: int, allowance: Allowance) -> int:
+    def _below(self, sequence: Sequence, first: int) -> list[bytes]:
+        """The blocks from `first` on that are to be fetched from the tier below."""
+        tier, size = self.pool.tier, self._limits.block_tokens
+        if tier is None:
+            return []
+        wanted = sequence.digests[first : (len(sequence.tokens) - 1) // size]
+        count = len(tier.find(wanted))
+        return wanted[:count] if count and tier.pays(count, count * size) else []
+
+    def _enter(
+        self, sequence: Sequence, found: list[int], below: list[bytes], budget: int, allowance: Allowance
+    ) -> int:
         """Hold its cached prefix and blocks for a first chunk: how many tokens that has, 0 if there is no room."""
         size = self._limits.block_tokens
-        computed = len(found) * size
+        computed = (len(found) + len(below)) * size
         count = allowance.chunk(computed, min(len(sequence.tokens) - computed, budget))
         need = -(-(computed + count) // size) - len(found)
         spare = max(1, self.pool.size // 100) if self.running else 0  # room to grow, or it is put back at once
         if count == 0 or need + self.pool.idle_among(found) + spare > self.pool.free:
             return 0
         self.pool.hold(found)
-        sequence.blocks = [*found, *self.pool.take(need)]
+        fetched = self.pool.fetch(below) if below else []
+        sequence.blocks = [*found, *fetched, *self.pool.take(need - len(below))]
         sequence.computed = computed
-        sequence.sealed = len(found)
+        sequence.sealed = len(found) + len(below)
         if sequence.preemptions == 0:
             sequence.cached = min(computed, len(sequence.submit.prompt))
             self.prefix_queries += len(sequence.submit.prompt)

@@ -31,6 +31,10 @@ class Model(Protocol):
         """Make the paged KV cache; may be called again with another size, which forgets what was cached."""
         ...
 
+    def cached(self) -> "list[torch.Tensor]":
+        """All that the KV cache is made of, [slots, ...] each."""
+        ...
+
     def forward(self, batch: "Batch") -> "torch.Tensor":
         """One step: float32 logits [R, vocab_size] of `batch.rows`, complete on rank 0 and not to be read elsewhere."""
         ...

@@ -31,6 +31,11 @@ class CachedTensor:
     def shape(self) -> torch.Size:
         return self.numbers.shape
 
+    @property
+    def parts(self) -> tuple[torch.Tensor, ...]:
+        """All that it is made of."""
+        return (self.numbers,) if self.scales is None else (self.numbers, self.scales)
+
     def write(self, slots: torch.Tensor, new: torch.Tensor) -> None:
         """Put `new` [T, ...] where `slots` [T] says."""
         if self.scales is None:

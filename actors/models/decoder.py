@@ -66,6 +66,10 @@ class Decoder:
     def _empty(self, shape: tuple[int, ...]) -> CachedTensor:
         return CachedTensor(shape, self.dtype, self.device, self.kv_cache_dtype)
 
+    def cached(self) -> list[torch.Tensor]:
+        """All that the KV cache is made of, [slots, ...] each."""
+        return [part for layer in self.caches for kept in layer for part in kept.parts]
+
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:
         """One step: float32 logits [R, vocab] of `batch.rows`, complete on rank 0."""

@@ -57,6 +57,10 @@ class HostedModel:
             StoredLayer(shapes, slots, self.dtype, self.device, self._kv_cache_dtype) for shapes in self.shapes
         ]
 
+    def cached(self) -> list[torch.Tensor]:
+        """All that the store is made of, [slots, ...] each."""
+        return [part for layer in self.layers for kept in layer.tensors for part in kept.parts]
+
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:
         """One step: float32 logits [R, vocab] of `batch.rows`, complete on every rank."""

@@ -183,7 +183,7 @@ def _operator_on_all_ranks(size: int) -> Iterator[None]:
 
 
 def _backend_module() -> Any:
-    """By name from `sys.modules`: `deepspeed.comm.torch` as an attribute is torch itself, which comm.py star-imports."""
+    """By name from `sys.modules`: as an attribute `deepspeed.comm.torch` is torch itself, by a star-import of comm.py."""
     return sys.modules["deepspeed.comm.torch"]
 
 

@@ -11,6 +11,7 @@ from actors.engine.plan import Plan, Result
 from actors.engine.runner import Runner
 from actors.engine.sampler import Sampler
 from actors.models.batch import Batch
+from actors.models.offload import offload
 from actors.settings import Limits
 from cluster.errors import StrataError
 
@@ -46,6 +47,9 @@ class Remembering:
 
     def allocate(self, blocks: int, block_tokens: int) -> None:
         self.cache = np.full(blocks * block_tokens, -1, np.int64)
+
+    def cached(self) -> list[torch.Tensor]:
+        return [torch.from_numpy(self.cache)]
 
     def forward(self, batch: Batch) -> torch.Tensor:
         slots = batch.slots.numpy()
@@ -108,8 +112,10 @@ class Paced(Engine):
         return self.horizon
 
 
-def engine(blocks: int = 64, end_tokens: tuple[int, ...] = (END,), **limits: int) -> tuple[Paced, Checked]:
-    """A whole engine over the remembering model."""
+def engine(
+    blocks: int = 64, end_tokens: tuple[int, ...] = (END,), places: int = 0, **limits: int
+) -> tuple[Paced, Checked]:
+    """A whole engine over the remembering model, with `places` for blocks that leave its cache."""
     settled = {"running_sequences": 8, "step_tokens": 32, "block_tokens": 4, "queued_sequences": 1000, **limits}
     made = Limits(**settled)
     model = Remembering()
@@ -121,9 +127,10 @@ def engine(blocks: int = 64, end_tokens: tuple[int, ...] = (END,), **limits: int
         context_tokens=model.context_tokens,
         block_tokens=made.block_tokens,
         end_tokens=end_tokens,
+        offload=offload(model.cached(), made.block_tokens, places, None) if places else None,
         clock=lambda: 0.0,
     )
     executor = Checked(runner)
-    facts = Facts("remembering", VOCAB, model.context_tokens, blocks, end_tokens)
+    facts = Facts("remembering", VOCAB, model.context_tokens, blocks, end_tokens, places=places)
     clock = iter(range(10**9))
     return Paced(executor, facts, made, lambda: float(next(clock))), executor

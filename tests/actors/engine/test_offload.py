@@ -1,0 +1,152 @@
+"""Blocks that leave the cache and come back: right whatever moves when, bounded, and only where it pays."""
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.engine import LLM, SamplingParams
+from actors.engine.tier import Tier, places_in
+from actors.models.offload import Host, offload
+from cluster.errors import SettingsInvalid
+from tests.actors.engine.remembering import continuation, engine
+from tests.actors.engine.test_loop import prompt_of, run, submit
+
+STARTER = Path(__file__).parents[3] / "models" / "starter"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 20), st.integers(0, 6)), min_size=1, max_size=20),
+    st.integers(20, 40),
+    st.sampled_from([1, 3, 4, 16]),
+    st.sampled_from([1, 2, 7, 100]),
+)
+def test_any_mix_continues_by_the_rule(wanted: list[tuple[int, int, int]], blocks: int, size: int, places: int) -> None:
+    made, _ = engine(blocks=max(blocks, 100 // size + 1), block_tokens=size, places=places)
+    expected: dict[int, list[int]] = {}
+    told: dict[int, list[int]] = {}
+    for at, (length, count, seed) in enumerate(wanted):
+        prompt = prompt_of(seed, length)
+        key = made.add(submit(prompt, count, salt=str(seed % 2)))
+        expected[key], told[key] = continuation(prompt, count), []
+        for _ in range(at % 5):
+            for key, delta in made.step():
+                told[key] += delta.tokens
+    while made.busy:
+        for key, delta in made.step():
+            told[key] += delta.tokens
+    assert told == expected
+
+
+def _again(places: int, salt: str = "") -> int:
+    """Tokens that the second of two equal prompts finds when others have pushed the first out of the cache."""
+    made, _ = engine(blocks=16, places=places, running_sequences=2, step_tokens=64)
+    prompt = prompt_of(1, 41)
+    made.add(submit(prompt, 4))
+    run(made)
+    for seed in range(2, 6):
+        made.add(submit(prompt_of(seed, 50), 4))
+        run(made)
+    key = made.add(submit(prompt, 4, salt=salt))
+    tokens, _ = run(made)[key]
+    assert tokens == continuation(prompt, 4)
+    return made.load.prefix_hits
+
+
+def test_what_was_pushed_out_is_fetched_again() -> None:
+    assert _again(places=0) == 0
+    assert _again(places=100) == 40
+
+
+def test_a_small_store_keeps_the_latest() -> None:
+    assert _again(places=3) == 0
+
+
+def test_nobody_finds_what_another_tenant_left() -> None:
+    assert _again(places=100, salt="another") == 0
+
+
+def test_a_fault_makes_all_of_it_doubtful() -> None:
+    tier = Tier(2)
+    assert tier.keep(b"a") is not None
+    assert tier.find([b"a"])
+    tier.clear()
+    assert tier.find([b"a"]) == []
+    assert {tier.keep(b"b"), tier.keep(b"c")} == {0, 1}
+
+
+def test_what_a_plan_reads_no_save_of_it_takes() -> None:
+    tier = Tier(2)
+    first, second = tier.keep(b"a"), tier.keep(b"b")
+    tier.read([b"a"])
+    assert tier.keep(b"c") == second
+    assert tier.keep(b"d") == second
+    tier.read([b"d"])
+    assert tier.keep(b"e") is None
+    tier.planned()
+    assert tier.keep(b"e") == first
+
+
+def test_a_fetch_is_made_where_it_is_faster() -> None:
+    tier = Tier(1)
+    assert tier.pays(1, 16), "never measured: tried"
+    tier.fetched(10, 0.010)
+    tier.computed(1000, 0.1)
+    assert tier.pays(4, 64)
+    tier.computed(1000, 0.0)
+    tier.fetched(1, 1.0)
+    assert not tier.pays(4, 64)
+    assert any(tier.pays(4, 64) for _ in range(1000)), "and tried again some day"
+
+
+def test_all_bytes_of_a_block_come_back(tmp_path: Path) -> None:
+    """More tensors than one system call takes, of several types."""
+    torch.manual_seed(0)
+    shapes = [((64, 2, 8), torch.bfloat16), ((64, 2), torch.float32), ((64, 3, 5), torch.int8)] * 200
+    tensors = [torch.randn(shape).to(dtype) for shape, dtype in shapes]
+    before = [tensor.clone() for tensor in tensors]
+    for store in (offload(tensors, 16, 3, str(tmp_path)), Host(tensors, 16, 3)):
+        store.move([(0, 2), (3, 0)], [])
+        store.move([], [(2, 1)])
+        store.move([(2, 1)], [(1, 0), (0, 3)])
+        for tensor, was in zip(tensors, before, strict=True):
+            assert torch.equal(tensor[16:32], was[:16])
+            assert torch.equal(tensor[:16], was[32:48])
+            assert torch.equal(tensor[32:], was[32:])
+            tensor.copy_(was)
+    assert list(tmp_path.iterdir()) == [], "the file has no name"
+
+
+def test_no_room_and_no_folder_are_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = [torch.zeros(64, 4)]
+    with pytest.raises(SettingsInvalid, match="nowhere"):
+        offload(tensors, 16, 3, str(tmp_path / "nowhere"))
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(SettingsInvalid, match="No space left"):
+        offload(tensors, 16, 3, str(tmp_path))
+
+
+def test_places_are_counted_in_whole_blocks() -> None:
+    assert places_in(1.0, 1000, 16) == 62_500
+    assert places_in(0.0, 1000, 16) == 0
+
+
+def test_a_real_model_answers_as_without(tmp_path: Path) -> None:
+    prompts = [[100 * seed + index for index in range(200)] for seed in range(1, 7)] * 2
+    params = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True)
+    answers = []
+    for gigabytes in (0.0, 0.1):
+        with LLM(STARTER, dtype="float32", kv_cache_tokens=1024, max_num_seqs=2, kv_offload_gb=gigabytes) as llm:
+            found = [llm.generate([prompt], params)[0].outputs[0].token_ids for prompt in prompts]
+            answers.append(found)
+            hits = llm.engine.load.prefix_hits
+    assert answers[0] == answers[1]
+    assert hits >= 6 * 190
