@@ -183,7 +183,7 @@ def _operator_on_all_ranks(size: int) -> Iterator[None]:
 
 
 def _backend_module() -> Any:
-    """By name from `sys.modules`: as an attribute `deepspeed.comm.torch` is torch itself, by a star-import of comm.py."""
+    """From `sys.modules` by name: as an attribute it is torch itself, which deepspeed's comm.py star-imports."""
     return sys.modules["deepspeed.comm.torch"]
 
 
