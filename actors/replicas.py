@@ -4,27 +4,35 @@ Holds links and dated loads; owns nothing. Every call from one event loop.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+from actors.client import Stream
 from actors.directory import ANNOUNCE_SECONDS, Entry
 from actors.gateway_link import Link, LinkStream
+from actors.journal import URGENT, Asked, Journal
 from actors.messages import Load, SamplingParams
-from cluster.errors import NotReady, Overloaded, Unavailable
+from cluster.errors import DeadlineExceeded, NotReady, Overloaded, Unavailable
 from cluster.scheduling.balance import Candidate, pick
 
 Watch = Callable[[int, float], Awaitable[tuple[int, str, tuple[Entry, ...]]]]
 
 _WATCH_SECONDS = 20.0
 _RETRY_SECONDS = 0.3
+_REPLAYS = 16  # replicas that one request may be lost with, by default
+_PATIENCE_SECONDS = 600.0  # for another replica, where a request has no deadline
 _TRIES = 3  # replicas that are asked before a request is refused: nothing of it has been answered yet
 
 
 class Replicas:
     """One model."""
 
-    def __init__(self, model: str) -> None:
-        self.model = model
+    def __init__(self, model: str, replays: int = _REPLAYS) -> None:
+        """`replays`: as often is a request taken up by another replica when the one that has it is lost."""
+        self.model, self._replays = model, replays
+        self._news = asyncio.Event()  # set, and replaced, with every replica that comes
         self._links: dict[str, Link] = {}
         self._contexts: dict[str, int] = {}
 
@@ -52,14 +60,39 @@ class Replicas:
         choice: int = 0,
         salt: str = "",
         deadline: float | None = None,
-    ) -> LinkStream:
-        """See `client.Client`. A replica that dies or is full before it took the sequence costs another try."""
-        left = dict(self._links)
+    ) -> Stream:
+        """See `client.Client`. A replica that dies or is full before it took the sequence costs another try.
+
+        One that is lost later costs a pause: the sequence goes on at another, or at the new one.
+        """
+        until = None if deadline is None else asyncio.get_running_loop().time() + deadline
+        asked = Asked(prompt, params, seed, choice, salt, until, deadline or _PATIENCE_SECONDS)
+        stream = await self._place(asked, self._links)
+        return Journal(asked, stream, self._resume, self._replays) if self._replays else stream
+
+    async def _resume(self, asked: Asked) -> LinkStream:
+        """A replica that goes on with what was lost, waiting for one until the deadline. Raises DeadlineExceeded."""
+        loop, lost = asyncio.get_running_loop(), asked.holder
+        until = loop.time() + _PATIENCE_SECONDS if asked.until is None else asked.until
+        while True:
+            news = self._news
+            try:
+                return await self._place(asked, {n: link for n, link in self._links.items() if link is not lost})
+            except (Unavailable, Overloaded) as refused:
+                left = until - loop.time()
+                if left <= 0:
+                    raise DeadlineExceeded("the request", asked.seconds) from refused
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _RETRY_SECONDS)):
+                        await news.wait()
+
+    async def _place(self, asked: Asked, links: Mapping[str, Link]) -> LinkStream:
+        left = dict(links)
         refused: Unavailable | Overloaded | None = None
         for _ in range(min(_TRIES, len(left))):
-            link = left.pop(_choose(left))
+            link = asked.holder = left.pop(_choose(left))
             try:
-                stream = link.submit(prompt, params, seed=seed, choice=choice, salt=salt, deadline=deadline)
+                stream = link.submit(asked.prompt, asked.params, **_more(asked))
                 await _accepted(stream)
             except (Unavailable, Overloaded) as error:
                 refused = error
@@ -72,6 +105,8 @@ class Replicas:
     def adopt(self, name: str, link: Link, context_tokens: int) -> None:
         """A replica that can be sent to."""
         self._links[name], self._contexts[name] = link, context_tokens
+        self._news.set()
+        self._news = asyncio.Event()
 
     def drop(self, name: str) -> None:
         """A replica that cannot."""
@@ -163,6 +198,14 @@ def _choose(links: Mapping[str, Link]) -> str:
         for name, link in links.items()
     ]
     return pick(candidates, secrets.randbits(32))
+
+
+def _more(asked: Asked) -> dict[str, Any]:
+    left = None if asked.until is None else max(0.0, asked.until - asyncio.get_running_loop().time())
+    more = {"seed": asked.seed, "choice": asked.choice, "salt": asked.salt, "deadline": left}
+    if not asked.lives:
+        return more
+    return {**more, "emitted": tuple(asked.emitted), "priority": URGENT}
 
 
 async def _accepted(stream: LinkStream) -> None:

@@ -18,6 +18,7 @@ positional and all are handed to `super().__init__`, so that an error pickles an
     ├── Unavailable               503  retryable
     │   ├── ReplicaLost           503  the gang died under the request
     │   └── NotReady              503
+    ├── GivenUp                   500  a request that replicas died of
     ├── PlacementImpossible       503
     └── DeadlineExceeded          504
 """
@@ -200,6 +201,20 @@ class ReplicaLost(Unavailable):
 
 class NotReady(Unavailable):
     """It was started and has not yet made its first token."""
+
+
+class GivenUp(StrataError):
+    """Replicas died of a request, as far as can be seen: it is not tried on another."""
+
+    def __init__(self, replicas: int, tokens: int) -> None:
+        self.replicas, self.tokens = replicas, tokens
+        super().__init__(replicas, tokens)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.replicas} replicas in a row died after {self.tokens} tokens of this request, and it is not tried on "
+            "another; send it again only if they may have died of something else"
+        )
 
 
 class PlacementImpossible(StrataError):

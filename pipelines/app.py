@@ -53,7 +53,7 @@ class Gateway:
         """`_models` are handles that nobody calls: they make Serve deploy the models with the gateway."""
         loopback.narrow()
         logs.configure()
-        clients = {model.name: Replicas(model.name) for model in settings.models}
+        clients = {model.name: Replicas(model.name, settings.gateway.replays) for model in settings.models}
         self._roster = Roster(clients, Watcher().watch)
         self._roster.start()
         created = int(time.time())

@@ -81,7 +81,8 @@ class Engine:
         Raises InvalidRequest or ContextTooLong for what can never be served, Overloaded when the queue is full.
         """
         check(submit, self._facts, self.capacity)
-        if self._scheduler.waiting >= self._limits.queued_sequences + self._vacant():
+        queued = submit.priority >= 0  # what was running already is not refused
+        if queued and self._scheduler.waiting >= self._limits.queued_sequences + self._vacant():
             raise Overloaded(self._facts.name, self._scheduler.waiting, self._retry_after())
         self._next_key += 1
         wanted = submit.params.max_tokens

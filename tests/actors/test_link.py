@@ -105,7 +105,7 @@ async def test_a_full_replica_refuses_and_another_takes_it(directory: Directory)
 
 async def test_a_leader_that_goes_ends_its_streams_with_a_retryable_error(directory: Directory) -> None:
     leader = await lead(directory, "one")
-    replicas = Replicas(MODEL)
+    replicas = Replicas(MODEL, replays=0)
     roster = Roster({MODEL: replicas}, directory.watch)
     roster.start()
     await until_ready(replicas)
