@@ -49,8 +49,8 @@ class Quiet(Alive):
 class Starting(Alive):
     """Raises ReplicaLost when one of a gang's ranks freezes or never begins while the gang starts.
 
-    However long loading takes, a rank that loads beats or computes. One counts as frozen after `seconds` of neither, and
-    as never begun after twice as long as that since another began: they are started at once.
+    However long loading takes, a rank that loads beats or computes. One counts as frozen after `seconds` of neither,
+    and as never begun after twice as long as that since another began: they are started at once.
     """
 
     def __init__(

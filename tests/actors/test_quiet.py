@@ -115,7 +115,7 @@ def test_a_rank_may_not_begin_long_after_another(tmp_path: Path) -> None:
         now[0] += 1.0
         starting()
     channel.introduce(0)
-    with pytest.raises(ReplicaLost, match="rank 1 did not begin to load within 7[12] s"):
+    with pytest.raises(ReplicaLost, match=r"rank 1 did not begin to load within 7[12] s"):
         for _ in range(60):
             now[0] += 1.0
             channel.beat(0)
