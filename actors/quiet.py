@@ -49,7 +49,8 @@ class Quiet(Alive):
 class Starting(Alive):
     """Raises ReplicaLost when one of a gang's ranks freezes or never begins while the gang starts.
 
-    However long loading takes, a rank that loads beats or computes. One counts as frozen after `seconds` of neither.
+    However long loading takes, a rank that loads beats or computes. One counts as frozen after `seconds` of neither,
+    and as never begun after twice as long as that since another began: they are started at once.
     """
 
     def __init__(
@@ -58,12 +59,16 @@ class Starting(Alive):
         self._channel, self._seconds, self._name, self._clock = channel, seconds, name, clock
         self._waiting = Wait(clock)
         self._pulses: dict[int, Pulse] = {}
+        self._deadline = BEGIN_SECONDS
 
     def __call__(self) -> None:
         waited = self._waiting.seconds()
-        for rank in range(self._channel.ranks):
-            pid, silence = self._channel.process(rank), self._channel.silence(rank)
-            if pid is None and waited > BEGIN_SECONDS:
+        pids = [self._channel.process(rank) for rank in range(self._channel.ranks)]
+        if any(pids):
+            self._deadline = min(self._deadline, waited + 2 * self._seconds)
+        for rank, pid in enumerate(pids):
+            silence = self._channel.silence(rank)
+            if pid is None and waited > self._deadline:
                 raise ReplicaLost(self._name, f"rank {rank} did not begin to load within {waited:.0f} s")
             if pid is not None and silence > self._seconds and not self._busy(rank, pid, silence):
                 raise ReplicaLost(self._name, f"rank {rank} froze while it loaded: silent for {silence:.0f} s")

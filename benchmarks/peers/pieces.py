@@ -67,7 +67,7 @@ def of_limit(pieces: Iterable[Piece], column: str) -> float | None:
     found = [
         statistics.median(piece["ours"]["samples"][column]) / piece["limits"][column]
         for piece in pieces
-        if piece.get("limits") and piece.get("ours", {}).get("samples", {}).get(column)
+        if column in (piece.get("limits") or {}) and piece.get("ours", {}).get("samples", {}).get(column)
     ]
     return statistics.median(found) if found else None
 

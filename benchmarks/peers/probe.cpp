@@ -95,23 +95,13 @@ double stream(int threads, size_t bytes) {
 constexpr size_t kChains = 16;  // a latency of 4 to 6 cycles, two units; the rest of the registers holds operands
 constexpr long kRounds = 1000000;
 
-template <typename Register>
-inline void unknown(Register& one) {
-  asm volatile("" : "+v"(one));
-}
-
 // Whether kRounds steps of each chain give `expected` in the sum of their lanes' means. An index that is a constant keeps
-// a chain in a register; what is unknown to the compiler it neither folds nor moves, nor takes equal chains for one.
+// a chain in a register; steps are in assembler, as the compiler takes equal chains for one, and copies what it need not.
 template <typename Register, typename Step, typename Mean, size_t... I>
 bool chains(Register zero, __m512i ones, Step step, Mean mean, double expected, std::index_sequence<I...>) {
   Register sums[kChains] = {((void)I, zero)...};
-  __m512i a = ones, b = ones;
-  (unknown(sums[I]), ...);
-  for (long i = 0; i < kRounds; ++i) {
-    unknown(a);
-    unknown(b);
-    ((sums[I] = step(sums[I], a, b)), ...);
-  }
+  const __m512i a = ones, b = ones;
+  for (long i = 0; i < kRounds; ++i) (step(sums[I], a, b), ...);
   return (mean(sums[I]) + ...) == expected * kRounds * kChains;
 }
 
@@ -134,8 +124,8 @@ double mean_of_floats(__m512 sums) { return _mm512_reduce_add_ps(sums) / 16; }
 
 double float_products(int threads) {
 #if defined(__AVX512F__)
-  const auto step = [](__m512 sum, __m512i a, __m512i b) {
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+  const auto step = [](__m512& sum, __m512i a, __m512i b) {
+    asm volatile("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
   };
   return products(threads, 16, _mm512_setzero_ps(), _mm512_castps_si512(_mm512_set1_ps(1)), step, mean_of_floats);
 #else
@@ -145,7 +135,9 @@ double float_products(int threads) {
 
 double bf16_products(int threads) {
 #if defined(__AVX512BF16__)
-  const auto step = [](__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); };
+  const auto step = [](__m512& sum, __m512i a, __m512i b) {
+    asm volatile("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  };
   return products(threads, 32, _mm512_setzero_ps(), _mm512_set1_epi16(0x3f80), step, mean_of_floats);
 #else
   return 0;
@@ -154,7 +146,9 @@ double bf16_products(int threads) {
 
 double byte_products(int threads) {
 #if defined(__AVX512VNNI__)
-  const auto step = [](__m512i sum, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(sum, a, b); };
+  const auto step = [](__m512i& sum, __m512i a, __m512i b) {
+    asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  };
   const auto mean = [](__m512i sums) { return _mm512_reduce_add_epi32(_mm512_srli_epi32(sums, 2)) / 4.0; };
   return products(threads, 64, _mm512_setzero_si512(), _mm512_set1_epi8(1), step, mean);
 #else

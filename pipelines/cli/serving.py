@@ -4,14 +4,18 @@ Knows Serve. Knows nothing of terminals: it reports by calling `tell`. Its calle
 """
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import httpx
 
 from actors.directory import Entry
+from cluster import runtime
 from cluster.errors import NotReady, Unavailable
 from pipelines.cli.reasons import sentence
 from pipelines.settings import Settings
@@ -19,7 +23,16 @@ from pipelines.settings import Settings
 APPLICATION = "strata"
 LOOK_SECONDS = 0.5  # how often Serve is asked what it is doing while it replaces something
 STEADY_SECONDS = 2.0  # and when it says that it is done
+HEAVY = ("ray.serve", "pipelines.app")
 Tell = Callable[[str], None]
+
+
+def anticipate(settings: Settings) -> threading.Thread:
+    """Import what `publish` needs, two seconds of work, while whoever calls this waits for Ray to start."""
+    os.environ.update(runtime.environment(settings.cluster))  # Ray reads it when it is imported
+    thread = threading.Thread(target=lambda: [import_module(name) for name in HEAVY], name="imports", daemon=True)
+    thread.start()
+    return thread
 
 
 def publish(settings: Settings) -> None:

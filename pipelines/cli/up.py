@@ -34,7 +34,9 @@ def run(file: Path | None, flags: Mapping[str, Any], *, detach: bool, as_json: b
         refuse(settings.cluster, runtime.find(settings.cluster))
         build.ensure(settings.cluster)
         show.progress("starting Ray")
+        anticipated = serving.anticipate(settings)
         running = runtime.start(settings.cluster)
+        anticipated.join()
         try:
             serve(settings, running)
             announce(settings, as_json)

@@ -105,3 +105,19 @@ def test_a_rank_that_never_begins_is_lost_and_a_stopped_leader_has_not_waited(ch
         for _ in range(int(BEGIN_SECONDS) + 2):
             now[0] += 1.0
             starting()
+
+
+def test_a_rank_may_not_begin_long_after_another(tmp_path: Path) -> None:
+    now = [0.0]
+    channel = Channel.create(tmp_path, 2)
+    starting = Starting(channel, 20.0, "m", lambda: now[0])
+    for _ in range(30):
+        now[0] += 1.0
+        starting()
+    channel.introduce(0)
+    with pytest.raises(ReplicaLost, match=r"rank 1 did not begin to load within 7[12] s"):
+        for _ in range(60):
+            now[0] += 1.0
+            channel.beat(0)
+            starting()
+    channel.close()

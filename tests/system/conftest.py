@@ -1,6 +1,7 @@
 """The whole stack on three simulated nodes, deployed as a Ray job, with a random model that the fixture makes."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ class Stack:
     settings: ClusterSettings
     key: str
     folder: Path
+    clone: Path
 
     @property
     def url(self) -> str:
@@ -104,16 +106,19 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Two replicas of two shards, deployed by `ray job submit`, ready."""
-    running = runtime.find(nodes)
-    assert running
-    file = tmp_path_factory.mktemp("settings") / "strata.yaml"
+def clone(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a person has who cloned Strata and wrote a strata.yaml into it."""
+    folder = tmp_path_factory.mktemp("clone")
+    for package in ("cluster", "actors", "pipelines"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (".gitignore", ".rayignore"):  # Ray leaves out what both say
+        shutil.copy(ROOT / file, folder)
     cluster = {
-        "address": "auto",
         "http_port": nodes.http_port,
+        "dashboard_port": nodes.dashboard_port,
         "state_dir": str(nodes.state),
         "proxies": "head",
+        "drain_seconds": 5.0,
     }
     model = {
         "name": MODEL,
@@ -124,15 +129,18 @@ def stack(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.T
         "limits": {"running_sequences": 16, "queued_sequences": 16, "step_tokens": 64, "kv_cache_tokens": 32768},
     }
     gateway = {"body_seconds": 3.0, "farewell_seconds": 3.0}  # short, for those who are slow on purpose
-    file.write_text(yaml.safe_dump({"cluster": cluster, "models": [model], "gateway": gateway}))
-    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", f"--address=http://{running.dashboard}"]
-    submit += ["--working-dir", str(ROOT), "--", sys.executable, "-m", "pipelines.cli", "deploy", "-f", str(file)]
-    surroundings = {**os.environ, **runtime.environment(nodes)}
-    done = _submitted(submit, surroundings)
+    (folder / "strata.yaml").write_text(yaml.safe_dump({"cluster": cluster, "models": [model], "gateway": gateway}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stack(nodes: ClusterSettings, model_folder: Path, clone: Path) -> Iterator[Stack]:
+    """Two replicas of two shards, deployed by `ray job submit`, ready."""
+    done = submit(clone)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     key = KeyRing(nodes.keys_file).issue("tests", "default", "admin", 0)
-    made = Stack(nodes, key, model_folder)
-    until(lambda: made.get("/ready").status_code == 200)
+    made = Stack(nodes, key, model_folder, clone)
+    assert made.get("/ready").status_code == 200, "deploy returns when it is"
     until(lambda: len(made.entries()) == 2)
     yield made
     from pipelines.cli import serving
@@ -140,10 +148,17 @@ def stack(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.T
     serving.withdraw()
 
 
-def _submitted(command: list[str], surroundings: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """The job's outcome; Ray's job agent comes up a while after its node."""
+def submit(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Deploy as the README says, in a shell that knows nothing; Ray's job agent comes up a while after its node."""
+    plain = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), "NO_PROXY": "*"}
+    line = (
+        f'eval "$({sys.executable} -m pipelines.cli env)" && '
+        "ray job submit --working-dir . -- python -m pipelines.cli deploy -f strata.yaml"
+    )
     deadline = time.monotonic() + 120
     while True:
-        done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=folder, env=plain, capture_output=True, text=True, check=False
+        )  # fmt: skip
         if "No available agent" not in done.stderr or time.monotonic() > deadline:
             return done

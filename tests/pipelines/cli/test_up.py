@@ -1,5 +1,6 @@
 """What `strata up` refuses, and that it ends what it started and nothing else; the rest is in tests/system."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from cluster.errors import SettingsInvalid
 from cluster.runtime import Running
 from cluster.settings import ClusterSettings
 from pipelines.cli import build, down, serving, up
+from pipelines.settings import Settings
 
 HERE = Running("127.0.0.1:1", 1, "", "http://127.0.0.1:8000", "", "127.0.0.1")
 
@@ -43,6 +45,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Running]
     monkeypatch.setattr(up, "interruptible", lambda: None)
     monkeypatch.setattr(build, "ensure", lambda _: {})
     monkeypatch.setattr(runtime, "connect", lambda *_: None)
+    monkeypatch.setattr(runtime, "environment", lambda _: {})
+    monkeypatch.setattr(serving, "HEAVY", ())
     monkeypatch.setattr(serving, "publish", fail)
     monkeypatch.setattr(down, "everything", lambda _: ended.append("cluster"))
 
@@ -62,3 +66,12 @@ def test_whatever_ends_it_what_it_started_is_ended(world: Callable[[Running], li
 
 def test_a_cluster_that_was_there_before_is_left_alone(world: Callable[[Running], list[str]]) -> None:
     assert world(Running("a:1", 1)) == []
+
+
+def test_what_is_heavy_is_imported_once_ray_s_environment_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str | None]] = []
+    monkeypatch.setenv("RAY_MARK", "before")
+    monkeypatch.setattr(runtime, "environment", lambda _: {"RAY_MARK": "stands"})
+    monkeypatch.setattr(serving, "import_module", lambda name: seen.append((name, os.environ.get("RAY_MARK"))))
+    serving.anticipate(Settings()).join()
+    assert seen == [(name, "stands") for name in serving.HEAVY]

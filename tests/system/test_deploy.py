@@ -1,0 +1,73 @@
+"""What a deploy to a running stack replaces, and what it leaves alone."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.system.conftest import ROOT, Stack, submit, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def gangs(stack: Stack) -> set[tuple[int, ...]]:
+    """Every gang by its processes."""
+    return {(entry.leader_pid, *entry.shard_pids) for entry in stack.entries()}
+
+
+def gateways() -> set[int]:
+    """The processes of the gateways that serve now."""
+    from ray import serve
+
+    client = serve.context._get_global_client()
+    deployment = client.get_serve_details()["applications"]["strata"]["deployments"]["gateway"]
+    return {replica["pid"] for replica in deployment["replicas"]}
+
+
+def deployed(stack: Stack) -> tuple[subprocess.CompletedProcess[str], set[int]]:
+    """A job that deploys the clone, and every status that `/ready` had meanwhile."""
+    seen: set[int] = set()
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(submit, stack.clone)
+        while not job.done():
+            seen.add(stack.get("/ready").status_code)
+    return job.result(), seen
+
+
+def test_a_deploy_replaces_what_has_changed_and_nothing_else(stack: Stack) -> None:
+    """Of the gateway a new one answers before the old one ends; the gangs know nothing of it."""
+    until(lambda: len(stack.entries()) == 2)
+    before, front = gangs(stack), gateways()
+    file = stack.clone / "strata.yaml"
+    written = file.read_text()
+    settings = yaml.safe_load(written)
+    settings["gateway"]["messages"] = 4000
+    file.write_text(yaml.safe_dump(settings))  # another folder, as Ray sees it
+    done, seen = deployed(stack)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert seen == {200}
+    assert gangs(stack) == before
+    assert not gateways() & front
+    front = gateways()
+    done, seen = deployed(stack)
+    assert (done.returncode, seen, gangs(stack), gateways()) == (0, {200}, before, front)
+
+
+def test_a_file_that_cannot_be_deployed_changes_nothing(stack: Stack, tmp_path: Path) -> None:
+    until(lambda: len(stack.entries()) == 2)
+    before, front = gangs(stack), gateways()
+    settings = yaml.safe_load((stack.clone / "strata.yaml").read_text())
+    settings["models"] = [{"name": "a", "path": "/nope"}]
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "deploy", "-f", str(tmp_path / "bad.yaml")],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "/nope: there is no such folder; set the path of model a" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (gangs(stack), gateways()) == (before, front)
+    assert stack.get("/ready").status_code == 200
