@@ -61,8 +61,7 @@ class Journal:
                     raise
                 self._count(lost)
             self._stream = await self._resume(self._asked)
-            if self._cancelled:  # while it waited
-                self._stream.cancel()
+            self._stop_if_gone()
 
     def drain(self) -> list[Delta]:
         return [self._heard(delta) for delta in self._stream.drain()]
@@ -70,6 +69,11 @@ class Journal:
     def cancel(self) -> None:
         self._cancelled = True
         self._stream.cancel()
+
+    def _stop_if_gone(self) -> None:
+        """Whoever cancelled while another replica was looked for had only the lost stream to cancel."""
+        if self._cancelled:
+            self._stream.cancel()
 
     def _heard(self, delta: Delta) -> Delta:
         self._asked.emitted += delta.tokens

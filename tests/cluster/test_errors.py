@@ -26,6 +26,7 @@ SAMPLES: dict[str, tuple[object, ...]] = {
     "Unavailable": ("spam", "it is gone"),
     "ReplicaLost": ("spam", "rank 1 died"),
     "NotReady": ("spam", "it is starting"),
+    "GivenUp": (2, 17),
     "PlacementImpossible": ("spam", "2 x 1 GPU", "nothing"),
     "DeadlineExceeded": ("spam", 2.5),
 }
@@ -34,7 +35,7 @@ STATUSES = {
     "Refused": 400, "ArchitectureUnsupported": 400, "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404,
     "Overloaded": 429,
     "ExtraMissing": 501, "Unavailable": 503, "ReplicaLost": 503, "NotReady": 503, "PlacementImpossible": 503,
-    "DeadlineExceeded": 504,
+    "DeadlineExceeded": 504, "GivenUp": 500,
 }  # fmt: skip
 RETRYABLE = {"Overloaded", "Unavailable", "ReplicaLost", "NotReady", "DeadlineExceeded"}
 KINDS = {

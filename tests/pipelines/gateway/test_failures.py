@@ -25,6 +25,7 @@ ARGUMENTS = {
     "Unavailable": ("m", "gone"),
     "ReplicaLost": ("m", "gone"),
     "NotReady": ("m", "starting"),
+    "GivenUp": (2, 17),
     "PlacementImpossible": ("m", "2 GPUs", "1 GPU"),
     "DeadlineExceeded": ("m", 600.0),
     "MethodNotAllowed": ("PUT", ("GET",)),
