@@ -31,7 +31,8 @@ def sentence(message: str) -> str:
         return ""
     if any(kind in message for kind in DIED) and not _ours(lines):
         return "a shard died or was lost; a new gang is being made"
-    cause = _ours(lines) or _raised(lines) or lines[-1]
+    alert = next((line for line in lines if "[ALERT]" in line), "")  # HAProxy's word, below lines of no import
+    cause = _ours(lines) or alert or _raised(lines) or lines[-1]
     return cause if len(cause) <= LONGEST else cause[: LONGEST - 1] + "…"
 
 

@@ -25,6 +25,11 @@ FOREIGN = FAILED.replace("cluster.errors.ModelInvalid: /nope: there is no such f
         (FOREIGN.format("torch.OutOfMemoryError: no room"), "OutOfMemoryError: no room"),
         (FOREIGN.format("KeyError: 'x'"), "KeyError: 'x'"),
         ("A replica's health check failed. This deployment will be UNHEALTHY until", "a shard died or was lost"),
+        (
+            "RuntimeError: HAProxy crashed during startup: [NOTICE] (1) : haproxy version is 2.8\n"
+            "[ALERT] (1) : Starting proxy stats: cannot bind socket (Address already in use) for [127.0.0.1:8404]\n",
+            "cannot bind socket (Address already in use) for [127.0.0.1:8404]",
+        ),
         ("Upscaling from 1 to 2 replicas.", "Upscaling from 1 to 2 replicas."),
         (
             "\x1b[31mcluster.errors.ReplicaLost\x1b[0m: gone\nray.exceptions.ActorDiedError: x",
