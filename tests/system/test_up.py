@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -20,6 +21,7 @@ from cluster.settings import ClusterSettings
 from pipelines.cli import keys
 from pipelines.driver import connect
 from tests.pipelines.gateway import folder
+from tests.system.conftest import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -35,6 +37,7 @@ class Strata:
     settings: ClusterSettings
     file: Path
     said: str  # what it printed when it was up
+    progress: Path  # what it says beside that, to the end
 
     @property
     def key(self) -> str:
@@ -72,10 +75,12 @@ def strata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strata]:
     file.write_text(yaml.safe_dump({
         "cluster": cluster, "models": [{"name": "tiny", "path": path, "tensor_parallel_size": 2}],
     }))  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "up", "-f", str(file)],
-        stdout=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    progress = home / "progress"
+    with progress.open("w") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", "up", "-f", str(file)], env={**os.environ, "PATH": "/usr/bin:/bin"},
+            stdout=subprocess.PIPE, stderr=told, text=True, start_new_session=True,
+        )  # fmt: skip
     settings = ClusterSettings.model_validate(cluster)
     try:
         assert process.stdout
@@ -84,7 +89,7 @@ def strata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strata]:
             text += line
             if line.startswith("Or: strata chat"):
                 break
-        yield Strata(process, settings, file, text)
+        yield Strata(process, settings, file, text, progress)
     finally:
         process.kill()
         process.communicate()
@@ -142,9 +147,30 @@ def test_the_other_commands_find_it(strata: Strata) -> None:
     assert keys.mine(strata.settings) in strata.settings.operator_key_file.read_text()
 
 
+def test_a_second_up_is_refused_and_harms_nothing(strata: Strata) -> None:
+    said = strata.command("up", "--detach")
+    assert said.returncode == 1
+    assert f"a `strata up` holds it (process {strata.process.pid})" in said.stderr
+    other = strata.command("up", "--detach", "--http-port", str(free_ports(1)[0]))
+    assert other.returncode == 1
+    assert json.loads(strata.command("status", "--json").stdout)["status"] == "running"
+
+
+def test_a_lost_gang_is_told_in_our_words(strata: Strata) -> None:
+    shard = next(
+        pid for pid in runtime.processes(strata.settings) if "ShardActor" in " ".join(psutil.Process(pid).cmdline())
+    )
+    os.kill(shard, signal.SIGKILL)
+    until(lambda: f"tiny: a gang was lost (process {shard} ended), a new one starts" in strata.progress.read_text())
+    until(lambda: "tiny: the new gang answers" in strata.progress.read_text())
+
+
 def test_ctrl_c_drains_and_leaves_nothing(strata: Strata) -> None:
     os.kill(strata.process.pid, signal.SIGINT)
     assert strata.process.wait(timeout=120) == 0
+    told = strata.progress.read_text()
+    assert "Draining" in told
+    assert not [line for line in told.splitlines() if "raylet" in line or "Traceback" in line or "worker died" in line]
     assert runtime.processes(strata.settings) == set()
     assert not strata.settings.run_dir.exists()
     assert runtime.find(strata.settings) is None
