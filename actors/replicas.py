@@ -201,11 +201,11 @@ def _choose(links: Mapping[str, Link]) -> str:
 
 
 def _more(asked: Asked) -> dict[str, Any]:
-    left = None if asked.until is None else max(0.0, asked.until - asyncio.get_running_loop().time())
-    more = {"seed": asked.seed, "choice": asked.choice, "salt": asked.salt, "deadline": left}
+    more = {"seed": asked.seed, "choice": asked.choice, "salt": asked.salt}
     if not asked.lives:
-        return more
-    return {**more, "emitted": tuple(asked.emitted), "priority": URGENT}
+        return {**more, "deadline": None if asked.until is None else asked.seconds}
+    left = None if asked.until is None else max(0.0, asked.until - asyncio.get_running_loop().time())
+    return {**more, "deadline": left, "emitted": tuple(asked.emitted), "priority": URGENT}
 
 
 async def _accepted(stream: LinkStream) -> None:

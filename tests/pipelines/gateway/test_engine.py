@@ -16,6 +16,7 @@ from cluster.security.keys import KeyRing
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
 from pipelines.gateway.app import create
+from pipelines.gateway.settings import GatewaySettings
 from tests.actors.engine.remembering import continuation
 from tests.actors.test_link import MODEL, Leader, lead, until_ready
 from tests.contracts.client import still
@@ -30,6 +31,7 @@ class House:
     """One replica, its client, and the gateway's door."""
 
     leader: Leader | None
+    directory: Directory
     client: Replicas
     metrics: Metrics
     ai: openai.AsyncOpenAI
@@ -40,17 +42,18 @@ class House:
 
 
 @asynccontextmanager
-async def build(tokenizer: Tokenizer, folder: Path, **limits: int) -> AsyncIterator[House]:
+async def build(tokenizer: Tokenizer, folder: Path, replays: int = 16, **limits: int) -> AsyncIterator[House]:
     directory, metrics, ring = Directory(), Metrics(), KeyRing(folder / "keys.json")
-    leader, client = await lead(directory, "one", **limits), Replicas(MODEL)
+    leader, client = await lead(directory, "one", **limits), Replicas(MODEL, replays)
     roster = Roster({MODEL: client}, directory.watch)
     roster.start()
     await until_ready(client)
     key = ring.issue("tests", "acme", "admin", created=1)
-    app = create({MODEL: Served(MODEL, client, tokenizer)}, ring, metrics=metrics)
+    # these engines count steps as seconds
+    app = create({MODEL: Served(MODEL, client, tokenizer)}, ring, GatewaySettings(request_seconds=1e8), metrics)
     async with listening(app) as port:
         ai = openai.AsyncOpenAI(api_key=key, base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
-        house = House(leader, client, metrics, ai)
+        house = House(leader, directory, client, metrics, ai)
         yield house
         await ai.close()
     await roster.close()
@@ -95,18 +98,35 @@ async def test_a_full_queue(tokenizer: Tokenizer, tmp_path: Path):
         await stream.close()
 
 
-async def test_a_leader_that_goes_is_an_error_within_the_stream(house: House):
-    stream = await house.ai.completions.create(model=MODEL, prompt=PROMPT, stream=True, **ENDLESS)
-    await anext(aiter(stream))
+async def test_a_leader_that_goes_is_a_pause_within_the_stream(house: House, tokenizer: Tokenizer):
+    asked = {"model": MODEL, "prompt": PROMPT, "max_tokens": 600, "temperature": 0, "extra_body": {"ignore_eos": True}}
+    stream = await house.ai.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    text = (await anext(aiter(stream))).choices[0].text
     house.leader.close()
-    house.leader = None
+    house.leader = await lead(house.directory, "two")
     async with asyncio.timeout(20):
-        with pytest.raises(openai.APIError):
-            async for _ in stream:
-                pass
-        with pytest.raises(openai.InternalServerError) as told:
-            await house.ai.completions.create(model=MODEL, prompt=PROMPT)
-    assert told.value.status_code == 503
+        async for event in stream:
+            text += "".join(choice.text for choice in event.choices)
+            usage = event.usage
+    assert text == (await house.ai.completions.create(**asked)).choices[0].text
+    assert (usage.prompt_tokens, usage.completion_tokens) == (len(PROMPT), 600)
+    assert usage.prompt_tokens_details.cached_tokens == 0, "the prompt was computed twice and counts once"
+    assert house.gauge("vllm:num_requests_running") == 0
+
+
+async def test_a_leader_that_goes_is_an_error_where_nothing_is_taken_up(tokenizer: Tokenizer, tmp_path: Path):
+    async with build(tokenizer, tmp_path, replays=0) as house:
+        stream = await house.ai.completions.create(model=MODEL, prompt=PROMPT, stream=True, **ENDLESS)
+        await anext(aiter(stream))
+        house.leader.close()
+        house.leader = None
+        async with asyncio.timeout(20):
+            with pytest.raises(openai.APIError):
+                async for _ in stream:
+                    pass
+            with pytest.raises(openai.InternalServerError) as told:
+                await house.ai.completions.create(model=MODEL, prompt=PROMPT)
+        assert told.value.status_code == 503
 
 
 @pytest.mark.parametrize(
