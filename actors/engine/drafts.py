@@ -21,6 +21,8 @@ _LENGTHS = (MOST, 4, 2, 1)
 _FADE = 0.8  # of what is known of a slot, with every guess
 _FORGET = 0.97  # with every step that guessed nothing: what failed once may pay later
 _LEARN = 0.2
+_STALE = 400  # steps after which what a step took is doubted most
+_DOUBT = 0.5
 _SLOPE = 0.03  # what one more row is thought to cost until that was measured, as a share of one row
 
 
@@ -84,19 +86,26 @@ class Slot:
 
 @dataclass(slots=True)
 class Costs:
-    """What a step takes by the number of its rows, as measured; `unknown` until anything was."""
+    """What a step takes by the number of its rows, as measured; `unknown` until anything was.
+
+    What was measured long ago may have been of a bad moment, or of another machine's load: it counts less and less, so
+    that it is tried again where it would pay, and the next time measured counts the more.
+    """
 
     unknown: float = 1.0
     seconds: dict[int, float] = field(default_factory=dict)
+    steps: int = 0
+    measured: dict[int, int] = field(default_factory=dict)  # after how many steps
 
     def learn(self, rows: int, took: float) -> None:
         """A step of `rows` rows took `took` seconds."""
+        self.steps += 1
         known = self.seconds.get(rows)
         if known is not None:
-            now = known + _LEARN * (took - known)
+            now = known + max(_LEARN, min(1.0, self._age(rows))) * (took - known)
         else:  # the first of its kind is often slow for another reason, and might be the last
             now = min(took, (took + self.of(rows)) / 2) if self.seconds else took
-        self.seconds[rows] = now
+        self.seconds[rows], self.measured[rows] = now, self.steps
         for fewer, seconds in self.seconds.items():
             if fewer < rows and seconds > now:
                 self.seconds[fewer] = now  # measured at a bad moment: more rows took less
@@ -104,15 +113,22 @@ class Costs:
     def of(self, rows: int) -> float:
         """Seconds of such a step: measured, or a line through what was."""
         if rows in self.seconds:
-            return self.seconds[rows]
+            return self._now(rows)
         below = max((known for known in self.seconds if known < rows), default=None)
         above = min((known for known in self.seconds if known > rows), default=None)
         if below is None:
-            return self.unknown if above is None else self.seconds[above]
+            return self.unknown if above is None else self._now(above)
         if above is None:
-            return self.seconds[below] + self._slope(below) * (rows - below)
+            return self._now(below) + self._slope(below) * (rows - below)
         share = (rows - below) / (above - below)
-        return self.seconds[below] + share * max(0.0, self.seconds[above] - self.seconds[below])
+        return self._now(below) + share * max(0.0, self._now(above) - self._now(below))
+
+    def _age(self, rows: int) -> float:
+        """How long ago it was measured, in the time after which nothing is left of that."""
+        return (self.steps - self.measured[rows]) / _STALE
+
+    def _now(self, rows: int) -> float:
+        return self.seconds[rows] * (1.0 - _DOUBT * min(1.0, self._age(rows)))
 
     def _slope(self, below: int) -> float:
         """Seconds of one row more than `below`, the most that were measured."""
@@ -196,7 +212,8 @@ class Drafter:
 
     def _bar(self, rows: int, drafting: float = 0.0) -> float:
         """The chance of coming true from which one guessed token pays, where it takes `drafting` seconds to make."""
-        return rows * ((self._costs.of(rows + 1) + drafting) / self._costs.of(rows) - 1.0)
+        some, now = max(1, rows // 4), self._costs.of(rows)  # between neighbours there is nothing but noise
+        return rows * ((self._costs.of(rows + some) - now) / some + drafting) / now
 
     def _looked_up(self, asked: dict[int, np.ndarray], rooms: dict[int, int]) -> dict[int, np.ndarray]:
         """Guesses from the past, but where the draft model's came true more often of late."""

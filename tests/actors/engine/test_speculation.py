@@ -220,7 +220,6 @@ def test_ranks_that_guess_together_say_the_same(plain: LLM) -> None:
         STARTER, dtype="float32", tensor_parallel_size=2, speculation="draft", draft_model=STARTER, max_model_len=128
     ) as llm:
         told.append([out.outputs[0].token_ids for out in llm.generate(prompts, params)])
-        assert llm.engine.steps < 60  # one draft right throughout is worth some steps on any machine
     assert told[0] == told[1]
 
 
