@@ -1,4 +1,4 @@
-"""Work that copies long pieces of its question: records as JSON, and an extractive summary of a text.
+"""Work that copies long pieces of its question: records as JSON, and the lead of a text as its summary.
 
 Draws endless examples from a seed, with the starter model's words and sentences. Knows nothing of models.
 """
@@ -14,7 +14,7 @@ from pipelines.lifecycle.data.mixture import stream
 
 HELD_OUT_SEED = 2**41  # far from the seeds that training uses
 EXTRACT = "Extract all records as JSON: {text}"
-SUMMARISE = "Summarise what the text says of {name}: {text}"
+SUMMARISE = "Summarise in {count} sentences: {text}"
 
 
 def extract(dice: Dice) -> tuple[Turn, Turn]:
@@ -29,17 +29,14 @@ def extract(dice: Dice) -> tuple[Turn, Turn]:
 
 
 def summarise(dice: Dice) -> tuple[Turn, Turn]:
-    """A text on three people; the answer is what it says of one of them, sentence by sentence."""
-    names = [extraction.invent(dice, chinese=False)["name"] for _ in range(3)]
-    told = [dice.pick(names) for _ in range(dice.whole(6, 10))]
-    told[dice.whole(0, len(told) - 1)] = names[0]
-    templates = [dice.pick(extraction.ENGLISH)[0] for _ in told]
+    """Six to ten sentences; the answer is the first of them, as many as are asked for (the "lead" summary of news)."""
     said = [
-        template.format(**extraction.invent(dice, chinese=False) | {"name": name})
-        for name, template in zip(told, templates, strict=True)
+        dice.pick(extraction.ENGLISH)[0].format(**extraction.invent(dice, chinese=False))
+        for _ in range(dice.whole(6, 10))
     ]
-    answer = " ".join(sentence for name, sentence in zip(told, said, strict=True) if name == names[0])
-    return ("user", SUMMARISE.format(name=names[0], text=" ".join(said))), ("assistant", answer)
+    count = dice.whole(3, 5)
+    question = SUMMARISE.format(count=count, text=" ".join(said))
+    return ("user", question), ("assistant", " ".join(said[:count]))
 
 
 TASKS = {"extraction": extract, "summary": summarise}

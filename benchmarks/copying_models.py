@@ -52,8 +52,8 @@ class Course:
         return min((step + 1) / 20, 0.02 + 0.49 * (1 + math.cos(math.pi * step / self.steps)))
 
 
-TARGET = Course("target", 6, 500, 0.006, 1e-3)
-DRAFT = Course("draft", 2, 700, 0.01, 2e-3)
+TARGET = Course("target", 6, 1000, 0.006, 1e-3)
+DRAFT = Course("draft", 2, 1000, 0.01, 2e-3)
 
 
 def models(seconds: float = math.inf) -> tuple[Path, Path] | None:

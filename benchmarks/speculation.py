@@ -1,13 +1,13 @@
 """What do guessed tokens bring: copying work and free text with guesses off, by lookup, and by a draft model, in turns?
 
-    python -m benchmarks.speculation [--batch 1 8 32] [--work extraction summary free] [--rounds N]
+    python -m benchmarks.speculation [--batch 1 8 32] [--work extraction summary dialogue noise] [--rounds N]
 
 The target has 125 M parameters' shape and cost and the skill of a model of 5.5 M (see `benchmarks.copying_models`),
-the draft 2.4 M. Extraction and summaries are held-out questions that it was taught to answer, greedily; free text is
-what it says at temperature 1 to the starter's own questions, whatever its end tokens say. Every round has questions of
-its own, so prompts are computed, and each way answers them in turn. Seconds are those of whole answers, prompts
-included. `equal`: answers that are the same all three ways; bfloat16 rounds one row otherwise than eight, and an answer
-parts where two tokens are all but as likely, often in free text. In float32 all are equal, which the tests hold.
+the draft 2.4 M. Extraction and summaries are held-out questions that it was taught to answer, greedily; dialogue is
+what it says to the starter's own questions at temperature 1; noise is 96 tokens at temperature 5, of which no guess
+comes true: what it costs to find that out. Every round has questions of its own, so prompts are computed, and each way
+answers them in turn. Seconds are those of whole answers, prompts included. `equal`: answers that are the same all three ways; bfloat16 rounds one row otherwise than eight, and an answer
+parts where two tokens are all but as likely, as often in noise. In float32 all are equal, which the tests hold.
 `right`: answers that are what was taught. Adds to results/speculation.json.
 """
 
@@ -33,16 +33,18 @@ from pipelines.lifecycle.tokenizer import load_tokenizer
 
 WAYS = ("off", "ngram", "draft")
 GREEDY = SamplingParams(temperature=0.0, max_tokens=256)
-FREE = SamplingParams(temperature=1.0, max_tokens=96, ignore_eos=True, seed=1)
-REQUESTS = {1: 4, 8: 16, 32: 32}  # in a round, by batch
+PARAMS = {
+    "dialogue": SamplingParams(temperature=1.0, max_tokens=256, seed=1),
+    "noise": SamplingParams(temperature=5.0, max_tokens=96, ignore_eos=True, seed=1),
+}
+REQUESTS = {1: 4, 8: 8, 32: 32}  # in a round, by batch
 
 
 def questions(work: str, count: int, rounds: int) -> list[list[tuple[Turn, ...]]]:
     """Turns for each round; the last is the answer that was taught."""
     dice = Dice(HELD_OUT_SEED)
-    draws = {"free": lambda: dice.pick((about, dialogue)).draw(dice).turns}
-    draw = draws.get(work) or (lambda: TASKS[work](dice))
-    return [[draw() for _ in range(count)] for _ in range(rounds)]
+    draw = TASKS.get(work, lambda dice: dice.pick((about, dialogue)).draw(dice).turns)
+    return [[draw(dice) for _ in range(count)] for _ in range(rounds)]
 
 
 def timed(llm: LLM, prompts: Sequence[list[int]], batch: int, params: SamplingParams) -> tuple[list[list[int]], float]:
@@ -58,7 +60,7 @@ def timed(llm: LLM, prompts: Sequence[list[int]], batch: int, params: SamplingPa
 def measure(llms: dict[str, LLM], work: str, batch: int, rounds: int) -> dict[str, float]:
     """Medians over rounds, of which a first one more is left out."""
     tokenizer = load_tokenizer(Path(models()[0]))
-    params = FREE if work == "free" else GREEDY
+    params = PARAMS.get(work, GREEDY)
     rates: dict[str, list[float]] = {way: [] for way in llms}
     speedups: dict[str, list[float]] = {way: [] for way in llms}
     equal = right = total = 0
@@ -91,7 +93,7 @@ def measure(llms: dict[str, LLM], work: str, batch: int, rounds: int) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--work", nargs="+", default=[*TASKS, "free"])
+    parser.add_argument("--work", nargs="+", default=[*TASKS, *PARAMS])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     target, draft = models()
