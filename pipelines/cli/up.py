@@ -36,8 +36,8 @@ def run(file: Path | None, flags: Mapping[str, Any], *, detach: bool, as_json: b
         show.progress("starting Ray")
         anticipated = serving.anticipate(settings)
         running = runtime.start(settings.cluster)
-        anticipated.join()
         try:
+            anticipated.join()
             serve(settings, running)
             announce(settings, as_json)
         except BaseException:
