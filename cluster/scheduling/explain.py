@@ -1,0 +1,213 @@
+"""Decisions and refusals in words: what a gang needs, what there is, and the smallest changes that would make it fit.
+
+Each remedy was tried on the same floor before it is told. Machines of one type are told together, so that a thousand
+take a line. Knows boards and plans; decides nothing.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from cluster.scheduling.board import Board
+from cluster.scheduling.floor import Pool
+from cluster.scheduling.inventory import CPU, GB
+from cluster.scheduling.needs import WHOLE, Ask, Need, ask
+from cluster.scheduling.plan import Key, Placed, Refused
+
+NAMED = 3  # machines of one type that are told one by one
+TYPES = 6  # types of machines that are told
+TRIED = 50  # models for which changes are tried; the fleet is too small for more than that
+LARGEST = 64  # tensor_parallel_size, as the settings take it
+
+
+def refusals(
+    board: Board, needs: Mapping[str, Need], left: Sequence[Key], proven: Collection[str]
+) -> tuple[Refused, ...]:
+    """What found no place, by model."""
+    missing: dict[str, list[int]] = {}
+    for model, replica in left:
+        missing.setdefault(model, []).append(replica)
+    found = []
+    for number, (model, replicas) in enumerate(missing.items()):
+        need = needs[model]
+        remedies = [*_changes(board, need)] if number < TRIED else []
+        remedies.append(more_nodes(board, need, len(replicas)))
+        there = _there(board, need)
+        found.append(Refused(model, len(replicas), asked(need), there, tuple(remedies), model in proven))
+    return tuple(found)
+
+
+def notes(board: Board, spare: int) -> tuple[str, ...]:
+    """Where room for failover was wished for and is not there."""
+    said = []
+    for pool in board.floor.pools:
+        kept = sum(place in board.floor.held for place in pool.members)
+        if kept < spare:
+            said.append(f"{kept} of {spare} spare nodes are kept of {type_of(pool)}: a lost node's gangs may not fit")
+    return tuple(said)
+
+
+def decision(gang: Placed) -> str:
+    """Why a gang stands where it does."""
+    unit = gang.ask.kind
+    seats = " and ".join(
+        f"{seat.shards} {unit} of {seat.node}" if len(gang.seats) > 1 else seat.node for seat in gang.seats
+    )
+    if gang.ask.shared:
+        seats += f", {gang.ask.parts / WHOLE:.0%} of {unit} {gang.seats[0].devices[0]}"
+    siblings = f"{gang.why.beside or 'none'} of the model on it, {gang.why.in_zone or 'none'} in its zone before"
+    how = {
+        "fits": "the fullest that has room",
+        "packed": "found by a search of all arrangements",
+        "made room": "others were moved for it",
+        "moved": "moved to make room for another",
+        "spare": "a node that was kept spare, as nothing else has room",
+    }[gang.why.way]
+    return f"{gang.model}/{gang.replica} on {seats}: {how}; {siblings}; {gang.why.left} {unit} stay free there"
+
+
+def asked(need: Need) -> str:
+    """What one gang needs."""
+    parts = []
+    for kind in need.kinds:
+        each = f"{need.degree} {kind}{'' if kind == CPU else ' with'} {_size(need.shard_bytes)} each"
+        if kind == CPU:
+            memory = (need.shard_bytes + need.host_bytes) * need.degree
+            each = f"{need.degree * need.cores:g} CPU and {_size(memory)} of memory"
+        parts.append(each)
+    types = f" of type {' or '.join(need.accelerators)}" if need.accelerators else ""
+    labels = "".join(f" labelled {key}={value}" for key, value in sorted(need.labels.items()))
+    return f"{' or '.join(parts)}{types} on one node{labels}"
+
+
+def type_of(pool: Pool) -> str:
+    """A type of machine, in words."""
+    labels = "".join(f", {key}={value}" for key, value in pool.labels)
+    if pool.devices is None:
+        return f"CPU alone{labels}"
+    size = f" of {_size(pool.devices.memory)}" if pool.devices.memory else ""
+    return f"{pool.devices.count} {pool.devices.name or pool.devices.kind}{size}{labels}"
+
+
+def more_nodes(board: Board, need: Need, gangs: int) -> str:
+    """The fewest further nodes of a type that is there already on which the gangs fit; else what one would need."""
+    found = []
+    for rank, (pool, wanted) in enumerate(board.options(need)):
+        model = max(pool.members, key=lambda place: (board.floor.nodes[place].cores, board.floor.nodes[place].memory))
+        room = _empty_room(board, model, wanted)
+        if room >= wanted.shards:
+            found.append((-(-gangs // (room // wanted.shards)), rank, f"like {board.floor.nodes[model].name}", pool))
+        elif room and pool.domains:
+            count = -(-wanted.shards // room)
+            found.append((gangs * count, rank, f"in {'a domain' if gangs == 1 else 'domains'} of {count}", pool))
+    if not found:
+        return f"add a node that has {asked(need).removesuffix(' on one node')}"
+    count, _, like, pool = min(found, key=lambda each: each[:2])
+    return f"add {count} {'node' if count == 1 else 'nodes'} {like} ({type_of(pool)})"
+
+
+def _changes(board: Board, need: Need) -> Iterator[str]:
+    """Settings of the model with which all its gangs fit on what is free."""
+    lighter = [name for name, size in need.weights.items() if size < need.weights[need.precision]]
+    for precision in sorted(lighter, key=lambda name: (-need.weights[name], name)):
+        if _fits(board, replace(need, precision=precision)):
+            yield f"use {precision} weights"
+            break
+    for degree in _degrees(board, need):
+        if _fits(board, replace(need, degree=degree)):
+            yield f"set tensor_parallel_size: {degree}"
+            break
+    placed = sum(key[0] == need.model for key in board.placed)
+    if placed:
+        yield f"set replicas: {placed}"
+
+
+def _degrees(board: Board, need: Need) -> list[int]:
+    """Other degrees, the nearest first; smaller ones only where a shard is not too large already."""
+    doubled = [need.degree * 2**power for power in range(1, 7) if need.degree * 2**power <= LARGEST]
+    halved = [need.degree // 2**power for power in range(1, 7) if need.degree % 2**power == 0]
+    return [*halved, *doubled] if board.options(need) else doubled
+
+
+def _fits(board: Board, need: Need) -> bool:
+    """Whether all gangs of the model, changed, would have room where the others stay; the board is as before."""
+    before = [board.lift(key) for key in [key for key in board.placed if key[0] == need.model]]
+    placed = []
+    for replica in range(need.replicas):
+        gang = board.place(need, replica)
+        if gang is None:
+            break
+        placed.append(gang.key)
+    for key in placed:
+        board.lift(key)
+    for gang in before:
+        board.keep(gang)
+    return len(placed) == need.replicas
+
+
+def _empty_room(board: Board, place: int, wanted: Ask) -> int:
+    """Shards that a node holds when it holds nothing else."""
+    node = board.floor.nodes[place]
+    counts = [board.floor.all_cores[place] // wanted.cores] if wanted.cores else []
+    counts += [node.memory // wanted.memory] if wanted.memory else []
+    if wanted.parts:
+        devices = node.accelerators.count if node.accelerators else 0
+        counts.append(devices * (WHOLE // wanted.parts))
+    return min(counts)
+
+
+def _there(board: Board, need: Need) -> str:
+    said = [_pool(board, pool, need) for pool in board.floor.pools]
+    more = [f"and {len(said) - TYPES} more types"] if len(said) > TYPES else []
+    return ", ".join(said[:TYPES] + more) or "no node"
+
+
+def _pool(board: Board, pool: Pool, need: Need) -> str:
+    """Machines of one type: those by name if there are few."""
+    floor, members = board.floor, pool.members
+    wanted = next((asked for option, asked in board.options(need) if option is pool), None)
+    if len(members) <= NAMED:
+        who = " and ".join(floor.nodes[place].name for place in members)
+    else:
+        who = f"{len(members)} nodes like {floor.nodes[members[0]].name}"
+    who = f"{who} ({type_of(pool)})"
+    if wanted is None:
+        return f"{who}: {_unfit(pool, need)}"
+    held = sum(place in floor.held for place in members)
+    free = [0 if place in floor.held else _free(board, place, wanted) for place in members]
+    kept = f", {held} kept spare" if held else ""
+    if len(members) == 1:
+        said = f"{free[0]:g} {wanted.kind} free{kept}"
+    elif len(members) <= NAMED:
+        said = f"{' and '.join(f'{each:g}' for each in free)} {wanted.kind} free{kept}"
+    else:
+        said = f"{sum(free):g} {wanted.kind} free, at most {max(free):g} on one{kept}"
+    wide = sum(count >= _wish(wanted) for count in free)
+    short = wide and wanted.shards <= max(pool.count, 0) and not wanted.shared
+    return f"{who}: {said}" + (", but CPU or memory is short there" if short else "")
+
+
+def _free(board: Board, place: int, wanted: Ask) -> float:
+    if wanted.shared:
+        return round(max(board.floor.parts[place]) / WHOLE, 2)
+    return board.floor.whole[place] if wanted.parts else board.floor.cores[place] / WHOLE
+
+
+def _wish(wanted: Ask) -> float:
+    return wanted.shards if wanted.parts else wanted.shards * wanted.cores / WHOLE
+
+
+def _unfit(pool: Pool, need: Need) -> str:
+    """Why machines of this type can never hold the gang."""
+    if pool.devices is None or pool.devices.kind not in need.kinds:
+        return "not of a kind that it can use"
+    if need.accelerators and pool.devices.name not in need.accelerators:
+        return "not of a type that it can use"
+    if not set(need.labels.items()) <= set(pool.labels):
+        return "without its labels"
+    if ask(need, pool.devices.kind, pool.devices) is None:
+        return f"{_size(need.shard_bytes)} are too much for one"
+    return f"too few for {need.degree} and no fast interconnect between nodes"
+
+
+def _size(size: int) -> str:
+    return f"{size / GB:.3g} GB"
