@@ -212,8 +212,8 @@ class GivenUp(StrataError):
 
     def __str__(self) -> str:
         return (
-            f"{self.replicas} replicas in a row died after {self.tokens} tokens of this request, and it is not tried on "
-            "another; send it again only if they may have died of something else"
+            f"{self.replicas} replicas in a row died after {self.tokens} tokens of this request, so it is not tried "
+            "again; send it anew only if they may have died of something else"
         )
 
 
