@@ -87,7 +87,8 @@ def overfull(board: Board, needs: Mapping[str, Need]) -> set[str]:
         size = min(asked.shards * (asked.parts or asked.cores) for asked in asks)
         demands[where] = demands.get(where, 0) + size * need.replicas
         models.setdefault(where, []).append(need.model)
-        capacity[where] = sum(_size(board, place, sign) for pool, _ in options for place in pool.members)
+        if where not in capacity:
+            capacity[where] = sum(_size(board, place, sign) for pool, _ in options for place in pool.members)
     return {
         model
         for where, names in models.items()

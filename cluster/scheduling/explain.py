@@ -7,7 +7,7 @@ take a line. Knows boards and plans; decides nothing.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from cluster.scheduling.board import Board
+from cluster.scheduling.board import Board, spans
 from cluster.scheduling.floor import Pool
 from cluster.scheduling.inventory import CPU, GB
 from cluster.scheduling.needs import WHOLE, Ask, Need, ask
@@ -27,11 +27,12 @@ def refusals(
     for model, replica in left:
         missing.setdefault(model, []).append(replica)
     found = []
+    told: dict[tuple[int, Ask], str] = {}
     for number, (model, replicas) in enumerate(missing.items()):
         need = needs[model]
         remedies = [*_changes(board, need)] if number < TRIED else []
         remedies.append(more_nodes(board, need, len(replicas)))
-        there = _there(board, need)
+        there = _there(board, need, told)
         found.append(Refused(model, len(replicas), asked(need), there, tuple(remedies), model in proven))
     return tuple(found)
 
@@ -92,10 +93,11 @@ def more_nodes(board: Board, need: Need, gangs: int) -> str:
     """The fewest further nodes of a type that is there already on which the gangs fit; else what one would need."""
     found = []
     for rank, (pool, wanted) in enumerate(board.options(need)):
-        model = max(pool.members, key=lambda place: (board.floor.nodes[place].cores, board.floor.nodes[place].memory))
-        room = _empty_room(board, model, wanted)
+        room = board.floor.empty_room(pool.largest, wanted)
         if room >= wanted.shards:
-            found.append((-(-gangs // (room // wanted.shards)), rank, f"like {board.floor.nodes[model].name}", pool))
+            found.append(
+                (-(-gangs // (room // wanted.shards)), rank, f"like {board.floor.nodes[pool.largest].name}", pool)
+            )
         elif room and pool.domains:
             count = -(-wanted.shards // room)
             found.append((gangs * count, rank, f"in {'a domain' if gangs == 1 else 'domains'} of {count}", pool))
@@ -144,56 +146,48 @@ def _fits(board: Board, need: Need) -> bool:
     return len(placed) == need.replicas
 
 
-def _empty_room(board: Board, place: int, wanted: Ask) -> int:
-    """Shards that a node holds when it holds nothing else."""
-    node = board.floor.nodes[place]
-    counts = [board.floor.all_cores[place] // wanted.cores] if wanted.cores else []
-    counts += [node.memory // wanted.memory] if wanted.memory else []
-    if wanted.parts:
-        devices = node.accelerators.count if node.accelerators else 0
-        counts.append(devices * (WHOLE // wanted.parts))
-    return min(counts)
-
-
-def _there(board: Board, need: Need) -> str:
-    said = [_pool(board, pool, need) for pool in board.floor.pools]
+def _there(board: Board, need: Need, told: dict[tuple[int, Ask], str]) -> str:
+    """What every type of machine has; `told` keeps what was said of it to another model that asks the same."""
+    said = []
+    asks = {id(pool): wanted for pool, wanted in reversed(board.options(need))}
+    for pool in board.floor.pools:
+        wanted = asks.get(id(pool))
+        if wanted is None:
+            said.append(f"{_who(board, pool)}: {_unfit(pool, need)}")
+            continue
+        if (id(pool), wanted) not in told:
+            told[id(pool), wanted] = f"{_who(board, pool)}: {_room(board, pool, wanted)}"
+        said.append(told[id(pool), wanted])
     more = [f"and {len(said) - TYPES} more types"] if len(said) > TYPES else []
     return ", ".join(said[:TYPES] + more) or "no node"
 
 
-def _pool(board: Board, pool: Pool, need: Need) -> str:
-    """Machines of one type: those by name if there are few."""
+def _who(board: Board, pool: Pool) -> str:
+    """Machines of one type: by name if there are few."""
+    nodes = [board.floor.nodes[place].name for place in pool.members[: NAMED + 1]]
+    who = " and ".join(nodes) if len(nodes) <= NAMED else f"{len(pool.members)} nodes like {nodes[0]}"
+    return f"{who} ({type_of(pool)})"
+
+
+def _room(board: Board, pool: Pool, wanted: Ask) -> str:
+    """What is free on machines of one type of what a gang asks."""
     floor, members = board.floor, pool.members
-    wanted = next((asked for option, asked in board.options(need) if option is pool), None)
-    if len(members) <= NAMED:
-        who = " and ".join(floor.nodes[place].name for place in members)
-    else:
-        who = f"{len(members)} nodes like {floor.nodes[members[0]].name}"
-    who = f"{who} ({type_of(pool)})"
-    if wanted is None:
-        return f"{who}: {_unfit(pool, need)}"
-    held = sum(place in floor.held for place in members)
     free = [0 if place in floor.held else _free(board, place, wanted) for place in members]
-    kept = f", {held} kept spare" if held else ""
-    if len(members) == 1:
-        said = f"{free[0]:g} {wanted.kind} free{kept}"
-    elif len(members) <= NAMED:
-        said = f"{' and '.join(f'{each:g}' for each in free)} {wanted.kind} free{kept}"
+    if len(members) <= NAMED:
+        said = " and ".join(f"{count:g}" for count in free) + f" {wanted.kind} free"
     else:
-        said = f"{sum(free):g} {wanted.kind} free, at most {max(free):g} on one{kept}"
-    wide = sum(count >= _wish(wanted) for count in free)
-    short = wide and wanted.shards <= max(pool.count, 0) and not wanted.shared
-    return f"{who}: {said}" + (", but CPU or memory is short there" if short else "")
+        said = f"{sum(free):g} {wanted.kind} free, at most {max(free):g} on one"
+    held = sum(place in floor.held for place in members)
+    said += f", {held} kept spare" if held else ""
+    wish = wanted.shards * (wanted.parts or wanted.cores) / WHOLE
+    fits = wish <= max(free) and not spans(pool, wanted)
+    return said + (f", but not what it needs beside {wanted.kind}" if fits else "")
 
 
 def _free(board: Board, place: int, wanted: Ask) -> float:
     if wanted.shared:
         return round(max(board.floor.parts[place]) / WHOLE, 2)
     return board.floor.whole[place] if wanted.parts else board.floor.cores[place] / WHOLE
-
-
-def _wish(wanted: Ask) -> float:
-    return wanted.shards if wanted.parts else wanted.shards * wanted.cores / WHOLE
 
 
 def _unfit(pool: Pool, need: Need) -> str:

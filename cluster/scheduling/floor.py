@@ -32,6 +32,8 @@ class Pool:
     by_cores: Buckets = field(default_factory=dict)
     shared: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)  # (free parts, node, device)
 
+    largest: int = 0  # the member with most cores and memory
+
     @property
     def count(self) -> int:
         """Devices of one machine."""
@@ -98,6 +100,13 @@ class Floor:
             room = min(room, self.cores[place] // ask.cores)
         return min(room, self.memory[place] // ask.memory) if ask.memory else room
 
+    def empty_room(self, place: int, ask: Ask) -> int:
+        """How many shards of a gang the node takes when it holds nothing."""
+        room = len(self.parts[place]) * (WHOLE // ask.parts) if ask.parts else ask.shards
+        if ask.cores:
+            room = min(room, self.all_cores[place] // ask.cores)
+        return min(room, self.nodes[place].memory // ask.memory) if ask.memory else room
+
     def take(self, place: int, ask: Ask, shards: int, devices: Sequence[int] | None = None) -> tuple[int, ...]:
         """Seat shards on a node that has room for them, on the devices named or the best; the devices."""
         if devices is None:
@@ -109,17 +118,24 @@ class Floor:
         """Undo `take`."""
         self._change(place, ask, shards, devices, 1)
 
+    def slack(self, pool: Pool, ask: Ask) -> int:
+        """Parts of devices, or of cores on CPU, that are free on all machines of a pool, give or take a core each."""
+        buckets = pool.by_devices if ask.parts else pool.by_cores
+        whole = sum(free * len(nodes) for counts in buckets.values() for free, nodes in enumerate(counts)) * WHOLE
+        if ask.parts:
+            return whole + sum(free for devices in pool.shared.values() for free, _, _ in devices)
+        return whole + len(pool.members) * WHOLE
+
     def fullest(self, pool: Pool, ask: Ask, zones: Zones) -> Iterator[tuple[int, tuple[int, ...] | None]]:
         """Nodes that may take a whole gang, the fullest first within equal zones; with its device where it shares one.
 
         Cores and memory beside the accelerators are the caller's to compare: they seldom decide.
         """
-        if ask.shared:
-            for equal in zones:
-                yield from self._sharing(pool, ask, equal)
         buckets = pool.by_devices if ask.parts else pool.by_cores
         least = ask.shards if ask.parts else ask.shards * ask.cores // WHOLE
         for equal in zones:
+            if ask.shared:
+                yield from self._sharing(pool, ask, equal)
             for free in range(least, max(len(buckets[zone]) for zone in equal)):
                 for zone in equal:
                     for place in buckets[zone][free]:
@@ -186,3 +202,5 @@ class Floor:
                 within.setdefault(node.domain, []).append(place)
             self.pool_of.append(pool)
         self.pools = list(known.values())
+        for pool in self.pools:
+            pool.largest = max(pool.members, key=lambda place: (self.all_cores[place], self.memory[place], -place))

@@ -17,6 +17,7 @@ from cluster.scheduling.needs import Ask, Need
 from cluster.scheduling.plan import Key, Plan
 
 NODES_TRIED = 16  # nodes of a pool on which a hole is looked for, those with most room first
+GANGS_TRIED = 16  # gangs of such a node that are moved, the smallest first
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ def make_room(board: Board, needs: Mapping[str, Need], need: Need, replica: int)
         if spans(pool, asked):
             continue
         for place in _roomiest(board, pool, asked):
-            there = [gang.key for gang in board.on(place)]
+            there = [gang.key for gang in board.on(place)][:GANGS_TRIED]
             for keys in [[key] for key in there] + [there[:count] for count in range(2, len(there) + 1)]:
                 if _swapped(board, needs, need, replica, asked, place, keys):
                     return keys
@@ -89,10 +90,11 @@ def make_room(board: Board, needs: Mapping[str, Need], need: Need, replica: int)
 
 
 def _roomiest(board: Board, pool: Pool, asked: Ask) -> list[int]:
+    """Nodes of a pool to make room on; none where all of them together have too little left."""
     floor = board.floor
+    if floor.slack(pool, asked) < asked.shards * (asked.parts or asked.cores):
+        return []
     members = [place for place in pool.members if place not in floor.held]
-    if asked.parts and sum(floor.whole[place] for place in members) < asked.shards and not asked.shared:
-        return []  # moving within the pool makes no device free
     return sorted(members, key=lambda place: (-floor.whole[place], -floor.cores[place], place))[:NODES_TRIED]
 
 
@@ -151,9 +153,11 @@ def spares(floor: Floor, count: int) -> list[int]:
 
 def possible(board: Board, need: Need) -> bool:
     """Whether the fleet would hold one gang if it held nothing else."""
-    trial = Board(Floor(board.floor.nodes, label_keys([need])))
-    trial.floor.open(())
-    return trial.place(need, 0) is not None
+    for pool, asked in board.options(need):
+        groups = pool.domains.values() if spans(pool, asked) else ([place] for place in pool.members)
+        if any(sum(board.floor.empty_room(place, asked) for place in places) >= asked.shards for places in groups):
+            return True
+    return False
 
 
 def concluded(board: Board, needs: Mapping[str, Need], left: Left, spare: int) -> Plan:

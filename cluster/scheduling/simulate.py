@@ -82,7 +82,7 @@ def _model(name: str, chance: random.Random) -> Need:
         replicas=chance.choices((1, 2, 3), (0.4, 0.4, 0.2))[0],
         shares=degree == 1 and billions < 8,
         workspace=GB,
-        cores=2,
+        cores=1 if degree == 1 and billions < 8 else 2,
         host_bytes=4 * GB,
         spread=chance.choice(("zone", "node")),
     )

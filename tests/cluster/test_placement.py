@@ -33,6 +33,8 @@ def test_what_fits_is_let_through(gangs: list[Gang], cores: tuple[float, ...]) -
         ([Gang("a", {"CPU": 2, "GPU": 2}, 1)], (8,), "2 CPU and 2 GPU on one node"),
         ([PAIR, Gang("other", {"CPU": 1}, 1)], (2,), "3 CPU together"),
         ([PAIR], (), "2 CPU on one node"),
+        # Six cores for six, and yet a pair leaves one of three that nobody can use.
+        ([Gang("a", {"CPU": 2}, 2), PAIR], (3, 3), "2 CPU on one node beside all others"),
     ],
 )
 def test_what_can_never_be_placed_is_refused(gangs: list[Gang], cores: tuple[float, ...], needs: str) -> None:
@@ -48,6 +50,12 @@ def test_the_refusal_names_model_nodes_and_remedy() -> None:
     assert said.startswith("pair needs 2 CPU on one node and there is 10.0.0.1: 1 CPU, 10.0.0.2: 4 GPU;")
     for word in ("tensor_parallel_size", "replicas", "shard_cpus", "add a node"):
         assert word in said
+
+
+def test_a_thousand_nodes_take_a_line() -> None:
+    with pytest.raises(PlacementImpossible) as refused:
+        check([Gang("a", {"CPU": 64}, 1)], [*nodes(*[8] * 1000), Node("last", {"CPU": 16})])
+    assert refused.value.there == "1000 nodes like n0: 8 CPU, last: 16 CPU"
 
 
 @pytest.mark.parametrize(

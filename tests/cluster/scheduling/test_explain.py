@@ -62,7 +62,7 @@ def test_a_type_that_can_never_hold_it_says_why(need, reason):
 def test_a_gang_that_needs_cores_says_that_they_are_short():
     node = Node("n0", 4, 900 * GB, EIGHT)
     only = refused([node], model(degree=8))
-    assert only.there == "n0 (8 H100 of 80 GB): 8 GPU free, but CPU or memory is short there"
+    assert only.there == "n0 (8 H100 of 80 GB): 8 GPU free, but not what it needs beside GPU"
     assert only.remedies[0] == "set tensor_parallel_size: 4"
 
 
