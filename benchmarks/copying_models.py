@@ -3,7 +3,7 @@
     python -m benchmarks.copying_models [--seconds S]
 
 The starter model learns the two tasks of `benchmarks.copying` in a few hundred steps; the draft is its embedding and
-first two layers, trained on the same stream. What it has learnt then gets the shape of a model of 125 M parameters:
+first four layers, trained on the same stream. What it has learnt then gets the shape of a model of 125 M parameters:
 wider matrices whose further rows and columns change nothing, and further layers whose output projections are zero. It
 computes the same function, and a step of it costs what a step of any model of that shape costs, since no kernel skips a
 zero. It stands for the cost of a larger model, not for the skill of one.
@@ -53,7 +53,7 @@ class Course:
 
 
 TARGET = Course("target", 6, 1000, 0.006, 1e-3)
-DRAFT = Course("draft", 2, 1000, 0.01, 2e-3)
+DRAFT = Course("draft", 4, 500, 0.006, 1e-3)
 
 
 def models(seconds: float = math.inf) -> tuple[Path, Path] | None:

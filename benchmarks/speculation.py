@@ -3,12 +3,13 @@
     python -m benchmarks.speculation [--batch 1 8 32] [--work extraction summary dialogue noise] [--rounds N]
 
 The target has 125 M parameters' shape and cost and the skill of a model of 5.5 M (see `benchmarks.copying_models`),
-the draft 2.4 M. Extraction and summaries are held-out questions that it was taught to answer, greedily; dialogue is
+the draft 3.9 M. Extraction and summaries are held-out questions that it was taught to answer, greedily; dialogue is
 what it says to the starter's own questions at temperature 1; noise is 96 tokens at temperature 5, of which no guess
 comes true: what it costs to find that out. Every round has questions of its own, so prompts are computed, and each way
-answers them in turn. Seconds are those of whole answers, prompts included. `equal`: answers that are the same all three ways; bfloat16 rounds one row otherwise than eight, and an answer
-parts where two tokens are all but as likely, as often in noise. In float32 all are equal, which the tests hold.
-`right`: answers that are what was taught. Adds to results/speculation.json.
+answers them in turn. Seconds are those of whole answers, prompts included. `right`: answers that are what was taught.
+`equal`: answers that are the same all three ways; bfloat16 rounds one row otherwise than eight, and an answer parts
+where two tokens are all but as likely. In float32 all are equal, which the tests hold. Adds to
+results/speculation.json.
 """
 
 import argparse
@@ -111,7 +112,7 @@ def main() -> None:
             rates = "".join(f"{row[f'{way}_tokens_per_second']:8.0f}" for way in WAYS)
             gains = "".join(f"{row[f'{way}_speedup']:8.2f}x" for way in WAYS[1:])
             print(f"{f'{work}, batch {batch}':24}{rates}{gains}{row['equal']:8.1%}{row['right']:8.1%}", flush=True)
-            facts = {"target": "125 M shape, bfloat16", "draft": "2.4 M", "threads": torch.get_num_threads()}
+            facts = {"target": "125 M shape, bfloat16", "draft": "3.9 M", "threads": torch.get_num_threads()}
             write("speculation", {**facts, "rows": rows})
 
 
