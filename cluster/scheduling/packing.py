@@ -128,6 +128,8 @@ def from_spare(board: Board, need: Need, replica: int) -> bool:
             board.floor.release(place)
             given.append(place)
             if board.place(need, replica, "spare", pool):
+                for unused in filter(board.floor.empty, given):
+                    board.floor.hold(unused)
                 return True
         for place in given:
             board.floor.hold(place)
@@ -165,7 +167,7 @@ def concluded(board: Board, needs: Mapping[str, Need], left: Left, spare: int) -
     refused = explain.refusals(board, needs, left.gangs, left.proven)
     kept = tuple(board.floor.nodes[place].name for place in sorted(board.floor.held))
     nodes = {node.name: node for node in board.floor.nodes}
-    return Plan(board.placed, refused, kept, explain.notes(board, spare), nodes, needs)
+    return Plan(dict(board.placed), refused, kept, explain.notes(board, spare), nodes, needs)
 
 
 def by_model(needs: Iterable[Need]) -> dict[str, Need]:

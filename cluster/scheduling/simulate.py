@@ -176,11 +176,14 @@ def _curves(curves: dict[str, list[tuple[int, float]]], left: int, unit: str, lo
         drawn.append(svg.text(left - 6, up(10**power) + 4, f"{10**power:g}", "end", 11))
     for power in range(1, 5):
         drawn.append(svg.text(across(10**power), top + height + 18, f"{10**power:,} nodes", "middle", 11))
-    for (name, points), color in zip(curves.items(), ("#2563eb", "#c2410c"), strict=False):
+    for number, (name, points) in enumerate(curves.items()):
+        color = ("#2563eb", "#c2410c")[number]
         path = " ".join(f"{across(nodes):.1f},{up(value):.1f}" for nodes, value in points)
         drawn.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.8"/>')
         nodes, value = points[-1]
-        drawn.append(svg.text(across(nodes), up(value) - 8, name, "end"))
+        drawn.append(
+            svg.text(across(nodes), up(value) + (38 if number else 18 if value < points[0][1] else -8), name, "end")
+        )
     return "".join(drawn)
 
 
