@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from actors.engine import blocks as prefix
-from actors.engine.drafts import Costs
+from actors.engine.costs import Costs
 from actors.engine.mirror import Mirror
 from actors.engine.sampler import Sampler
 from actors.models.batch import Batch

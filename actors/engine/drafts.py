@@ -14,16 +14,15 @@ from typing import Protocol
 
 import numpy as np
 
+from actors.engine.costs import Costs
 from actors.engine.lookup import Pairs, lookup
 
 MOST = 7  # tokens guessed at a time
 _LENGTHS = (MOST, 4, 2, 1)
-_FADE = 0.8  # of what is known of a slot, with every guess
-_FORGET = 0.97  # with every step that guessed nothing: what failed once may pay later
-_LEARN = 0.2
-_STALE = 400  # steps after which what a step took is doubted most
-_DOUBT = 0.5
-_SLOPE = 0.03  # what one more row is thought to cost until that was measured, as a share of one row
+_FADE = 0.9  # of what is known of a slot, with every guess
+_COMMON, _DRIFT = 0.05, 0.001  # the same of all sequences together
+_LEAST = 0.15
+_FORGET = 0.98  # with every step that guessed nothing: what failed once may pay later
 
 
 class Guesser(Protocol):
@@ -48,15 +47,16 @@ class Guesser(Protocol):
 
 @dataclass(slots=True)
 class Record:
-    """How often guesses of one kind came true of late."""
+    """How often guesses of one kind came true of late for one sequence; `start`: thought before any was."""
 
+    start: float = 0.5
     hits: float = 0.0
     misses: float = 0.0
 
     @property
     def hope(self) -> float:
-        """The chance that one more guessed token is right, before anything is known one half."""
-        return (self.hits + 1.0) / (self.hits + self.misses + 2.0)
+        """The chance that one more guessed token is right."""
+        return (self.hits + self.start) / (self.hits + self.misses + 1.0)
 
     def learn(self, guessed: int, right: int) -> None:
         """Of `guessed` tokens the first `right` were."""
@@ -70,6 +70,25 @@ class Record:
 
 
 @dataclass(slots=True)
+class Lately:
+    """How often guesses of one kind came true for all sequences, so that a new one need not find out for itself."""
+
+    share: float = 0.5
+
+    def learn(self, guessed: int, right: int) -> None:
+        """Of `guessed` tokens the first `right` were."""
+        self.share += _COMMON * (right / (right + (right < guessed)) - self.share)
+
+    def rest(self) -> None:
+        """A step of somebody who is not guessed for."""
+        self.share += _DRIFT * (0.5 - self.share)
+
+    def record(self) -> Record:
+        """For a new sequence, which is always worth a guess where that is cheap."""
+        return Record(min(max(self.share, _LEAST), 1.0 - _LEAST))
+
+
+@dataclass(slots=True)
 class Slot:
     """What is known of the sequence in one slot."""
 
@@ -78,70 +97,12 @@ class Slot:
     pairs: Pairs = field(default_factory=Pairs)
     drafted: bool = False  # whether its last guess was the draft model's
 
-    def rest(self) -> None:
-        """Nothing was guessed in this step."""
-        self.past.rest()
-        self.draft.rest()
-
-
-@dataclass(slots=True)
-class Costs:
-    """What a step takes by the number of its rows, as measured; `unknown` until anything was.
-
-    What was measured long ago may have been of a bad moment, or of another machine's load: it counts less and less, so
-    that it is tried again where it would pay, and the next time measured counts the more.
-    """
-
-    unknown: float = 1.0
-    seconds: dict[int, float] = field(default_factory=dict)
-    steps: int = 0
-    measured: dict[int, int] = field(default_factory=dict)  # after how many steps
-
-    def learn(self, rows: int, took: float) -> None:
-        """A step of `rows` rows took `took` seconds."""
-        self.steps += 1
-        known = self.seconds.get(rows)
-        if known is not None:
-            now = known + max(_LEARN, min(1.0, self._age(rows))) * (took - known)
-        else:  # the first of its kind is often slow for another reason, and might be the last
-            now = min(took, (took + self.of(rows)) / 2) if self.seconds else took
-        self.seconds[rows], self.measured[rows] = now, self.steps
-        for fewer, seconds in self.seconds.items():
-            if fewer < rows and seconds > now:
-                self.seconds[fewer] = now  # measured at a bad moment: more rows took less
-
-    def of(self, rows: int) -> float:
-        """Seconds of such a step: measured, or a line through what was."""
-        if rows in self.seconds:
-            return self._now(rows)
-        below = max((known for known in self.seconds if known < rows), default=None)
-        above = min((known for known in self.seconds if known > rows), default=None)
-        if below is None:
-            return self.unknown if above is None else self._now(above)
-        if above is None:
-            return self._now(below) + self._slope(below) * (rows - below)
-        share = (rows - below) / (above - below)
-        return self._now(below) + share * max(0.0, self._now(above) - self._now(below))
-
-    def _age(self, rows: int) -> float:
-        """How long ago it was measured, in the time after which nothing is left of that."""
-        return (self.steps - self.measured[rows]) / _STALE
-
-    def _now(self, rows: int) -> float:
-        return self.seconds[rows] * (1.0 - _DOUBT * min(1.0, self._age(rows)))
-
-    def _slope(self, below: int) -> float:
-        """Seconds of one row more than `below`, the most that were measured."""
-        least, most = min(self.seconds), self.seconds[below]
-        if below < 2 * least:
-            return most * _SLOPE
-        return max(0.0, min(most - self.seconds[least], most * (1.0 - least / below))) / (below - least)
-
 
 class Drafter:
     """Guesses for all slots of one rank."""
 
     def __init__(self, slots: int, model: Guesser | None = None) -> None:
+        self._past, self._drafts = Lately(), Lately()
         self._slots = [Slot() for _ in range(slots)]
         self._costs = Costs()
         self._model = model
@@ -149,7 +110,7 @@ class Drafter:
 
     def join(self, slot: int) -> None:
         """Another sequence has the slot now."""
-        self._slots[slot] = Slot()
+        self._slots[slot] = Slot(self._past.record(), self._drafts.record())
         if self._model is not None:
             self._model.join(slot)
 
@@ -164,7 +125,7 @@ class Drafter:
             if self._hope(slot) > bar:
                 found.append(index)
             else:
-                self._slots[slot].rest()
+                self._rest(slot)
         return found
 
     def propose(self, rows: int, asked: dict[int, np.ndarray], room: list[int]) -> dict[int, np.ndarray]:
@@ -185,7 +146,7 @@ class Drafter:
             state = self._slots[slot]
             state.drafted = slot not in found
             if slot not in guesses:
-                state.rest()
+                self._rest(slot)
         return guesses
 
     def learn(self, slot: int, guessed: int, right: int) -> None:
@@ -193,18 +154,24 @@ class Drafter:
         state = self._slots[slot]
         if not state.drafted:
             state.past.learn(guessed, right)
+            self._past.learn(guessed, right)
             state.draft.rest()
         else:
             assert self._model is not None
             state.draft.learn(guessed, right)
+            self._drafts.learn(guessed, right)
             state.past.rest()
             self._model.learn(slot, right)
         self.guessed += guessed
         self.right += right
 
-    def took(self, rows: int, seconds: float) -> None:
-        """A step of decodes with `rows` rows in all."""
-        self._costs.learn(rows, seconds)
+    def took(self, rows: int, seconds: float, guessed: int = 0) -> None:
+        """A step of decodes with `rows` rows in all, of which `guessed` were guesses."""
+        self._costs.learn(rows, seconds, trial=guessed > 0)
+
+    def _rest(self, slot: int) -> None:
+        for one in (self._slots[slot].past, self._slots[slot].draft, self._past, self._drafts):
+            one.rest()
 
     def _hope(self, slot: int) -> float:
         state = self._slots[slot]
@@ -214,6 +181,10 @@ class Drafter:
         """The chance of coming true from which one guessed token pays, where it takes `drafting` seconds to make."""
         some, now = max(1, rows // 4), self._costs.of(rows)  # between neighbours there is nothing but noise
         return rows * ((self._costs.of(rows + some) - now) / some + drafting) / now
+
+    def _drafting(self, slots: int, length: int) -> float:
+        assert self._model is not None
+        return self._model.seconds(slots, length) * self._costs.trust
 
     def _looked_up(self, asked: dict[int, np.ndarray], rooms: dict[int, int]) -> dict[int, np.ndarray]:
         """Guesses from the past, but where the draft model's came true more often of late."""
@@ -229,7 +200,7 @@ class Drafter:
     def _draftable(self, rows: int, slots: list[int]) -> list[int]:
         if self._model is None or not slots:
             return []
-        bar = self._bar(rows, self._model.seconds(1, 1))
+        bar = self._bar(rows, self._drafting(1, 1))
         return [slot for slot in slots if self._slots[slot].draft.hope > bar]
 
     def _best(self, rows: int, found: dict[int, np.ndarray], drafted: dict[int, int]) -> tuple[int, bool]:
@@ -254,7 +225,7 @@ class Drafter:
                 tokens += expected(self._slots[slot].draft.hope, length)
                 more += length
             assert self._model is not None
-            rate = tokens / (self._costs.of(rows + more) + self._model.seconds(len(drafted), most))
+            rate = tokens / (self._costs.of(rows + more) + self._drafting(len(drafted), most))
             if rate > best_rate:
                 best, drafts, best_rate = most, True, rate
         return best, drafts

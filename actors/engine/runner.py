@@ -218,7 +218,7 @@ class Runner:
         firsts[order] = np.cumsum(counts[order]) - counts[order]
         self._check(logits, slots, guesses, firsts, done)
         if self._drafter is not None:
-            self._drafter.took(int(counts.sum()), self._clock() - began)
+            self._drafter.took(int(counts.sum()), self._clock() - began, int(counts.sum()) - len(slots))
         done.steps += 1
 
     def _check(self, logits: torch.Tensor, slots: list[int], guesses: Rows, firsts: np.ndarray, done: Done) -> None:
