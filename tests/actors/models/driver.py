@@ -11,6 +11,7 @@ import torch
 
 from actors.models import Model
 from actors.models.batch import Batch
+from actors.models.parallel import Alone, World
 
 
 @dataclass
@@ -29,12 +30,16 @@ class Running:
 
 @dataclass
 class Driver:
-    """Runs prompts together; `chunk` bounds a prefill chunk, `seed` scatters blocks and staggers arrivals."""
+    """Runs prompts together; `chunk` bounds a prefill chunk, `seed` scatters blocks and staggers arrivals.
+
+    Of several ranks the first draws, as only its logits are complete.
+    """
 
     model: Model
     block_tokens: int = 8
     chunk: int = 37
     seed: int = 0
+    world: World = field(default_factory=Alone)
     steps: list[tuple[int, int]] = field(default_factory=list)  # decodes and chunks of each step
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
@@ -67,8 +72,12 @@ class Driver:
         for running, take in zip(chosen, takes, strict=True):
             running.done += take
         ended = [running for running in chosen if running.done == len(running.tokens)]
-        assert logits.shape == (len(ended), self.model.vocab_size)
-        for running, token in zip(ended, logits.argmax(-1).tolist(), strict=True):
+        assert len(logits) == len(ended)
+        drawn = []
+        if self.world.rank == 0:
+            assert logits.shape[1] == self.model.vocab_size
+            drawn = logits.argmax(-1).tolist()
+        for running, token in zip(ended, self.world.share(drawn, len(ended)), strict=True):
             running.tokens.append(token)
 
 

@@ -78,7 +78,7 @@ def generate(world: Any, path: Path, prompts: list[list[int]], new_tokens: int, 
     from tests.actors.models.driver import Driver
 
     model = load(path, dtype="float32", world=world)
-    made = Driver(model, chunk=chunk).generate(prompts, new_tokens)
+    made = Driver(model, chunk=chunk, world=world).generate(prompts, new_tokens)
     return {"answers": made, "kv_bytes": model.kv_bytes_per_token, "weight_bytes": weight_bytes(model)}
 
 
