@@ -43,7 +43,7 @@ def refused(answer: Answer, field: str) -> None:
     """A 400 in OpenAI's shape that names the field."""
     assert answer.status == 400, answer.body[:300]
     assert answer.error["type"] == "invalid_request_error"
-    assert answer.error["param"].split(".")[0] == field
+    assert answer.error["param"].split(".")[0].partition("[")[0] == field  # of a list it says which
     assert len(answer.body) < 1000
 
 
