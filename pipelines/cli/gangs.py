@@ -33,7 +33,7 @@ class Watch:
         for entry in gone:
             if entry.replica in now:  # it took no leave
                 self._lost[entry.model] = self._lost.get(entry.model, 0) + 1
-                self._tell(f"{entry.model}: a gang was lost (process {self._missing(entry)} ended), a new one starts")
+                self._tell(f"{entry.model}: a gang was lost ({self._ended(entry)} ended), a new one starts")
         before, self._entries = self._entries, {name: entry for name, entry in now.items() if self._whole(entry)}
         for name, entry in self._entries.items():
             if name not in before and self._lost.get(entry.model):
@@ -44,8 +44,10 @@ class Watch:
     def _whole(self, entry: Entry) -> bool:
         return all(self._alive(pid) for pid in (entry.leader_pid, *entry.shard_pids))
 
-    def _missing(self, entry: Entry) -> int:
-        return next(pid for pid in (*entry.shard_pids, entry.leader_pid) if not self._alive(pid))
+    def _ended(self, entry: Entry) -> str:
+        """All that are gone by now: which went first and took the others along, nobody can tell afterwards."""
+        gone = [str(pid) for pid in (*entry.shard_pids, entry.leader_pid) if not self._alive(pid)]
+        return f"process{'' if len(gone) == 1 else 'es'} {', '.join(gone)}"
 
 
 def alive(pid: int) -> bool:

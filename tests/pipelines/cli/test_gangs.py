@@ -57,6 +57,12 @@ def test_one_that_took_its_leave_is_no_loss() -> None:
     assert world.told() == ["m: a gang was lost (process 3 ended), a new one starts"]
 
 
+def test_whoever_went_along_is_named_too() -> None:
+    world = World(entry("a", 1, 2, 3))
+    world.dead = {1, 2}
+    assert world.told() == ["m: a gang was lost (processes 2, 1 ended), a new one starts"]
+
+
 def test_two_losses_are_two() -> None:
     world = World(entry("a", 1, 2), entry("b", 3, 4))
     world.dead = {2, 4}
