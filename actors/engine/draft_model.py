@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from actors.engine import blocks as prefix
+from actors.engine.blocks import Moves
 from actors.engine.costs import Costs
 from actors.engine.mirror import Mirror
 from actors.engine.sampler import Sampler
@@ -59,12 +60,20 @@ class DraftModel:
         self._ahead: dict[int, int] = {}  # tokens of the slot's last guess that are read already
         self._digests: list[list[bytes]] = [[] for _ in range(slots)]  # of each slot's full blocks that are read
         self._kept: dict[int, bytes] = {}  # what a block holds: the digest of all tokens up to its end
+        self._stored: dict[int, bytes] = {}  # the same of the places that blocks go to which leave the cache
 
     def join(self, slot: int) -> None:
         """Another sequence has the slot now."""
         self._read[slot] = _UNKNOWN
         self._digests[slot] = []
         self._ahead.pop(slot, None)
+
+    def moved(self, saves: Moves, loads: Moves) -> None:
+        """Blocks were copied out, (block, place), and then in, (place, block), whatever it had in them."""
+        for block, place in saves:
+            _copy(self._kept, block, self._stored, place)
+        for place, block in loads:
+            _copy(self._stored, place, self._kept, block)
 
     def learn(self, slot: int, right: int) -> None:
         """So many tokens of the slot's last guess came true."""
@@ -169,3 +178,10 @@ class DraftModel:
         self._steps += 1
         if self._steps > _WARM_UP and rows <= _AT_ONCE * len(self._read):
             self._costs.learn(rows, took)
+
+
+def _copy(source: Mapping[int, bytes], start: int, target: dict[int, bytes], end: int) -> None:
+    if start in source:
+        target[end] = source[start]
+    else:
+        target.pop(end, None)

@@ -69,13 +69,13 @@ class Runner:
         self._ends: dict[int, frozenset[int]] = {}  # tokens that may end the sequence in a slot
         self._speculates = speculates
         self._drafter: Drafter | None = None
+        self._reader: DraftModel | None = None
         if speculates and sampler is not None:
-            reader = None
             if draft is not None:
-                reader = DraftModel(
+                self._reader = DraftModel(
                     draft, self._mirror, sampler, vocab_size=model.vocab_size, slots=slots, ends=self._ends, clock=clock
                 )
-            self._drafter = Drafter(slots, reader)
+            self._drafter = Drafter(slots, self._reader)
 
     @classmethod
     def serving(
@@ -133,6 +133,8 @@ class Runner:
         began = self._clock()
         self._offload.move((), plan.loads)
         done.load_seconds = self._clock() - began
+        if self._reader is not None:
+            self._reader.moved(plan.saves, plan.loads)
 
     def _welcome(self, plan: Plan) -> None:
         if self._sampler is None:

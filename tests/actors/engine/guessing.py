@@ -11,6 +11,7 @@ from actors.engine.loop import Engine
 from actors.engine.runner import Runner
 from actors.engine.sampler import Sampler
 from actors.models import Model
+from actors.models.offload import offload
 from actors.settings import Limits
 from tests.actors.engine.remembering import VOCAB, Checked, Remembering
 
@@ -42,23 +43,30 @@ class Eager(Drafter):
 
 
 def engine(
-    model: Model, blocks: int, size: int, draft: Model | None = None, vocab: int = VOCAB, looks: bool = True
+    model: Model,
+    blocks: int,
+    size: int,
+    draft: Model | None = None,
+    vocab: int = VOCAB,
+    looks: bool = True,
+    places: int = 0,
 ) -> tuple[Engine, Eager]:
-    """Four slots; not even a plan's wire form is left out."""
+    """Four slots, and `places` for blocks that leave the cache; not even a plan's wire form is left out."""
     limits = Limits(running_sequences=4, step_tokens=16, block_tokens=size, queued_sequences=10_000)
     sampler = Sampler(vocab, 4, ())
-    for one in (model, draft):
-        if one is not None:
-            one.allocate(blocks, size)
+    models = [model] if draft is None else [model, draft]
+    for one in models:
+        one.allocate(blocks, size)
+    store = offload([cache for one in models for cache in one.cached()], size, places, None) if places else None
     runner = Runner(
-        model, sampler, slots=4, context_tokens=1000, block_tokens=size, speculates=True, draft=draft
+        model, sampler, slots=4, context_tokens=1000, block_tokens=size, speculates=True, draft=draft, offload=store
     )  # fmt: skip
     assert runner._drafter is not None
     reader = runner._drafter._model
     assert (draft is None) == (reader is None)
     assert reader is None or isinstance(reader, DraftModel)
     runner._drafter = eager = Eager(4, reader, looks)
-    return Engine(Checked(runner), Facts("eager", vocab, 1000, blocks, (), MOST), limits), eager
+    return Engine(Checked(runner), Facts("eager", vocab, 1000, blocks, (), MOST, places), limits), eager
 
 
 def remembering(rule: Callable[[Sequence[int]], int]) -> Remembering:

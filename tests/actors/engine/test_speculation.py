@@ -74,10 +74,14 @@ def test_every_answer_is_the_one_without_guesses(
 
 
 @settings(max_examples=60, deadline=None)
-@given(PROMPTS, st.integers(30, 60), st.sampled_from([1, 3, 4]))
-def test_a_draft_that_is_the_model_is_always_right(wanted: list[tuple[list[int], int]], blocks: int, size: int) -> None:
+@given(PROMPTS, st.integers(30, 60), st.sampled_from([1, 3, 4]), st.sampled_from([0, 2, 100]))
+def test_a_draft_that_is_the_model_is_always_right(
+    wanted: list[tuple[list[int], int]], blocks: int, size: int, places: int
+) -> None:
     """Its rule looks at every token: one key of another sequence, or of a guess that failed, and it would be wrong."""
-    made, eager = engine(Remembering(), max(blocks, 100 // size + 1), size, Remembering(), looks=False)
+    made, eager = engine(
+        Remembering(), max(blocks, 100 // size + 1), size, Remembering(), looks=False, places=places
+    )  # fmt: skip
     answered(made, wanted)
     assert eager.right == eager.guessed
     assert eager.guessed > 0 or all(count <= 2 for _, count in wanted)
@@ -113,6 +117,36 @@ def test_a_draft_reads_a_known_beginning_once() -> None:
     rows = counted(draft)
     answered(made, [([*beginning, 6], 20)])
     assert max(rows) < 16
+    assert eager.right == eager.guessed
+
+
+def beginning(seed: int) -> list[int]:
+    return [(7 * seed + index * (seed + 1)) % 200 for index in range(40)]
+
+
+def test_a_draft_goes_with_the_blocks_that_leave_the_cache_and_come_back() -> None:
+    draft = Remembering()
+    made, eager = engine(Remembering(), 16, 4, draft, looks=False, places=100)
+    for seed in range(5):
+        answered(made, [([*beginning(seed), 5], 8)])
+    rows = counted(draft)
+    for seed in range(5):
+        answered(made, [([*beginning(seed), 6], 8)])
+    assert made.load.prefix_hits >= 5 * 40
+    assert max(rows) < 16, "its keys came back too"
+    assert eager.right == eager.guessed > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.sampled_from([1, 1, 8])), min_size=12, max_size=24),
+    st.sampled_from([4, 10, 30]),
+)
+def test_a_draft_knows_which_of_its_keys_went_with_which_block(wanted: list[tuple[int, int, int]], places: int) -> None:
+    """Answers of one token are not guessed for: the draft has no keys in their blocks, wherever these go."""
+    made, eager = engine(Remembering(), 16, 4, Remembering(), looks=False, places=places)
+    for seed, last, count in wanted:
+        answered(made, [([*beginning(seed), last], count)])
     assert eager.right == eager.guessed
 
 
