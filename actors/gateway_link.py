@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from actors.messages import Cancel, Delta, Frame, Load, SamplingParams, Submit
 from actors.wire import Frames, hello_of, pack_command, unpack_frame
@@ -113,8 +113,24 @@ class Link(asyncio.Protocol):
             stream.feed(delta)
 
 
+class Follower(Protocol):
+    """Who wants to know what becomes of a stream, as soon as it is heard of."""
+
+    def first(self, cached: int) -> None:
+        """A token came, with `cached` of the prompt's found there: with its first delta; called for each."""
+        ...
+
+    def ended(self) -> None:
+        """It came to its end, whatever that was, or was cancelled."""
+        ...
+
+    def failed(self) -> None:
+        """Its replica was lost."""
+        ...
+
+
 class LinkStream:
-    """The deltas of one sequence, as they come."""
+    """The deltas of one sequence, as they come; `follower` hears of them first."""
 
     def __init__(self, link: Link, number: int) -> None:
         self._link, self._number = link, number
@@ -122,6 +138,7 @@ class LinkStream:
         self._error: StrataError | None = None
         self._ended = False
         self._news = asyncio.Event()
+        self.follower: Follower | None = None
 
     async def accepted(self) -> None:
         """Until the engine has taken it. Raises what it was refused with."""
@@ -149,11 +166,18 @@ class LinkStream:
 
     def cancel(self) -> None:
         self._link.cancel(self._number)
+        if self.follower is not None and not self._ended:
+            self.follower.ended()
         self._ended = True
         self._news.set()
 
     def feed(self, delta: Delta) -> None:
         """From the link: one more."""
+        if self.follower is not None:
+            if delta.tokens:
+                self.follower.first(delta.cached_tokens)
+            if delta.finish is not None:
+                self.follower.ended()
         if delta.error is not None:
             self._error = revived(*delta.error)
             if delta.tokens:  # what came before the fault
@@ -165,6 +189,8 @@ class LinkStream:
 
     def fail(self, error: StrataError) -> None:
         """From the link: it will not go on."""
+        if self.follower is not None:
+            self.follower.failed()
         self._error = error
         self._news.set()
 

@@ -201,7 +201,10 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How busy a replica is as of one step (gauges) and what it has done since it started (counters, in tokens)."""
+    """How busy a replica is as of one step (gauges) and what it has done since it started (counters, in tokens).
+
+    `queued_tokens`: tokens of prompts that are not computed yet.
+    """
 
     running: int = 0
     waiting: int = 0
@@ -211,6 +214,7 @@ class Load:
     prefix_hits: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    queued_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ Holds links and dated loads; owns nothing. Every call from one event loop.
 
 import asyncio
 import contextlib
-import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from actors.client import Stream
@@ -14,8 +15,8 @@ from actors.directory import ANNOUNCE_SECONDS, Entry
 from actors.gateway_link import Link, LinkStream
 from actors.journal import URGENT, Asked, Journal
 from actors.messages import Load, SamplingParams
+from actors.routing import Router, Ticket
 from cluster.errors import DeadlineExceeded, NotReady, Overloaded, Unavailable
-from cluster.scheduling.balance import Candidate, pick
 
 Watch = Callable[[int, float], Awaitable[tuple[int, str, tuple[Entry, ...]]]]
 
@@ -35,6 +36,7 @@ class Replicas:
         self._news = asyncio.Event()  # set, and replaced, with every replica that comes
         self._links: dict[str, Link] = {}
         self._contexts: dict[str, int] = {}
+        self._router = Router(time.monotonic)
 
     @property
     def context_tokens(self) -> int:
@@ -90,11 +92,16 @@ class Replicas:
         left = dict(links)
         refused: Unavailable | Overloaded | None = None
         for _ in range(min(_TRIES, len(left))):
-            link = asked.holder = left.pop(_choose(left))
+            ticket = self._choose(asked, left)
+            link = asked.holder = left.pop(ticket.replica)
             try:
                 stream = link.submit(asked.prompt, asked.params, **_more(asked))
+                stream.follower = Followed(ticket, asked, len(asked.emitted))
                 await _accepted(stream)
-            except (Unavailable, Overloaded) as error:
+            except Unavailable as error:
+                ticket.failed()
+                refused = error
+            except Overloaded as error:
                 refused = error
             else:
                 return stream
@@ -102,9 +109,15 @@ class Replicas:
             raise refused
         raise Unavailable(self.model, "none of its replicas is up; they are being started")
 
-    def adopt(self, name: str, link: Link, context_tokens: int) -> None:
+    def _choose(self, asked: Asked, links: Mapping[str, Link]) -> Ticket:
+        """What is out already is part of the prompt by now."""
+        loads = {name: (link.load, link.outstanding) for name, link in links.items()}
+        return self._router.choose((*asked.prompt, *asked.emitted), asked.salt, loads)
+
+    def adopt(self, name: str, link: Link, entry: Entry) -> None:
         """A replica that can be sent to."""
-        self._links[name], self._contexts[name] = link, context_tokens
+        self._links[name], self._contexts[name] = link, entry.context_tokens
+        self._router.add(name, entry.kv_tokens)
         self._news.set()
         self._news = asyncio.Event()
 
@@ -112,6 +125,7 @@ class Replicas:
         """A replica that cannot."""
         self._contexts.pop(name, None)
         self._links.pop(name, None)
+        self._router.remove(name)
 
 
 class Roster:
@@ -160,7 +174,7 @@ class Roster:
         for name, entry in self._entries.items():
             link = self._open.get(name)
             if link is not None:
-                self._models[entry.model].adopt(name, link, entry.context_tokens)
+                self._models[entry.model].adopt(name, link, entry)
             elif name not in self._kept:
                 self._kept.add(name)
                 self._spawn(self._keep(entry))
@@ -178,7 +192,7 @@ class Roster:
                 if await link.welcomed():
                     self._open[name] = link
                     if name in self._entries:  # it may have gone while we connected
-                        replicas.adopt(name, link, entry.context_tokens)
+                        replicas.adopt(name, link, entry)
                     await link.end()
                     self._open.pop(name)
                     replicas.drop(name)
@@ -192,12 +206,22 @@ class Roster:
         task.add_done_callback(self._tasks.discard)
 
 
-def _choose(links: Mapping[str, Link]) -> str:
-    candidates = [
-        Candidate(name, max(link.outstanding, link.load.running + link.load.waiting), link.load.kv_used)
-        for name, link in links.items()
-    ]
-    return pick(candidates, secrets.randbits(32))
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A stream's `Follower`: its ticket hears of it, and at the end of all that was said."""
+
+    ticket: Ticket
+    asked: Asked
+    sent: int  # tokens that were out when it was sent there: part of the ticket's prompt
+
+    def first(self, cached: int) -> None:
+        self.ticket.first(cached)
+
+    def ended(self) -> None:
+        self.ticket.ended(self.asked.emitted[self.sent :])
+
+    def failed(self) -> None:
+        self.ticket.failed()
 
 
 def _more(asked: Asked) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def _tokens(wire: bytes) -> tuple[int, ...]:
 def _pack_load(load: Load) -> tuple[Any, ...]:
     return (
         load.running, load.waiting, load.kv_used, load.preemptions,
-        load.prefix_queries, load.prefix_hits, load.prompt_tokens, load.generated_tokens,
+        load.prefix_queries, load.prefix_hits, load.prompt_tokens, load.generated_tokens, load.queued_tokens,
     )  # fmt: skip
 
 

@@ -118,6 +118,7 @@ class Engine:
             prefix_hits=scheduler.prefix_hits,
             prompt_tokens=self._prompted,
             generated_tokens=self._generated,
+            queued_tokens=scheduler.queued_tokens,
         )
 
     def step(self) -> list[tuple[int, Delta]]:

@@ -76,6 +76,12 @@ class Scheduler:
         return len(self._waiting) - len(self._gone)
 
     @property
+    def queued_tokens(self) -> int:
+        """Tokens of prompts to be computed yet; what a cache may save of those that wait is not known."""
+        waiting = sum(entry[2].pending for entry in self._waiting if entry[1] not in self._gone)
+        return waiting + sum(sequence.pending for sequence in self.running if _prefilling(sequence))
+
+    @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
         return bool(self.running or self.waiting)

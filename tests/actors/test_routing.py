@@ -1,0 +1,124 @@
+"""Turns go where their prefix is, queues permitting, and what becomes of them is remembered once."""
+
+import itertools
+
+import pytest
+
+from actors.messages import Load
+from actors.routing import PIECE, Router, Ticket
+from cluster.scheduling.outliers import Rules
+
+LONG = tuple(range(10 * PIECE))
+
+
+class World:
+    """A router over replicas whose loads are as set."""
+
+    def __init__(self, *names: str) -> None:
+        self.now = 0.0
+        rolls = itertools.count()
+        self.router = Router(lambda: self.now, Rules(errors=2), lambda: next(rolls))
+        self.loads: dict[str, tuple[Load, int]] = {}
+        for name in names:
+            self.router.add(name, 100 * PIECE)
+            self.loads[name] = (Load(), 0)
+
+    def send(self, prompt: tuple[int, ...] = LONG, salt: str = "") -> Ticket:
+        return self.router.choose(prompt, salt, self.loads)
+
+    def whole(self, prompt: tuple[int, ...] = LONG, emitted: tuple[int, ...] = ()) -> str:
+        ticket = self.send(prompt)
+        self.now += 1e-3 * ticket.work
+        ticket.first(PIECE * ticket.expected)
+        ticket.ended(emitted)
+        return ticket.replica
+
+
+def test_a_conversation_stays_where_it_was() -> None:
+    world = World("a", "b", "c", "d")
+    home = world.whole(LONG, tuple(range(900, 900 + PIECE)))
+    later = (*LONG, *range(900, 900 + PIECE), *range(20))
+    ticket = world.send(later)
+    assert ticket.replica == home
+    assert ticket.uncached == 20  # what the answer added is known, too
+    assert {world.whole((*later, 1, turn)) for turn in range(8)} == {home}
+
+
+def test_another_tenant_s_prefix_is_not_its_own() -> None:
+    world = World("a", "b")
+    world.whole()
+    assert world.send(salt="other").expected == 0
+
+
+def test_it_moves_when_there_is_too_much_to_do() -> None:
+    world = World("a", "b")
+    home = world.whole()
+    world.loads[home] = (Load(queued_tokens=5_000, running=4), 4)
+    assert world.send().replica != home
+
+
+def test_what_was_just_sent_counts_before_any_load_tells_of_it() -> None:
+    world = World("a", "b")
+    home = world.whole()
+    sent = [world.send((*LONG, *range(5_000 + 1_000 * turn, 5_600 + 1_000 * turn))).replica for turn in range(6)]
+    assert set(sent) == {"a", "b"}
+    assert sent[0] == home
+
+
+def test_waiting_is_taken_back_however_it_ends() -> None:
+    world = World("a", "b")
+    for end in ("first", "failed", "ended"):
+        ticket = world.send((*range(hash(end) % 1000, hash(end) % 1000 + 500),))
+        assert world.router._waiting[ticket.replica] == ticket.uncached
+        ticket.first(0) if end == "first" else getattr(ticket, end)()
+        ticket.ended()
+        ticket.failed()  # told twice: counts once
+        assert world.router._waiting == {"a": 0, "b": 0}
+
+
+def test_a_loss_that_is_told_twice_is_one() -> None:
+    world = World("a", "b")
+    ticket = world.send()
+    ticket.failed()
+    ticket.failed()
+    assert world.router.out() == []
+    world.router._health.bad(ticket.replica, 0.0)
+    assert world.router.out() == [ticket.replica]
+
+
+def test_who_fails_gets_nothing_until_a_trial() -> None:
+    world = World("a", "b")
+    for _ in range(2):
+        world.router._health.bad("a", 0.0)
+    assert {world.send((turn,) * 100).replica for turn in range(20)} == {"b"}
+    world.now = 31.0
+    trial = world.send((7,) * 100)
+    assert trial.replica == "a"
+    assert {world.send((turn,) * 100).replica for turn in range(20)} == {"b"}
+    trial.first(0)
+    assert {world.send((turn,) * 100).replica for turn in range(20)} == {"a", "b"}
+
+
+def test_one_that_is_not_known_yet_or_gone_does_no_harm() -> None:
+    world = World("a")
+    ticket = world.send()
+    world.router.remove("a")
+    ticket.first(0)
+    ticket.ended((1, 2, 3))
+    world.loads = {"stranger": (Load(), 0)}
+    assert world.send().replica == "stranger"
+
+
+def test_a_forgetful_cache_is_trusted_less() -> None:
+    world = World("a", "b")
+    home = world.whole()
+    ticket = world.send()
+    assert (ticket.replica, ticket.expected) == (home, 10)
+    ticket.first(0)
+    assert world.send().expected < 10
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_short_prompt_needs_no_digest(count: int) -> None:
+    world = World(*"abc"[:count])
+    assert world.send((1, 2, 3)).digests == []
