@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import structlog
 
 from actors.engine.costs import Costs
 from actors.engine.lookup import Pairs, lookup
@@ -23,6 +24,8 @@ _FADE = 0.9  # of what is known of a slot, with every guess
 _COMMON, _DRIFT = 0.05, 0.001  # the same of all sequences together
 _LEAST = 0.15
 _FORGET = 0.98  # with every step that guessed nothing: what failed once may pay later
+
+log = structlog.get_logger()
 
 
 class Guesser(Protocol):
@@ -139,9 +142,9 @@ class Drafter:
         longest, drafts = self._best(rows, found, {slot: rooms[slot] for slot in drafted})
         guesses = {slot: guess[:longest] for slot, guess in found.items()} if longest else {}
         if drafts:
-            assert self._model is not None
-            lengths = {slot: min(longest, rooms[slot]) for slot in drafted}
-            guesses |= self._model.guess({slot: asked[slot] for slot in drafted}, lengths)
+            guesses |= self._drafted(
+                {slot: asked[slot] for slot in drafted}, {s: min(longest, rooms[s]) for s in drafted}
+            )
         for slot in asked:
             state = self._slots[slot]
             state.drafted = slot not in found
@@ -196,6 +199,16 @@ class Drafter:
             if state.pairs.repeats(asked[slot]) and len(guess := lookup(asked[slot], room)):
                 found[slot] = guess
         return found
+
+    def _drafted(self, texts: Mapping[int, np.ndarray], lengths: Mapping[int, int]) -> dict[int, np.ndarray]:
+        """The draft model's guesses. Where it fails it is asked no more: no answer needs it."""
+        assert self._model is not None
+        try:
+            return self._model.guess(texts, lengths)
+        except Exception as wrong:  # noqa: BLE001 - what a model, its kernels or the memory do wrong has no common class
+            log.warning("draft_failed", reason=f"{type(wrong).__name__}: {wrong}", effect="it guesses no more")
+            self._model = None
+            return {}
 
     def _draftable(self, rows: int, slots: list[int]) -> list[int]:
         if self._model is None or not slots:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from actors.engine import LLM, SamplingParams, StructuredOutputsParams
 from actors.engine.done import pack_word, unpack_word, word_size
@@ -118,6 +119,29 @@ def test_a_draft_reads_a_known_beginning_once() -> None:
     answered(made, [([*beginning, 6], 20)])
     assert max(rows) < 16
     assert eager.right == eager.guessed
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5, 23])
+def test_a_draft_that_fails_costs_no_answer(steps: int) -> None:
+    draft = Remembering()
+    made, eager = engine(Remembering(wavering), 100, 4, draft)
+    rows, forward = counted(draft), draft.forward
+
+    def failing(batch: Batch) -> torch.Tensor:
+        logits = forward(batch)
+        if len(rows) > steps:
+            raise RuntimeError("out of memory")
+        return logits
+
+    draft.forward = failing  # type: ignore[method-assign]
+    wanted = [([1, 2, 3], 60), ([4, 2], 60), ([3, 3, 1, 2], 60)]
+    with capture_logs() as told:
+        assert list(answered(made, wanted).values()) == [expected(*one) for one in wanted]
+    assert len(rows) == steps + 1, "it is not asked again"
+    assert [entry["reason"] for entry in told] == ["RuntimeError: out of memory"]
+    eager._looks, right = True, eager.right
+    answered(made, [([1, 2, 3], 60)])
+    assert eager.right > right, "what the text itself foretells is guessed still"
 
 
 def beginning(seed: int) -> list[int]:
