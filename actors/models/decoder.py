@@ -18,10 +18,11 @@ from actors.models.cache import CachedTensor, bytes_per_token
 from actors.models.checkpoint import Checkpoint
 from actors.models.family import Family
 from actors.models.kernels.fused import Fused, fuse
-from actors.models.layers import Activation, Linear, QuantizedLinear
+from actors.models.kernels.panels import PanelWeight
+from actors.models.layers import Activation, AnyLinear
 from actors.models.parallel import World
 from actors.models.rope import Rope, exact_context
-from actors.models.weights import LayerWeights, Loader, Progress
+from actors.models.weights import Embedding, LayerWeights, Loader, Progress
 from cluster.errors import ModelInvalid
 
 Angles = tuple[torch.Tensor, torch.Tensor]
@@ -49,7 +50,7 @@ class Decoder:
         kinds = set(family.ropes)
         self.ropes = {kind: Rope(config, kind, family.head_dim, loader.device) for kind in kinds}
         self.vocab = loader.vocab
-        self.embedding = loader.embedding()
+        self.embedding: Embedding | PanelWeight = loader.embedding()
         self.layers = [loader.layer(index) for index in range(family.layers)]
         self.norm = loader.final_norm()
         self.head = loader.head(self.embedding)
@@ -122,7 +123,7 @@ class Decoder:
         )
         return self._sum(layer.output, seen.reshape(x.shape[0], -1))
 
-    def _sum(self, linear: Linear | QuantizedLinear, x: torch.Tensor) -> torch.Tensor:
+    def _sum(self, linear: AnyLinear, x: torch.Tensor) -> torch.Tensor:
         """A projection whose input is spread over the ranks; its bias is added once."""
         if self.world.size == 1:
             return linear(x)

@@ -8,26 +8,36 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from actors.models.kernels import panels, quantized
 from actors.models.kernels.operations import TYPES
-from actors.models.kernels.quantized import PackedWeight, linear, packed
+from actors.models.kernels.panels import PanelWeight
+from actors.models.kernels.quantized import PackedWeight, packed
 from actors.models.quantized import QuantizedWeight
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Linear:
-    """`x @ weight.T + bias`, with weight [out, in]; an object so that a kernel can keep a packed weight."""
+    """`x @ weight.T + bias`, with weight [out, in]: row-major, or in panels once the kernels have taken it.
 
-    __slots__ = ("bias", "weight")
+    `panels` is the kernels' own copy where plain torch goes on using the row-major weight.
+    """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    __slots__ = ("bias", "panels", "weight")
+
+    def __init__(self, weight: torch.Tensor | PanelWeight, bias: torch.Tensor | None = None) -> None:
         self.weight, self.bias = weight, bias
+        self.panels: PanelWeight | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.weight, PanelWeight):
+            return panels.linear(x, self.weight, None if self.bias is None else self.bias.float())
         return functional.linear(x, self.weight, self.bias)
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """Without the bias."""
+        if isinstance(self.weight, PanelWeight):
+            return panels.linear(x, self.weight)
         return functional.linear(x, self.weight)
 
 
@@ -35,6 +45,7 @@ class QuantizedLinear:
     """The same with a weight of 8 or 4 bits: packed for the kernels where they can take it, else in plain torch."""
 
     __slots__ = ("bias", "weight")
+    panels = None  # of floats alone
 
     def __init__(self, weight: PackedWeight | QuantizedWeight, bias: torch.Tensor | None = None) -> None:
         self.weight, self.bias = packed(weight) if isinstance(weight, QuantizedWeight) else weight, bias
@@ -46,8 +57,11 @@ class QuantizedLinear:
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """Without the bias."""
         if isinstance(self.weight, PackedWeight):
-            return linear(x.contiguous() if x.dtype in TYPES else x.float(), self.weight).to(x.dtype)
+            return quantized.linear(x.contiguous() if x.dtype in TYPES else x.float(), self.weight).to(x.dtype)
         return functional.linear(x, self.weight.dequantize().to(x.dtype))
+
+
+AnyLinear = Linear | QuantizedLinear
 
 
 class RMSNorm:

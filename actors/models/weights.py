@@ -13,7 +13,7 @@ from actors.models import split
 from actors.models.checkpoint import Checkpoint
 from actors.models.family import Family
 from actors.models.kernels.quantized import PackedWeight, packed
-from actors.models.layers import Linear, QuantizedLinear, RMSNorm
+from actors.models.layers import AnyLinear, Linear, QuantizedLinear, RMSNorm
 from actors.models.matrices import Matrices
 from actors.models.memory import empty
 from actors.models.parallel import World
@@ -22,7 +22,6 @@ from actors.models.split import Share
 from cluster.errors import ModelInvalid
 
 Progress = Callable[[int, int], None]
-AnyLinear = Linear | QuantizedLinear
 Embedding = torch.Tensor | PackedWeight | QuantizedWeight
 EMBEDDING = "embed_tokens"
 HEADS = ("lm_head", "language_model.lm_head")

@@ -20,17 +20,21 @@ from actors.models.cache import CachedTensor
 from actors.models.kernels import interface
 from actors.models.kernels.building import processor_features
 from actors.models.kernels.operations import TYPES, cache_of, step_of
+from actors.models.kernels.panels import PanelWeight, pack
 from actors.models.kernels.quantized import PackedWeight
+from actors.models.memory import empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from actors.models.decoder import Decoder
-    from actors.models.layers import Linear, QuantizedLinear, RMSNorm
+    from actors.models.layers import AnyLinear, RMSNorm
     from actors.models.quantized import QuantizedWeight
 
 # Where the processor has AMX, oneDNN's tiles do 1,680 to 2,500 GFLOP/s at 512 rows (two cores of a Xeon) and 340 to 500
-# at 32, about what AVX-512 reaches: from here on plain torch is left to compute the step.
+# at 32, about what AVX-512 reaches: from here on plain torch is left to compute the step. It wants the weights row by
+# row, so that such a machine holds them twice; and it adds up in another order than the kernels do, so that what a
+# sequence yields depends on how many rows are computed beside it.
 AMX_ROWS = 64
 ACTIVATIONS = {"silu": 0, "swish": 0, "gelu_pytorch_tanh": 1, "gelu_new": 1}
 
@@ -44,16 +48,34 @@ def fuse(decoder: "Decoder") -> "Fused | None":
     if any(width % 2 for width in widths):  # bf16 is read in pairs
         return None
     matrices = (decoder.embedding, *(linear.weight for linear in _linears(decoder)))
-    if any(not isinstance(matrix, torch.Tensor | PackedWeight) for matrix in matrices):
+    if any(not isinstance(matrix, torch.Tensor | PanelWeight | PackedWeight) for matrix in matrices):
         return None  # quantized, but not packed for the kernels
     library = interface.loaded()
     return None if library is None else Fused(decoder, library)
 
 
-def _linears(decoder: "Decoder") -> "Iterator[Linear | QuantizedLinear]":
+def _linears(decoder: "Decoder") -> "Iterator[AnyLinear]":
     for layer in decoder.layers:
         yield from (layer.qkv, layer.output, layer.gate_up, layer.down)
     yield decoder.head
+
+
+def _pack(decoder: "Decoder", *, beside: bool) -> None:
+    """The float weights in panels: where they lie, or in a copy `beside` them."""
+    tied = decoder.embedding is decoder.head.weight
+    for linear in _linears(decoder):
+        if not isinstance(linear.weight, torch.Tensor):
+            continue
+        if beside:
+            linear.panels = linear.panels or pack(_copy(linear.weight))
+        else:
+            linear.weight = pack(linear.weight)
+    if tied:
+        decoder.embedding = decoder.head.weight
+
+
+def _copy(weight: torch.Tensor) -> torch.Tensor:
+    return empty(weight.shape, weight.dtype, weight.device).copy_(weight)
 
 
 class Fused:
@@ -64,6 +86,10 @@ class Fused:
         collective = getattr(decoder.world, "collective", None)
         self._collective = None if collective is None else collective.address
         self._kept: list[torch.Tensor] = []
+        plain = all(isinstance(linear.weight, torch.Tensor) for linear in _linears(decoder))
+        tiles = plain and self._dtype is torch.bfloat16 and "amx_bf16" in processor_features()
+        self._most_rows = AMX_ROWS if tiles else None
+        _pack(decoder, beside=tiles)
         self._hidden, self._columns = decoder.family.hidden, decoder.head.weight.shape[0]
         self._layers = (interface.Layer * len(decoder.layers))(
             *(self._layer(decoder, index) for index in range(len(decoder.layers)))
@@ -71,9 +97,6 @@ class Fused:
         self._model = self._describe(decoder)
         self._address = addressof(self._model)
         self._rows = torch.empty(2, 0, self._hidden, dtype=self._dtype)
-        plain = all(isinstance(linear.weight, torch.Tensor) for linear in _linears(decoder))
-        tiles = plain and self._dtype is torch.bfloat16 and "amx_bf16" in processor_features()
-        self._most_rows = AMX_ROWS if tiles else None
 
     def suits(self, batch: Batch) -> bool:
         """Whether this is the faster way to compute `batch`; the caches are the same either way."""
@@ -169,13 +192,14 @@ class Fused:
     def _norm(self, norm: "RMSNorm | None") -> interface.Norm:
         return interface.Norm() if norm is None else interface.Norm(self._address_of(norm.weight.float()), norm.eps)
 
-    def _weights(self, linear: "Linear | QuantizedLinear") -> interface.Weights:
-        return self._matrix(linear.weight, None if linear.bias is None else self._address_of(linear.bias.float()))
+    def _weights(self, linear: "AnyLinear") -> interface.Weights:
+        weight = linear.weight if linear.panels is None else linear.panels
+        return self._matrix(weight, None if linear.bias is None else self._address_of(linear.bias.float()))
 
     def _matrix(
-        self, weight: "torch.Tensor | PackedWeight | QuantizedWeight", bias: int | None = None
+        self, weight: "torch.Tensor | PanelWeight | PackedWeight | QuantizedWeight", bias: int | None = None
     ) -> interface.Weights:
-        if isinstance(weight, PackedWeight):
+        if isinstance(weight, PanelWeight | PackedWeight):
             self._address_of(weight.memory)
             return weight.describe(bias)
         if not isinstance(weight, torch.Tensor):

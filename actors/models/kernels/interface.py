@@ -42,7 +42,10 @@ class Norm(Structure):
 
 
 class Weights(Structure):
-    """A weight in the model's type, or packed to `bits`, and a float32 bias, which may be null."""
+    """A weight, and a float32 bias, which may be null.
+
+    With `bits` 0 in the model's type: row-major with `group` 0, in panels of `group` rows otherwise.
+    """
 
     _fields_ = [
         *((name, c_void_p) for name in ("weight", "bias")),
@@ -102,7 +105,9 @@ class Collective(Structure):
 STRUCTURES = (Step, Attention, Norm, Weights, Cache, Layer, Model, Collective)
 P, N, F = c_void_p, c_int64, c_float
 ARGUMENTS = {
-    "linear": (N, N, P, P, P, P, N, N, N, N, N),
+    "linear": (N, N, P, P, P, N, N, N),
+    "pack_panels": (N, P),
+    "unpack_panels": (N, P),
     "quantized_linear": (N, N, P, P, P, N, N, N),
     "attend": (N, P, P, P, N, P, P, N),
     "join": (N, P, P, P, P, P, P, N, N),

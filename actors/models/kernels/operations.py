@@ -14,24 +14,6 @@ from actors.models.kernels import interface
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
-def linear(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, out_dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    """`x` [M, K] times `weight` [N, K] transposed, plus float32 `bias` [N]: [M, N] in x's dtype, or float32."""
-    (rows, inner), columns = x.shape, weight.shape[0]
-    out = x.new_empty((rows, columns), dtype=out_dtype or x.dtype)
-    _check(x.dtype is weight.dtype and weight.shape[1] == inner, "x and weight differ in type or width")
-    _check(x.dtype is torch.float32 or inner % 2 == 0, "bf16 is read in pairs: the width is odd")
-    _check(bias is None or (bias.dtype is torch.float32 and bias.shape == (columns,)), "bias is float32 [N]")
-    _whole(x, weight, *([] if bias is None else [bias]))
-    if rows:
-        _library().linear(
-            TYPES[x.dtype], TYPES[out.dtype], x.data_ptr(), weight.data_ptr(),
-            None if bias is None else bias.data_ptr(), out.data_ptr(), rows, columns, inner, inner, columns,
-        )  # fmt: skip
-    return out
-
-
 def attend(
     q: torch.Tensor,
     keys: CachedTensor,

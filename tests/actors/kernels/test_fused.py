@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from actors.models import load
 from actors.models.kernels import fused
+from actors.models.kernels.panels import PanelWeight
 from tests.actors.kernels.batches import scattered
 
 SHAPE = {
@@ -55,6 +56,17 @@ def fill(model, seed=2):
             )
 
 
+def plainly(model):
+    """`model` without any kernel: row-major weights for plain torch."""
+    model.fused, tied = None, model.embedding is model.head.weight
+    for linear in fused._linears(model):
+        if isinstance(linear.weight, PanelWeight):
+            linear.weight = linear.weight.unpacked()
+    if tied:
+        model.embedding = model.head.weight
+    return model
+
+
 def kept(model):
     """All that is in the caches, layer by layer, keys before values."""
     return [c.read(torch.arange(len(c.numbers))) for layer in model.caches for c in layer]
@@ -72,8 +84,7 @@ def test_equals_the_plain_step(folder, dtype, kv_cache_dtype):
         made = model.forward(batch)
         written = kept(model)
         fill(model)
-        model.fused = None
-        plain = model.forward(batch)
+        plain = plainly(model).forward(batch)
         scale = plain.std()
         tolerance = TOLERANCE[dtype] if kv_cache_dtype == "auto" else INT8_TOLERANCE[dtype]
         torch.testing.assert_close(made / scale, plain / scale, rtol=0, atol=tolerance)
@@ -147,16 +158,43 @@ def test_is_not_used_where_it_cannot_be(folder, monkeypatch):
     assert model.forward(scattered([3], [0])).isfinite().all()
 
 
+def test_weights_stay_packed_where_they_lie(folder):
+    model, untouched = load(folder, dtype="bfloat16"), load(folder, dtype="bfloat16")
+    embedding, weight = model.embedding, model.layers[0].qkv.weight
+    address, tied = weight.data_ptr(), model.embedding is model.head.weight
+    model.allocate(8, 8)
+    packed = model.layers[0].qkv.weight
+    assert isinstance(packed, PanelWeight)
+    assert packed.memory.data_ptr() == address
+    assert weight.numel() == 0  # whoever kept it reads nothing rather than other numbers
+    assert (model.embedding is model.head.weight) == tied == (embedding.numel() == 0)
+    model.allocate(16, 8)
+    assert model.layers[0].qkv.weight is packed
+    assert torch.equal(packed.unpacked(), untouched.layers[0].qkv.weight)
+
+
+def test_a_packed_model_computes_without_the_compiled_step_too(folder):
+    batch = scattered([3], [0])
+    model = load(folder, dtype="float32")
+    model.allocate(8, 8)
+    made = model.forward(batch)
+    model.fused = None
+    torch.testing.assert_close(model.forward(batch), made, rtol=1e-3, atol=1e-3)
+
+
 def test_many_rows_are_left_to_amx_tiles_over_the_same_cache(folder, monkeypatch):
     monkeypatch.setattr(fused, "processor_features", lambda: {"amx_bf16"})
     monkeypatch.setattr(fused, "AMX_ROWS", 8)
     model, plain = load(folder, dtype="bfloat16"), load(folder, dtype="bfloat16")
     for each in (model, plain):
         each.allocate(64, 8)
-    plain.fused = None
+    plainly(plain)
     chunk, token = scattered([9], [0]), scattered([1], [9])  # the same table: both take two blocks
     assert not model.fused.suits(chunk)
     assert model.fused.suits(token)
+    again = [linear.panels for linear in fused._linears(model)]
+    model.allocate(64, 8)
+    assert [id(linear.panels) for linear in fused._linears(model)] == [id(one) for one in again]  # packed once
     assert torch.equal(model.forward(chunk), plain.forward(chunk))
     made, exact = model.forward(token), plain.forward(token)
     torch.testing.assert_close(made / exact.std(), exact / exact.std(), rtol=0, atol=TOLERANCE["bfloat16"])

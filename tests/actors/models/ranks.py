@@ -90,7 +90,8 @@ def weight_bytes(model: Any) -> int:
     for layer in model.layers:
         for linear in (layer.qkv, layer.output, layer.gate_up, layer.down):
             seen[id(linear.weight)] = linear.weight
-    return sum(t.numel() * t.element_size() for t in seen.values())
+    memories = [getattr(weight, "memory", weight) for weight in seen.values()]  # packed or not
+    return sum(memory.numel() * memory.element_size() for memory in memories)
 
 
 def collect(world: Any) -> dict[str, Any]:

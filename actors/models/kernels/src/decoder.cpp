@@ -15,7 +15,7 @@ void product(Type type, Type out, const Weights& w, const void* x, int64_t inner
   if (w.bits)
     quantized_linear(type, out, x, w, bias, y, rows, inner, y_stride, next);
   else
-    linear(type, out, x, w.weight, bias, y, rows, w.columns, inner, inner, y_stride);
+    linear(type, out, x, w, bias, y, rows, inner, y_stride, next);
 }
 
 void apply(const Model& model, const Weights& w, const void* x, int64_t inner, void* y, int64_t rows, bool biased,

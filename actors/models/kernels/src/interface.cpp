@@ -11,10 +11,14 @@ void strata_sizes(int64_t* sizes) {
   for (int i = 0; i < 8; i++) sizes[i] = all[i];
 }
 
-void strata_linear(int64_t type, int64_t out, const void* x, const void* w, const float* bias, void* y, int64_t rows,
-                   int64_t columns, int64_t inner, int64_t x_stride, int64_t y_stride) {
-  linear((Type)type, (Type)out, x, w, bias, y, rows, columns, inner, x_stride, y_stride);
+void strata_linear(int64_t type, int64_t out, const void* x, const Weights* w, void* y, int64_t rows, int64_t x_stride,
+                   int64_t y_stride) {
+  linear((Type)type, (Type)out, x, *w, w->bias, y, rows, x_stride, y_stride, nullptr);
 }
+
+void strata_pack_panels(int64_t type, const Weights* w) { pack_panels((Type)type, *w); }
+
+void strata_unpack_panels(int64_t type, const Weights* w) { unpack_panels((Type)type, *w); }
 
 void strata_quantized_linear(int64_t type, int64_t out, const void* x, const Weights* w, void* y, int64_t rows,
                              int64_t x_stride, int64_t y_stride) {

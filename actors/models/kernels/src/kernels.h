@@ -7,11 +7,6 @@ namespace strata {
 
 enum Type : int64_t { kF32 = 0, kBf16 = 1 };
 
-// y[rows, columns] = x[rows, inner] w[columns, inner]^T + bias. bf16 needs `inner` and `x_stride` even.
-// `bias` is float or null. `out` is the type of y: that of x, or float.
-void linear(Type type, Type out, const void* x, const void* w, const float* bias, void* y, int64_t rows,
-            int64_t columns, int64_t inner, int64_t x_stride, int64_t y_stride);
-
 // One step's rows as `Batch` describes them, and how long the batch is.
 struct Step {
   const int64_t* tokens;
@@ -53,13 +48,23 @@ struct Norm {
 
 enum Activation : int64_t { kSilu = 0, kGeluTanh = 1 };
 
-// In the model's type and row-major where `bits` is 0, else packed as `quantized.h` says: 8 or 4 bits, a scale for each
-// `group` of the `inner` places of a row, and whether there are zeros.
+// In the model's type where `bits` is 0: row-major where `group` is 0 too, else in panels of `group` columns as
+// `panels.h` says. Else packed as `quantized.h` says: 8 or 4 bits, a scale for each `group` of the `inner` places of a
+// row, and whether there are zeros.
 struct Weights {
   const void* weight;
   const float* bias;  // may be null
   int64_t columns, inner, bits, group, zeros;
 };
+
+// y[rows, columns] = x[rows, inner] w[columns, inner]^T + bias for a float weight in panels; bf16 needs `inner` even.
+// `bias` is float or null. `out` is the type of y: that of x, or float. `next`, unless null, is the weight that is read
+// after this one: its first bytes are fetched while the last of this one are used.
+void linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
+            int64_t x_stride, int64_t y_stride, const Weights* next);
+// Turns a row-major float weight into panels where it lies, or back.
+void pack_panels(Type type, const Weights& w);
+void unpack_panels(Type type, const Weights& w);
 
 // y = x w^T + bias for a weight of 8 or 4 bits; x becomes bytes on the way. `next`, unless null, is the weight that is
 // read after this one: its first bytes are fetched while the last of this one are used.

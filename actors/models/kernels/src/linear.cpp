@@ -1,269 +1,206 @@
-// y = x w^T + bias for a row-major weight [N, K], read where it lies: no second, packed copy of it is kept.
+// y = x w^T + bias for a float weight in panels (panels.h). Lanes run along 16 columns of y, and each unit of x is
+// broadcast from where it lies: every element of y is one chain of sums over K, in order and in one register, so that
+// it is the same to the last bit whatever rows are computed beside it and however columns and rows are shared out.
 //
-// Few rows (decoding alone): lanes run along K. Up to 3 of them are bound by memory: four long streams through w, far
-// from each other, are fetched a little ahead. More take four neighbouring rows of w and prefetch the next four.
-// Many rows: x is packed so that lanes run along its rows, and each unit of w is broadcast to all of them; no sums
-// across lanes are left to do. `kWideRows` decides.
+// Up to 8 rows are one tile: it takes a panel each from streams through w that lie far from each other, which are
+// fetched a little ahead (one core reads four streams best: with 8, memory gives a quarter less). More rows pass three
+// neighbouring panels in tiles of 8, and fetch the next three into the second cache meanwhile.
 //
-// bf16, one core of a Zen 5, weight 4864 x 768 in the third cache: 1 row 66-90 GB/s, 8 rows 365 GFLOP/s, 16 rows 400,
-// 32 rows 457, 512 rows 405; torch's oneDNN 27-34 GB/s, 190, 280, 340, 380. Weights of 250 MB come from
-// memory at 33 GB/s for 1 row, at 40 on two cores, which read 47 at most; torch's at 10.
+// One core of a Zen 5 (its peak: 470 GFLOP/s in bf16), bf16, weights of 768 x 4864 to 3072 x 1024 in the third cache:
+// 1 row 86-96 GB/s; 5 rows 370-430 GFLOP/s, 8: 415-450, 16: 430-445, 32 to 512: 420-455. Weights of 250 MB come from
+// memory at 35 GB/s for 1 row, 33 for 2 to 8, 26 (420 GFLOP/s) for 16; on two cores at 41-48 up to 16 rows. float32:
+// 1 row 100 GB/s, from 5 rows on 215-235 GFLOP/s. torch's oneDNN (bf16): 27-34 GB/s, 8 rows 190 GFLOP/s, 512: 380.
 #include <omp.h>
 
-#include <algorithm>
-
-#include "kernels.h"
-#include "tile.h"
-#include "vectors.h"
+#include "panels.h"
 
 namespace strata {
 namespace {
 
-// Fewer rows would leave more lanes empty than turning saves: 28 of 32 is where both take the same time (Zen 5).
-constexpr int64_t kWideRows = 28;
-constexpr int kStreams = 4;         // that one core reads side by side: with 8, memory gives a quarter less
-constexpr int64_t kDistance = 1024;  // bytes that each is fetched ahead
-constexpr int kSpan = 48;  // columns of y that the wide kernel finishes before it turns them: 3 blocks of 16
+constexpr int kMostRows = 8;           // of a tile: with 3 panels 24 sums of the 32 registers
+constexpr int64_t kDistance = 2048;    // bytes that each stream is fetched ahead
+constexpr int64_t kCache = 640 << 10;  // bytes of x and y that stay in the second cache while weights pass by
+
+// Where a tile fetches what comes later. Many tiles: `step` bytes further each time. A single one: its streams go on
+// at `at`, `step` bytes from one to the next, when their panels end.
+struct Ahead {
+  const char* at;
+  int64_t step;
+};
 
 template <class T, class O>
 struct Product {
-  const Unit* x;
-  const Unit* w;
+  Panels w;
+  const char* x;
   const float* bias;
   typename O::Element* y;
-  int64_t rows, columns, units, x_stride, y_stride;  // strides: x in units, y in elements
+  int64_t rows, x_stride, y_stride;  // strides: x in bytes, y in elements
 
-  Product from_row(int64_t m) const {
-    return {x + m * x_stride, w, bias, y + m * y_stride, rows - m, columns, units, x_stride, y_stride};
+  Product part(int64_t m, int64_t count) const {
+    return {w, x + m * x_stride, bias, y + m * y_stride, count, x_stride, y_stride};
   }
 };
 
-// MR rows of x with NR rows of w. Keeps the smaller side in registers: at most 24 sums + 8 + 1 of the 32.
-template <class T, class O, int MR, int NR, bool Ahead>
-inline void narrow_tile(const Product<T, O>& p, int64_t m, int64_t n) {
-  const Unit* x = p.x + m * p.x_stride;
-  const Unit* w = p.w + n * p.units;
+inline __m512i unit(const char* at) {
+  int32_t value;
+  memcpy(&value, at, sizeof(value));
+  return _mm512_set1_epi32(value);
+}
+
+// MR rows of x from `m` on with NR panels from `panel` on, `apart` from each other. `Whole`: they have 16 columns.
+// Fetches `Each` lines a unit from `ahead` on, or where that is 0 a little ahead on its own streams.
+template <class T, class O, int MR, int NR, int Each, bool Whole>
+void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead ahead) {
+  const int64_t width = Whole ? kLanes : p.w.width(panel), step = apart * p.w.size();
+  const __mmask16 mask = Whole ? (__mmask16)0xffff : first(width);
+  const Unit* w = p.w.panel(panel);
+  const char* x = p.x + m * p.x_stride;
   __m512 sum[MR][NR];
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
     for (int j = 0; j < NR; j++) sum[i][j] = _mm512_setzero_ps();
-  auto step = [&](int64_t k, __mmask16 mask) __attribute__((always_inline)) {
-    __m512i held[MR < NR ? MR : NR];
-    if constexpr (MR < NR) {
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; i++) held[i] = _mm512_maskz_loadu_epi32(mask, x + i * p.x_stride + k);
+  const auto walk = [&](int64_t units, const char* soon, int64_t between) __attribute__((always_inline)) {
+    for (int64_t k = 0; k < units; k++, w += width, x += sizeof(Unit)) {
+      __m512i v[NR];
 #pragma GCC unroll 8
       for (int j = 0; j < NR; j++) {
-        const __m512i b = _mm512_maskz_loadu_epi32(mask, w + j * p.units + k);
-        if constexpr (Ahead) _mm_prefetch((const char*)(w + (j + NR) * p.units + k), _MM_HINT_T0);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; i++) sum[i][j] = T::dot(sum[i][j], held[i], b);
+        v[j] = Whole ? _mm512_loadu_si512(w + j * step) : _mm512_maskz_loadu_epi32(mask, w + j * step);
+        if constexpr (Each == 0) _mm_prefetch(soon + j * between, _MM_HINT_T0);
       }
-    } else {
+      soon += sizeof(__m512i);
+      if constexpr (Each > 0) {
 #pragma GCC unroll 8
-      for (int j = 0; j < NR; j++) {
-        held[j] = _mm512_maskz_loadu_epi32(mask, w + j * p.units + k);
-        if constexpr (Ahead) _mm_prefetch((const char*)(w + (j + NR) * p.units + k), _MM_HINT_T0);
+        for (int j = 0; j < Each; j++) _mm_prefetch(ahead.at + j * 64, _MM_HINT_T1);
+        ahead.at += ahead.step;
       }
 #pragma GCC unroll 8
       for (int i = 0; i < MR; i++) {
-        const __m512i a = _mm512_maskz_loadu_epi32(mask, x + i * p.x_stride + k);
+        const __m512i a = unit(x + i * p.x_stride);
 #pragma GCC unroll 8
-        for (int j = 0; j < NR; j++) sum[i][j] = T::dot(sum[i][j], a, held[j]);
+        for (int j = 0; j < NR; j++) sum[i][j] = T::dot(sum[i][j], a, v[j]);
       }
     }
   };
-  int64_t k = 0;
-  for (; k + kLanes <= p.units; k += kLanes) step(k, 0xffff);
-  if (k < p.units) step(k, first(p.units - k));
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; i++) {
-    __m512 out = _mm512_setzero_ps();
-    if constexpr (NR == 1) {
-      out = _mm512_castps128_ps512(_mm_set_ss(_mm512_reduce_add_ps(sum[i][0])));
-    } else {
-      out = _mm512_castps128_ps512(sum4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));
-    }
-    if (p.bias) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(first(NR), p.bias + n));
-    O::store(p.y + (m + i) * p.y_stride + n, out, first(NR));
-  }
-}
-
-// `m` is the first of `rows` rows of x to take together; the first tile also fetches the next rows of w.
-template <class T, class O, int NR, bool Ahead>
-inline void narrow_rows(const Product<T, O>& p, int rows, int64_t m, int64_t n) {
-  if constexpr (NR == 1) {
-    if (rows == 1) return narrow_tile<T, O, 1, NR, Ahead>(p, m, n);
-    if (rows == 2) return narrow_tile<T, O, 2, NR, Ahead>(p, m, n);
-  }
-  if (rows == 3) return narrow_tile<T, O, 3, NR, Ahead>(p, m, n);
-  if (rows == 4) return narrow_tile<T, O, 4, NR, Ahead>(p, m, n);
-  if (rows == 5) return narrow_tile<T, O, 5, NR, Ahead>(p, m, n);
-  return narrow_tile<T, O, 6, NR, Ahead>(p, m, n);
-}
-
-template <class T, class O, int NR>
-inline void narrow_group(const Product<T, O>& p, int64_t n) {
-  const int64_t tiles = (p.rows + 5) / 6;
-  for (int64_t i = 0; i < tiles; i++) {
-    const int64_t m = p.rows * i / tiles, after = p.rows * (i + 1) / tiles;
-    i ? narrow_rows<T, O, NR, false>(p, after - m, m, n) : narrow_rows<T, O, NR, true>(p, after - m, m, n);
-  }
-}
-
-// MR rows of x with one row of w from each of four streams that lie `apart` rows from each other.
-template <class T, class O, int MR>
-inline void stream_tile(const Product<T, O>& p, int64_t n, int64_t apart) {
-  const Unit* w = p.w + n * p.units;
-  __m512 sum[MR][kStreams];
-#pragma GCC unroll 4
-  for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-    for (int j = 0; j < kStreams; j++) sum[i][j] = _mm512_setzero_ps();
-  auto step = [&](int64_t k, __mmask16 mask) __attribute__((always_inline)) {
-    __m512i held[MR];
-#pragma GCC unroll 4
-    for (int i = 0; i < MR; i++) held[i] = _mm512_maskz_loadu_epi32(mask, p.x + i * p.x_stride + k);
-#pragma GCC unroll 4
-    for (int j = 0; j < kStreams; j++) {
-      const Unit* from = w + j * apart * p.units + k;
-      const __m512i b = _mm512_maskz_loadu_epi32(mask, from);
-      _mm_prefetch((const char*)from + kDistance, _MM_HINT_T0);
-#pragma GCC unroll 4
-      for (int i = 0; i < MR; i++) sum[i][j] = T::dot(sum[i][j], held[i], b);
-    }
-  };
-  int64_t k = 0;
-  for (; k + kLanes <= p.units; k += kLanes) step(k, 0xffff);
-  if (k < p.units) step(k, first(p.units - k));
-#pragma GCC unroll 4
-  for (int i = 0; i < MR; i++) {
-    alignas(16) float out[kStreams];
-    _mm_store_ps(out, sum4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));
-    for (int j = 0; j < kStreams; j++) {
-      const int64_t column = n + j * apart;
-      const __m512 v = _mm512_castps128_ps512(_mm_set_ss(out[j] + (p.bias ? p.bias[column] : 0.0f)));
-      O::store(p.y + i * p.y_stride + column, v, first(1));
-    }
-  }
-}
-
-template <class T, class O>
-void narrow_columns(const Product<T, O>& p, int64_t n, int64_t end) {
-  if (p.rows <= 3) {
-    const int64_t apart = (end - n) / kStreams;
-    for (int64_t i = 0; i < apart; i++)
-      p.rows == 1   ? stream_tile<T, O, 1>(p, n + i, apart)
-      : p.rows == 2 ? stream_tile<T, O, 2>(p, n + i, apart)
-                    : stream_tile<T, O, 3>(p, n + i, apart);
-    n += kStreams * apart;
+  if constexpr (Each == 0) {
+    const int64_t last = std::min<int64_t>(p.w.units, kDistance / sizeof(__m512i));
+    walk(p.w.units - last, (const char*)w + kDistance, step * sizeof(Unit));
+    walk(last, ahead.at, ahead.step);
   } else {
-    for (; n + 4 <= end; n += 4) narrow_group<T, O, 4>(p, n);
+    walk(p.w.units, nullptr, 0);
   }
-  for (; n < end; n++) narrow_group<T, O, 1>(p, n);
-}
-
-// x as [tile of MT*16 rows][unit][row]: one load gives a unit of every row.
-template <class T, class O>
-void pack(const Product<T, O>& p, Unit* packed, int64_t lanes, int64_t m) {
-  const int64_t rows = std::min<int64_t>(lanes, p.rows - m);
-  for (int64_t block = 0; block < lanes; block += kLanes)
-    for (int64_t k = 0; k < p.units; k += kLanes) {
-      const __mmask16 mask = first(p.units - k);
-      __m512i r[kLanes];
-      for (int i = 0; i < kLanes; i++)
-        r[i] = block + i < rows ? _mm512_maskz_loadu_epi32(mask, p.x + (m + block + i) * p.x_stride + k)
-                                : _mm512_setzero_si512();
-      transpose(r);
-      const int64_t count = std::min<int64_t>(kLanes, p.units - k);
-      for (int64_t i = 0; i < count; i++) _mm512_store_si512(packed + (k + i) * lanes + block, r[i]);
-    }
-}
-
-// Columns [n, n + count) of MT*16 rows of y, out of their turned form.
-template <class T, class O, int MT>
-void unturn(const Product<T, O>& p, const float* turned, int64_t m, int64_t n, int64_t count) {
-  for (int64_t column = 0; column < count; column += kLanes) {
-    const __mmask16 mask = first(count - column);
-    const __m512 bias = p.bias ? _mm512_maskz_loadu_ps(mask, p.bias + n + column) : _mm512_setzero_ps();
-    for (int t = 0; t < MT; t++) {
-      __m512i r[kLanes];
-      for (int i = 0; i < kLanes; i++) r[i] = _mm512_load_si512(turned + ((column + i) * MT + t) * kLanes);
-      transpose(r);
-      const int64_t row = m + t * kLanes, rows = std::min<int64_t>(kLanes, p.rows - row);
-      for (int64_t i = 0; i < rows; i++)
-        O::store(p.y + (row + i) * p.y_stride + n + column, _mm512_add_ps(_mm512_castsi512_ps(r[i]), bias), mask);
-    }
+#pragma GCC unroll 8
+  for (int j = 0; j < NR; j++) {
+    const int64_t column = (panel + j * apart) * kLanes;
+    const __m512 bias = p.bias ? _mm512_maskz_loadu_ps(mask, p.bias + column) : _mm512_setzero_ps();
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++)
+      O::store(p.y + (m + i) * p.y_stride + column, _mm512_add_ps(sum[i][j], bias), mask);
   }
 }
 
-template <class T, class O, int MT>
-void wide_span(const Product<T, O>& p, const Unit* packed, int64_t m, int64_t n, int64_t count) {
-  constexpr int NR = MT == 3 ? 8 : 12;
-  alignas(64) float turned[kSpan * MT * kLanes];
-  int64_t j = 0;
-  for (; j + NR <= count; j += NR)
-    wide_tile<T, MT, NR>(p.w + (n + j) * p.units, p.units, packed, turned + j * MT * kLanes);
-  for (; j < count; j++) wide_tile<T, MT, 1>(p.w + (n + j) * p.units, p.units, packed, turned + j * MT * kLanes);
-  unturn<T, O, MT>(p, turned, m, n, count);
+// `count` rows of x, at most MR, by the tile that is made for them.
+template <class T, class O, int MR, int NR, int Each, bool Whole = true>
+void rows_of(const Product<T, O>& p, int64_t count, int64_t m, int64_t panel, int64_t apart, Ahead ahead) {
+  if constexpr (MR > 1) {
+    if (count < MR) return rows_of<T, O, MR - 1, NR, Each, Whole>(p, count, m, panel, apart, ahead);
+  }
+  tile<T, O, MR, NR, Each, Whole>(p, m, panel, apart, ahead);
 }
 
-// How many blocks of 16 rows the next wide tile takes; 0 where the rows left are better taken narrow.
-int wide_blocks(int64_t rows) { return rows < kWideRows ? 0 : (rows >= 42 && rows != 64) ? 3 : 2; }
+int64_t tiles_of(int64_t rows) { return (rows + kMostRows - 1) / kMostRows; }
 
+// NR panels for all rows. The first tile finds them in the second cache because the tiles before fetched them, each
+// its part.
+template <class T, class O, int MR, int NR, bool Whole = true>
+void group(const Product<T, O>& p, int64_t panel, const char* next) {
+  const int64_t tiles = tiles_of(p.rows), bytes = NR * p.w.size() * sizeof(Unit);
+  for (int64_t i = 0; i < tiles; i++) {
+    const int64_t m = p.rows * i / tiles, count = p.rows * (i + 1) / tiles - m;
+    const Ahead ahead{next + bytes * i / tiles, NR * 64 / tiles};
+    tiles == 2 ? rows_of<T, O, MR, NR, 2, Whole>(p, count, m, panel, 1, ahead)
+               : rows_of<T, O, MR, NR, 1, Whole>(p, count, m, panel, 1, ahead);
+  }
+}
+
+// One tile of rows: NR streams far from each other.
+template <class T, class O, int MR, int NR>
+int64_t streams(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after) {
+  const int64_t apart = (end - begin) / NR;
+  for (int64_t i = 0; i < apart; i++) {
+    const Ahead own{(const char*)p.w.panel(begin + i + 1), apart * p.w.size() * (int64_t)sizeof(Unit)};
+    rows_of<T, O, MR, NR, 0>(p, p.rows, 0, begin + i, apart, i + 1 < apart ? own : after);
+  }
+  return begin + NR * apart;
+}
+
+// Panels [begin, end), which are whole.
 template <class T, class O>
-void wide_columns(const Product<T, O>& p, const Unit* packed, int64_t begin, int64_t end) {
-  // A block of w that stays in the second cache while all rows of x pass by.
-  const int64_t block = std::max<int64_t>(kSpan, (256 << 10) / (4 * p.units) / kSpan * kSpan);
-  for (int64_t from = begin; from < end; from += block) {
-    const int64_t to = std::min(end, from + block);
-    int64_t m = 0;
-    for (int blocks; (blocks = wide_blocks(p.rows - m)); m += blocks * kLanes)
-      for (int64_t n = from; n < to; n += kSpan) {
-        const int64_t count = std::min<int64_t>(kSpan, to - n);
-        blocks == 3 ? wide_span<T, O, 3>(p, packed + m * p.units, m, n, count)
-                    : wide_span<T, O, 2>(p, packed + m * p.units, m, n, count);
-      }
-    if (m < p.rows) narrow_columns<T, O>(p.from_row(m), from, to);
+void whole_panels(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after) {
+  if (p.rows <= kMostRows) {
+    begin = p.rows <= 6 ? streams<T, O, 6, 4>(p, begin, end, after) : streams<T, O, 8, 3>(p, begin, end, after);
+    for (; begin < end; begin++) rows_of<T, O, 8, 1, 0>(p, p.rows, 0, begin, 1, after);
+    return;
+  }
+  while (begin < end) {
+    const int64_t left = end - begin;
+    const int64_t taken = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
+    const char* next = begin + taken < end ? (const char*)p.w.panel(begin + taken) : after.at;
+    taken == 1   ? group<T, O, 8, 1>(p, begin, next)
+    : taken == 2 ? group<T, O, 8, 2>(p, begin, next)
+                 : group<T, O, 8, 3>(p, begin, next);
+    begin += taken;
   }
 }
 
 template <class T, class O>
-const Unit* pack_all(const Product<T, O>& p) {
-  Unit* packed = (Unit*)scratch<kPacked>((p.rows + 3 * kLanes) * p.units * sizeof(Unit));
-  int64_t m = 0;
-  for (int blocks; (blocks = wide_blocks(p.rows - m)); m += blocks * kLanes)
-    pack(p, packed + m * p.units, blocks * kLanes, m);
-  return packed;
+void columns_of(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after) {
+  const bool broken = end > begin && p.w.width(end - 1) < kLanes;
+  const int64_t whole = end - broken, out = (end - begin) * kLanes * sizeof(typename O::Element);
+  const int64_t width = p.w.units * sizeof(Unit) + out;
+  const int64_t most = std::max<int64_t>(8, kCache / width / kMostRows) * kMostRows, count = (p.rows + most - 1) / most;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t m = p.rows * i / count;
+    const Product<T, O> part = p.part(m, p.rows * (i + 1) / count - m);
+    whole_panels(part, begin, whole, i + 1 < count ? Ahead{(const char*)p.w.panel(begin), 64} : after);
+    if (broken) group<T, O, 8, 1, false>(part, whole, after.at);
+  }
+}
+
+// In how many parts the rows are shared out, so that no thread of many is left with a panel or two of many rows.
+int64_t parts_of(int64_t rows, int64_t panels, int64_t threads) {
+  int64_t parts = 1;
+  while (threads % (2 * parts) == 0 && panels * parts < 12 * threads && rows >= 128 * parts) parts *= 2;
+  return parts;
 }
 
 template <class T, class O>
-void multiply(const Product<T, O>& p) {
+void multiply(const Product<T, O>& p, const Panels& next) {
   if (!p.rows) return;  // the head of a step in which nobody's prompt ends
-  const int threads = omp_get_max_threads();
-  const bool wide = p.rows >= kWideRows;
-  const Unit* packed = wide ? pack_all(p) : nullptr;
-  const int64_t share = (p.columns / threads / kSpan + 1) * kSpan;
+  const int64_t threads = omp_get_max_threads(), panels = p.w.count(), following = next.count();
+  const int64_t parts = parts_of(p.rows, panels, threads), shares = threads / parts;
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
-  for (int i = 0; i < threads; i++) {
-    const int64_t begin = std::min(p.columns, i * share),
-                  end = i + 1 < threads ? std::min(p.columns, begin + share) : p.columns;
-    wide ? wide_columns<T, O>(p, packed, begin, end) : narrow_columns<T, O>(p, begin, end);
+  for (int64_t i = 0; i < threads; i++) {
+    const int64_t part = i / shares, share = i % shares, m = p.rows * part / parts;
+    const int64_t soon = following * share / shares, streamed = following * (share + 1) / shares - soon;
+    const Ahead after{(const char*)next.panel(soon), streamed / 4 * next.size() * (int64_t)sizeof(Unit)};
+    const Product<T, O> own = p.part(m, p.rows * (part + 1) / parts - m);
+    columns_of(own, panels * share / shares, panels * (share + 1) / shares, after);
   }
 }
 
 }  // namespace
 
-void linear(Type type, Type out, const void* x, const void* w, const float* bias, void* y, int64_t rows,
-            int64_t columns, int64_t inner, int64_t x_stride, int64_t y_stride) {
-  const auto *from = (const Unit*)x, *by = (const Unit*)w;
+void linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
+            int64_t x_stride, int64_t y_stride, const Weights* next) {
+  const Panels own(type, w), following(type, next && !next->bits && next->group ? *next : w);
+  const char* from = (const char*)x;
   if (type == kF32)
-    multiply<F32, F32>({from, by, bias, (float*)y, rows, columns, inner, x_stride, y_stride});
+    multiply<F32, F32>({own, from, bias, (float*)y, rows, 4 * x_stride, y_stride}, following);
   else if (out == kF32)
-    multiply<Bf16, F32>({from, by, bias, (float*)y, rows, columns, inner / 2, x_stride / 2, y_stride});
+    multiply<Bf16, F32>({own, from, bias, (float*)y, rows, 2 * x_stride, y_stride}, following);
   else
-    multiply<Bf16, Bf16>({from, by, bias, (uint16_t*)y, rows, columns, inner / 2, x_stride / 2, y_stride});
+    multiply<Bf16, Bf16>({own, from, bias, (uint16_t*)y, rows, 2 * x_stride, y_stride}, following);
 }
 
 }  // namespace strata

@@ -5,7 +5,7 @@
 // again by what each sum starts from, which depends on x alone.
 //
 // One core of a Zen 5 beside other work, weight 4864 x 768 in the third cache, x in bf16, G = 10^9 multiplications and
-// additions a second (linear.cpp's bf16: 81-88 GB/s for 1 row, 355 G for 8, 450 for 32):
+// additions a second (linear.cpp's bf16: 86-96 GB/s for 1 row, 440 G for 8 and for 32):
 //   8 bits, a scale a row     1 row 78 GB/s   2 rows 300 G   4: 530   8: 660   32: 735   64: 760
 //   4 bits, groups of 128     1 row 60 GB/s   2 rows 410 G   4: 650   8: 720   32: 750   64: 760
 //   4 bits, groups of 32      1 row 60 GB/s   2 rows 390 G   4: 590   8: 600   32: 665   64: 665

@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include "kernels.h"
+#include "panels.h"
 #include "quantized.h"
 #include "vectors.h"
 
@@ -204,6 +205,10 @@ void embed(const Model& model, const Step& step, void* residual) {
       });
     } else {
       const Element* from = (const Element*)table.weight + (here ? own : 0) * model.hidden;
+      if (table.group && here) {
+        read_row(Panels(type, table), own, (Unit*)to);
+        from = to;
+      }
       each_vector(model.hidden, [&](int64_t i, __mmask16 m) {
         T::store(to + i, here ? _mm512_mul_ps(T::load(from + i, m), scale) : _mm512_setzero_ps(), m);
       });
