@@ -8,7 +8,7 @@ import asyncio
 import hmac
 import socket
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import cast
 
 import uvloop
@@ -21,6 +21,7 @@ from cluster.errors import StrataError
 _HELLO_BYTES = 256
 _HELLO_SECONDS = 5.0
 PULSE_SECONDS = 0.5
+STALLED_PULSES = 5  # without a move of the engine's thread, until it counts as hung
 _CLOSE_SECONDS = 5.0
 _SLOW_READER_BYTES = 32 << 20  # a gateway that lets this much pile up is gone for all purposes
 
@@ -28,8 +29,11 @@ _SLOW_READER_BYTES = 32 << 20  # a gateway that lets this much pile up is gone f
 class LinkServer:
     """A leader's listening end, on a thread with its own event loop, so that Serve's never waits for it."""
 
-    def __init__(self, host: str, name: str, secret: str) -> None:
-        self._host, self._name = host, name
+    def __init__(self, host: str, name: str, secret: str, stalled: Callable[[], None] = lambda: None) -> None:
+        """`stalled` is called at each pulse from the time on that the engine has not moved for `STALLED_PULSES`."""
+        self._host, self._name, self._stalled = host, name, stalled
+        self._moves: int | None = None
+        self._still = 0  # pulses since the engine's thread last moved
         self._hello = hello_of(name, secret)
         self._load = Load()
         self._engine: EngineThread | None = None
@@ -74,9 +78,22 @@ class LinkServer:
         return port
 
     def _pulse(self) -> None:
-        """Say something even when there is nothing to say: a leader that is silent is gone."""
-        self._send({}, self._load)
+        """Say something even when there is nothing to say: a leader that is silent is gone.
+
+        And one whose engine stands still falls silent, or it would be sent requests for ever.
+        """
+        if self._moving():
+            self._send({}, self._load)
+        else:
+            self._stalled()
         self._loop.call_later(PULSE_SECONDS, self._pulse)
+
+    def _moving(self) -> bool:
+        """Counted in pulses and not in seconds: on a machine that is too busy, they come late, too."""
+        moves = None if self._engine is None else self._engine.moves
+        self._still = 0 if moves is None or moves != self._moves else self._still + 1
+        self._moves = moves
+        return self._still < STALLED_PULSES
 
     async def _hang_up(self) -> None:
         self._listener.close()

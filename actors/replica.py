@@ -188,7 +188,8 @@ class Replica:
         gang = self._gang
         guesses = guessed_tokens(assignment)
         facts = Facts(settings.name, gang.vocab_size, gang.context_tokens, gang.blocks, ends, guesses, gang.places)
-        self._server = LinkServer(self._host, self._name, ray.get(self._directory.secret.remote()))
+        secret = ray.get(self._directory.secret.remote())
+        self._server = LinkServer(self._host, self._name, secret, self._hung)
         self._probe: SimpleQueue[Delta] = SimpleQueue()
         self._thread = EngineThread(Engine(gang, facts, settings.limits), self._publish, self._lost)
         self._thread.start()
@@ -209,6 +210,9 @@ class Replica:
         for delta in deltas.get(self, ()):
             self._probe.put(delta)
         self._server.publish(deltas, load)
+
+    def _hung(self) -> None:
+        self._lost(ReplicaLost(self._name, "its engine stands still"))
 
     def _lost(self, error: StrataError) -> None:
         log.error("replica_lost", model=self._settings.name, replica=self._name, reason=str(error))

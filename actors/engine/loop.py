@@ -73,6 +73,7 @@ class Engine:
         self._stay = Stay()
         self.last_result: Result | None = None
         self.steps = 0  # forward passes so far
+        self.computing = False  # the ranks are at work; who watches them knows how long they may be
         self.capacity = min(facts.context_tokens, facts.blocks * limits.block_tokens)
 
     def add(self, submit: Submit) -> int:
@@ -134,7 +135,10 @@ class Engine:
         if not step.works:
             return expired
         self._number += 1
-        result = self.executor.execute(plan_of(self._number, step))
+        plan = plan_of(self._number, step)
+        self.computing = True
+        result = self.executor.execute(plan)
+        self.computing = False
         self.last_result = result
         self.steps += result.steps
         if result.fault is not None:

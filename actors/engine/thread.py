@@ -43,12 +43,18 @@ class EngineThread:
         self._told_at = 0.0
         self._pending: defaultdict[Hashable, defaultdict[int, list[Delta]]] = defaultdict(_by_sequence)
         self._closing = False
+        self._turns = 0
         self._resting = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def rest(self, seconds: float) -> bool:
         """Wait until nobody waits for a token; whether that came within `seconds`."""
         return self._resting.wait(seconds)
+
+    @property
+    def moves(self) -> int | None:
+        """A number that changes while the thread does its work, idle or busy; None while the ranks do theirs."""
+        return None if self._engine.computing else self._turns + self._engine.steps
 
     def start(self) -> None:
         """Begin to take commands."""
@@ -75,6 +81,7 @@ class EngineThread:
     def _run(self) -> None:
         try:
             while not self._closing:
+                self._turns += 1
                 results: dict[Hashable, list[Delta]] = defaultdict(list)
                 if not self._engine.busy:
                     self._resting.set()
@@ -94,6 +101,7 @@ class EngineThread:
     def _obey(self, results: dict[Hashable, list[Delta]], wait: bool) -> None:
         self._engine.executor.interrupt(False)  # before looking: what comes after sets it again
         while not self._closing:
+            self._turns += 1
             try:
                 command = self._commands.get(block=wait, timeout=IDLE_LOOK_SECONDS)
             except Empty:

@@ -2,17 +2,20 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from queue import Queue
+from types import SimpleNamespace
 
 import pytest
 
 from actors.directory import Directory, Entry
+from actors.engine.plan import Plan, Result
 from actors.engine.thread import EngineThread
 from actors.gateway_link import Link, LinkStream, revived
 from actors.leader_link import LinkServer
-from actors.messages import Delta, SamplingParams
+from actors.messages import Delta, SamplingParams, Submit
 from actors.replicas import Replicas, Roster
 from cluster.errors import NotReady, Overloaded, ReplicaLost, StrataError, Unavailable
 from tests.actors.engine.remembering import continuation, engine
@@ -233,6 +236,62 @@ async def test_a_frozen_leader_is_given_up(directory: Directory, monkeypatch: py
         assert not await link.welcomed()
         with pytest.raises(ReplicaLost, match="silent"):
             await stream.accepted()
+
+
+async def test_a_leader_whose_engine_hangs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.leader_link.PULSE_SECONDS", 0.01)
+    made, _ = engine()
+    go_on, hung = threading.Event(), threading.Event()
+    monkeypatch.setattr(made, "add", lambda submit: go_on.wait())
+    server = LinkServer("127.0.0.1", "one", "secret", hung.set)
+    thread = EngineThread(made, server.publish, lambda error: None)
+    thread.start()
+    server.start(thread)
+    link = await Link.connect("one", "127.0.0.1", server.port, "secret")
+    assert await link.welcomed()
+    link.submit(PROMPT, greedy(), seed=1)
+    assert await asyncio.to_thread(hung.wait, 20)
+    go_on.set()
+    link.close()
+    thread.close()
+    server.close()
+
+
+def test_an_engine_is_hung_only_when_neither_it_nor_its_ranks_move() -> None:
+    server = LinkServer("127.0.0.1", "one", "secret")
+    moves: list[int | None] = [1, 2, 2, 2, 2, 2, 3, None, None, None, None, None, None, 3, 3, 3, 3, 3, 3]
+    told = []
+    for each in moves:
+        server._engine = SimpleNamespace(moves=each)  # type: ignore[assignment]
+        told.append(server._moving())
+    assert told == [True] * 18 + [False]
+
+
+async def test_an_idle_engine_moves_and_one_whose_ranks_compute_has_nothing_to_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.engine.thread.IDLE_LOOK_SECONDS", 0.001)
+    made, executor = engine()
+    began, go_on = threading.Event(), threading.Event()
+
+    def execute(plan: Plan) -> Result:
+        began.set()
+        go_on.wait()
+        return Result(plan.number, [1], counts=(1,))
+
+    monkeypatch.setattr(executor, "execute", execute)
+    thread = EngineThread(made, lambda deltas, load: None, lambda error: None)
+    thread.start()
+    before = thread.moves
+    while thread.moves == before:
+        await asyncio.sleep(0)
+    thread.post("me", Submit(1, PROMPT, greedy(max_tokens=1), seed=1))
+    assert await asyncio.to_thread(began.wait, 20)
+    assert thread.moves is None
+    go_on.set()
+    while thread.moves is None:
+        await asyncio.sleep(0)
+    thread.close()
 
 
 async def test_the_silent_are_dropped_from_the_directory() -> None:
