@@ -9,7 +9,7 @@ to do that computing the prefix anew elsewhere is quicker.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-RUNNING = 1.5  # prompt tokens that a running answer costs each step of one that waits
+RUNNING = 6.0  # prompt tokens that a running answer costs one that waits: each step of the prompt computes both
 PACED = 2.3  # times as long a prompt takes beside answers under way, which keep the rest of each step
 LEAST = 16.0  # prompt tokens that even a request without any costs: a step, a frame, a wake-up
 FULL = 0.9  # of the KV cache: beyond, what is placed there may push out what others will ask again
