@@ -11,7 +11,7 @@ import shutil
 import sys
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,11 +20,10 @@ import torch
 import torch.distributed as dist
 
 from actors.meeting import MARK, SHARED_MEMORY
-from actors.models.extension import turn
+from actors.models.compiled import shm_operator
 from actors.models.kernels.collective import Collective
 
 SHARED_MEMORY_BYTES = 68 * 2**20  # what deepspeed's op writes for a rank: two buffers of 32 MiB, two of 1
-OPERATOR = "deepspeed_shm_comm"  # ShareMemCommBuilder.NAME, which torch keeps its folder under
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 SHARED_MEMORY_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -156,10 +155,10 @@ def _collective(name: str, rank: int, size: int) -> Collective | None:
 
 
 def build_collectives() -> None:
-    """Compile deepspeed's shared-memory op if that has not been done: about a minute, once per machine."""
+    """Compile deepspeed's shared-memory op if that has not been done: about a minute, once per installation."""
     with _quiet(), _environment(**_tools()):
         _deepspeed_comm("cpu")
-        _in_turn(_backend_module().build_shm_op)
+        shm_operator(_backend_module().build_shm_op)
 
 
 @contextmanager
@@ -171,7 +170,7 @@ def _operator_on_all_ranks(size: int) -> Iterator[None]:
     backend = _backend_module()
     build = backend.build_shm_op
     try:
-        module = _in_turn(build)
+        module = shm_operator(build)
     except Exception as wrong:  # noqa: BLE001 - what a compiler, a linker or a loader does wrong has no common class
         module = None
         log.warning("deepspeed's shared-memory op is left out: %s", wrong)
@@ -184,20 +183,13 @@ def _operator_on_all_ranks(size: int) -> Iterator[None]:
         backend.build_shm_op = build
 
 
-def _in_turn(build: Callable[[], Any]) -> Any:
-    from torch.utils.cpp_extension import _get_build_directory  # noqa: PLC0415 - seconds that a world of one never pays
-
-    with turn(Path(_get_build_directory(OPERATOR, verbose=False))):
-        return build()
-
-
 def _backend_module() -> Any:
     """From `sys.modules` by name: as an attribute it is torch itself, which deepspeed's comm.py star-imports."""
     return sys.modules["deepspeed.comm.torch"]
 
 
 def _tools() -> dict[str, str]:
-    """A PATH on which torch finds ninja, even to load what is compiled: pip puts it beside the interpreter.
+    """A PATH on which torch finds ninja: pip puts it beside the interpreter.
 
     Nobody promises that a shell, a cluster's node or a Serve replica has that folder on its own PATH.
     """

@@ -3,11 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 from torch.utils.file_baton import FileBaton
 
-from actors.models import extension, parallel
+from actors.models import extension
 from actors.models.extension import turn
 
 # what torch's FileBaton does, without torch's import: make the file and hold it open
@@ -89,16 +88,3 @@ def test_what_a_killed_process_started_is_waited_for(tmp_path):
     with turn(tmp_path, pause):
         assert waited == [True, True, True]
         assert not (tmp_path / "lock").exists()
-
-
-def test_deepspeeds_op_is_built_in_turn(tmp_path, monkeypatch):
-    folder = tmp_path / "deepspeed_shm_comm"
-    folder.mkdir()
-    (folder / "lock").touch()
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    built = []
-    backend = SimpleNamespace(build_shm_op=lambda: built.append((folder / "lock").exists()))
-    monkeypatch.setattr(parallel, "_deepspeed_comm", lambda device: None)
-    monkeypatch.setattr(parallel, "_backend_module", lambda: backend)
-    parallel.build_collectives()
-    assert built == [False], "torch's lock of a dead process is gone before torch looks for it"
