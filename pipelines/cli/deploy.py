@@ -15,6 +15,7 @@ def run(file: Path | None, *, as_json: bool) -> None:
     runtime.join(settings.cluster)
     serving.publish(settings)
     serving.wait(settings, keys.operator(settings.cluster), show.progress)
+    runtime.disconnect()
     if as_json:
         show.document({"url": f"{settings.cluster.url}/v1", "models": [model.name for model in settings.models]})
     else:

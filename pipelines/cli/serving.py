@@ -7,8 +7,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -48,11 +50,34 @@ def publish(settings: Settings) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         application = build(settings)
-        answer(settings.cluster)
         target = serve.RunTarget(application, name=APPLICATION, route_prefix="/")
-        serve.run_many([target], wait_for_applications_running=False)
+        with _beside(partial(answer, settings.cluster)) as answering:  # models need not wait until HTTP is there
+            _controlled(answering)
+            serve.run_many([target], wait_for_applications_running=False)
+            answering.result()
     except (ray.exceptions.RayError, ray.serve.exceptions.RayServeException) as wrong:
         raise Unavailable("Serve", f"{sentence(str(wrong))}; its logs are in {logs(settings)}") from None
+
+
+@contextmanager
+def _beside(work: Callable[[], None]) -> Iterator["Future[None]"]:
+    """Have `work` done in a thread, which what fails inside does not wait for."""
+    thread = ThreadPoolExecutor(1, "beside")
+    try:
+        yield thread.submit(work)
+    finally:
+        thread.shutdown(wait=False)
+
+
+def _controlled(starting: "Future[None]") -> None:
+    """Until Serve has a controller, which takes what is deployed. Raises what `starting` it raised."""
+    from ray.serve.context import _get_global_client  # noqa: PLC0415 - not before Ray's environment stands
+
+    while not starting.done():
+        if _get_global_client(raise_if_no_controller_running=False) is not None:
+            return
+        time.sleep(0.05)
+    starting.result()
 
 
 def wait(settings: Settings, key: str, tell: Tell) -> None:
@@ -73,6 +98,7 @@ def wait(settings: Settings, key: str, tell: Tell) -> None:
             state = _ready(http, key, names)
             if settled and not state:
                 return
+            look = look if state else now  # all that is missing is Serve's word: ask at every turn
             state = state or "waiting until Serve says that all is in place"
             if now > deadline:
                 raise NotReady("the gateway", f"{state} for {settings.cluster.ready_seconds:g} s; see `strata status`")

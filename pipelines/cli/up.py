@@ -44,7 +44,9 @@ def run(file: Path | None, flags: Mapping[str, Any], *, detach: bool, as_json: b
             if running.new:  # what this command started it does not leave half done
                 down.everything(settings.cluster)
             raise
-        if not detach:
+        if detach:
+            runtime.disconnect()  # what Ray does by itself as Python exits begins with half a second of sleep
+        else:
             stay(settings)
 
 
