@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from actors.models.catalogue import install
 from actors.models.parallel import Alone, World
 from cluster.errors import ModelInvalid
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from actors.models.batch import Batch
+
+install()
 
 QUANTIZATIONS = (None, "int8", "int4", "fp8")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
