@@ -11,11 +11,11 @@ from typing import Any
 
 from actors.client import Stream
 from actors.messages import Delta, SamplingParams
-from cluster.errors import GivenUp, StrataError, Unavailable
+from cluster.errors import GivenUp, StrataError, SuspectLost, Unavailable
 
 URGENT = -1  # the priority of what was running already: it has waited once
 
-DEADLY = 2  # replicas lost in a row at the same token of a request, before it is thought to be what kills them
+DEADLY = 2  # replicas lost in a row, each with this request as the only beginner, before it is thought to kill them
 
 
 @dataclass(slots=True)
@@ -34,7 +34,30 @@ class Asked:
     seconds: float
     emitted: list[int] = field(default_factory=list)
     lives: int = 0  # replicas that it was lost with
+    suspect: bool = False  # the last that it began on died of one of its beginners, or of anything
+    deaths: int = 0  # in a row, that it was the only beginner in
     holder: Any = None  # the connection that it was last sent over; where that was lost it is not asked again
+
+    def suspected(self, lost: StrataError) -> None:
+        """A replica was lost that had this. Raises GivenUp for what replicas die of.
+
+        The leader tells who was to begin in the step that its gang died in. Where it was many, they begin one at a
+        time from then on (`Submit.suspect`); where it was one, that is evidence. What was beside it with a token to
+        show, or waited, is suspected of nothing, nor is anybody where the leader died and nobody tells. An innocent is
+        given up where two gangs die of something else, one after the other, each in the one step that it begins in.
+        """
+        if not isinstance(lost, SuspectLost):
+            return
+        self.suspect = True
+        self.deaths += lost.beginners == 1
+        if self.deaths >= DEADLY:
+            raise GivenUp(self.deaths, len(self.emitted))
+
+    def heard(self, tokens: tuple[int, ...]) -> None:
+        """These came of it."""
+        self.emitted += tokens
+        if tokens:
+            self.suspect, self.deaths = False, 0
 
 
 Resume = Callable[[Asked], Awaitable[Stream]]
@@ -45,8 +68,6 @@ class Journal:
 
     def __init__(self, asked: Asked, stream: Stream, resume: Resume, most_lives: int) -> None:
         self._asked, self._stream, self._resume, self._most = asked, stream, resume, most_lives
-        self._reached = 0  # tokens that were out when a replica was lost
-        self._deaths = 0  # in a row since then, without another token
         self._told = False  # whether the reader has a first delta, with what only that one tells
         self._cancelled = False
 
@@ -76,7 +97,7 @@ class Journal:
             self._stream.cancel()
 
     def _heard(self, delta: Delta) -> Delta:
-        self._asked.emitted += delta.tokens
+        self._asked.heard(delta.tokens)
         if self._told:
             delta = replace(delta, cached_tokens=0, queued_seconds=0.0, prefill_seconds=0.0)
         self._told = self._told or bool(delta.tokens)
@@ -85,10 +106,6 @@ class Journal:
     def _count(self, lost: StrataError) -> None:
         """Raises the loss where nothing is to be taken up, GivenUp for what replicas die of."""
         self._asked.lives += 1
-        out = len(self._asked.emitted)
-        self._deaths = self._deaths + 1 if out == self._reached and self._asked.lives > 1 else 1
-        self._reached = out
         if self._asked.lives > self._most:
             raise lost
-        if self._deaths >= DEADLY:
-            raise GivenUp(self._deaths, out)
+        self._asked.suspected(lost)

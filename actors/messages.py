@@ -146,7 +146,8 @@ class Submit:
     `id` is unique per link. `salt` separates prefix caches (one per tenant). `choice` enters the random
     counter, so that the choices of one seed differ. `deadline` is seconds left, None for none.
     `emitted` are tokens that an earlier replica already gave the client: they are replayed as prompt,
-    yet count as output (positions of the random counter, penalties, max_tokens).
+    yet count as output (positions of the random counter, penalties, max_tokens). `suspect`: a gang may have
+    died of it, so that it is to begin with no other beginner beside it.
     """
 
     id: int
@@ -158,6 +159,7 @@ class Submit:
     priority: int = 0
     deadline: float | None = None
     emitted: tuple[int, ...] = ()
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

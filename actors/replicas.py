@@ -100,6 +100,7 @@ class Replicas:
                 await _accepted(stream)
             except Unavailable as error:
                 ticket.failed()
+                asked.suspected(error)
                 refused = error
             except Overloaded as error:
                 refused = error
@@ -225,7 +226,7 @@ class Followed:
 
 
 def _more(asked: Asked) -> dict[str, Any]:
-    more = {"seed": asked.seed, "choice": asked.choice, "salt": asked.salt}
+    more = {"seed": asked.seed, "choice": asked.choice, "salt": asked.salt, "suspect": asked.suspect}
     if not asked.lives:
         return {**more, "deadline": None if asked.until is None else asked.seconds}
     left = None if asked.until is None else max(0.0, asked.until - asyncio.get_running_loop().time())

@@ -38,6 +38,7 @@ def pack_command(command: Submit | Cancel) -> bytes:
             command.priority,
             command.deadline,
             np.asarray(command.emitted, INT32).tobytes(),
+            command.suspect,
         )
     )
 
@@ -47,10 +48,9 @@ def unpack_command(wire: bytes) -> Submit | Cancel:
     kind, *fields = msgpack.unpackb(wire, use_list=False, strict_map_key=False)
     if kind == _CANCEL:
         return Cancel(fields[0])
-    number, prompt, params, seed, choice, salt, priority, deadline, emitted = fields
-    return Submit(
-        number, _tokens(prompt), unpack_params(params), seed, choice, salt, priority, deadline, _tokens(emitted)
-    )
+    number, prompt, params, seed, choice, salt, priority, deadline, emitted, suspect = fields
+    asked, out = _tokens(prompt), _tokens(emitted)
+    return Submit(number, asked, unpack_params(params), seed, choice, salt, priority, deadline, out, suspect)
 
 
 def pack_frame(deltas: list[Delta], load: Load) -> bytes:

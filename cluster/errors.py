@@ -17,6 +17,7 @@ positional and all are handed to `super().__init__`, so that an error pickles an
     ├── ExtraMissing              501
     ├── Unavailable               503  retryable
     │   ├── ReplicaLost           503  the gang died under the request
+    │   │   └── SuspectLost       503  and it may be why
     │   └── NotReady              503
     ├── GivenUp                   500  a request that replicas died of
     ├── PlacementImpossible       503
@@ -197,6 +198,18 @@ class Unavailable(StrataError):
 
 class ReplicaLost(Unavailable):
     """The gang that held the request died; a new one is being made."""
+
+
+class SuspectLost(ReplicaLost):
+    """It died in a step that was to bring the first token of this request there, one of so many `beginners`."""
+
+    def __init__(self, what: str, reason: str, beginners: int) -> None:
+        self.beginners = beginners
+        super().__init__(what, reason)
+        self.args = (what, reason, beginners)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; requests that began in its last step: {self.beginners}"
 
 
 class NotReady(Unavailable):

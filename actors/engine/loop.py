@@ -20,7 +20,7 @@ from actors.engine.tier import Tier
 from actors.engine.turnover import Stay, retry_after_seconds
 from actors.messages import Delta, Load, Submit, TokenLogprob
 from actors.settings import Limits
-from cluster.errors import DeadlineExceeded, InvalidRequest, Overloaded, StrataError
+from cluster.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaLost, StrataError, SuspectLost
 
 # A plan of one step costs the leader and the ranks a wake-up each, and those who carry the tokens on another: 0.1 ms of
 # two cores and more, nothing beside a step of 10 ms, a third of one of 0.3. So short steps are planned several at a
@@ -65,6 +65,7 @@ class Engine:
         self._scheduler = Scheduler(limits, BlockPool(facts.blocks, self._tier), self._pace)
         self._ends = frozenset(facts.end_tokens)
         self._live: dict[int, Sequence] = {}
+        self._works: tuple[Work, ...] = ()  # of the step under way
         self._timed: set[int] = set()
         self._next_key = 0
         self._number = 0
@@ -136,6 +137,7 @@ class Engine:
             return expired
         self._number += 1
         plan = plan_of(self._number, step)
+        self._works = step.works
         self.computing = True
         result = self.executor.execute(plan)
         self.computing = False
@@ -155,11 +157,17 @@ class Engine:
         for row, (sequence, (tokens, logprobs)) in enumerate(zip(sampled, grown, strict=True)):
             if row not in result.faulty:
                 deltas.append((sequence.key, self._grown(sequence, tokens, logprobs, now)))
+        self._works = ()
         return deltas
 
     def drain(self, error: StrataError) -> list[tuple[int, Delta]]:
-        """End every sequence with `error`: the gang is gone or the replica is closing."""
-        return [self._ended(sequence, error) for sequence in list(self._live.values())]
+        """End every sequence with `error`: the gang is gone or the replica is closing.
+
+        If it went in a step with beginners, those hear that it may have died of them.
+        """
+        beginners = {work.sequence.key for work in self._works if work.sequence.begins}
+        suspected = SuspectLost(error.what, error.reason, len(beginners)) if isinstance(error, ReplicaLost) else error
+        return [self._ended(s, suspected if s.key in beginners else error) for s in list(self._live.values())]
 
     def _vacant(self) -> int:
         return max(0, self._limits.running_sequences - len(self._scheduler.running))

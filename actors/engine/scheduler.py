@@ -220,6 +220,9 @@ class Scheduler:
             if sequence.key in self._gone:
                 self._gone.discard(sequence.key)
                 continue
+            if not self._may_begin(sequence):
+                later.append(entry)
+                break
             found = self._cached(sequence)
             below = self._below(sequence, len(found))
             known = len(found) + len(below)
@@ -240,6 +243,12 @@ class Scheduler:
         for entry in later:
             heapq.heappush(self._waiting, entry)
         return tuple(joined)
+
+    def _may_begin(self, sequence: Sequence) -> bool:
+        """What a gang may have died of begins with no other beginner beside it: where one dies again, it is told."""
+        if sequence.submit.suspect:
+            return not any(other.begins for other in self.running)
+        return not any(other.begins and other.submit.suspect for other in self.running)
 
     def _cached(self, sequence: Sequence) -> list[int]:
         """Blocks that already hold its beginning; its last token is always computed again: its logits are wanted."""

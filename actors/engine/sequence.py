@@ -37,6 +37,11 @@ class Sequence:
         return len(self.tokens) - len(self.submit.prompt)
 
     @property
+    def begins(self) -> bool:
+        """Whether it has made no token here yet."""
+        return self.first_token is None
+
+    @property
     def pending(self) -> int:
         """Tokens whose keys and values are still to be computed."""
         return len(self.tokens) - self.computed

@@ -6,16 +6,28 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.directory import Directory
+from actors.directory import Directory, Entry
+from actors.gateway_link import Link, LinkStream
 from actors.journal import DEADLY, Asked, Journal
 from actors.messages import Delta, SamplingParams
 from actors.replicas import Replicas, Roster
-from cluster.errors import DeadlineExceeded, GivenUp, InvalidRequest, Overloaded, ReplicaLost, StrataError, Unavailable
+from cluster.errors import (
+    DeadlineExceeded,
+    GivenUp,
+    InvalidRequest,
+    Overloaded,
+    ReplicaLost,
+    StrataError,
+    SuspectLost,
+    Unavailable,
+)
 from tests.actors.engine.remembering import continuation
 from tests.actors.test_link import MODEL, lead, until_ready
 from tests.contracts.client import PROMPT, collect, greedy, still, tokens
 
 LOST = ReplicaLost("a replica", "it died")
+BEGUN = SuspectLost("a replica", "it died", 1)
+BESIDE = SuspectLost("a replica", "it died", 2)
 ANSWER = tuple(range(100, 140))
 
 
@@ -87,7 +99,7 @@ async def test_every_token_once_and_in_order_whatever_dies_when(seed: int) -> No
 
 
 async def test_what_replicas_die_of_is_given_up() -> None:
-    lives: list[tuple[list[int], StrataError | None]] = [([2, 1], LOST), ([], LOST), ([], None)]
+    lives: list[tuple[list[int], StrataError | None]] = [([2, 1], LOST), ([], BEGUN), ([], BESIDE), ([], BEGUN)]
     with pytest.raises(GivenUp) as caught:
         await collect(journal(lives))
     assert caught.value.replicas == DEADLY
@@ -95,8 +107,13 @@ async def test_what_replicas_die_of_is_given_up() -> None:
     assert not caught.value.retryable
 
 
+async def test_who_was_beside_it_or_only_waited_is_not_given_up() -> None:
+    deltas = await collect(journal([([2, 1], LOST), *[([], LOST), ([], BESIDE)] * 4, ([], None)]))
+    assert tuple(tokens(deltas)) == ANSWER
+
+
 async def test_one_that_gets_on_between_deaths_is_not_given_up() -> None:
-    deltas = await collect(journal([([1], LOST)] * 10 + [([], None)]))
+    deltas = await collect(journal([([], BEGUN), ([1], LOST)] * 7 + [([], None)]))
     assert tuple(tokens(deltas)) == ANSWER
 
 
@@ -127,6 +144,28 @@ async def test_who_goes_while_it_is_moved_cancels_it() -> None:
     found.set()
     assert len(tokens(await reading)) == 1
     assert moved.cancelled
+
+
+class Dying(Link):
+    """A leader whose gang dies of whatever it is given, before it could say that it has it."""
+
+    asked = 0
+
+    def submit(self, prompt: tuple[int, ...], params: SamplingParams, **more: object) -> LinkStream:
+        Dying.asked += 1
+        assert more["suspect"] == (Dying.asked > 1)
+        stream = LinkStream(self, 1)
+        stream.fail(BEGUN)
+        return stream
+
+
+async def test_who_kills_before_it_is_accepted_is_given_up_too() -> None:
+    replicas = Replicas(MODEL)
+    for name in ("one", "two", "three"):
+        replicas.adopt(name, Dying(name), Entry(MODEL, name, "", 0, "", 100, 100, 0, (), (), 0.0))
+    with pytest.raises(GivenUp):
+        await replicas.submit(PROMPT, greedy(), seed=1)
+    assert Dying.asked == DEADLY
 
 
 async def crowd(directory: Directory, count: int) -> tuple[Replicas, Roster, list]:

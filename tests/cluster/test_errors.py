@@ -25,6 +25,7 @@ SAMPLES: dict[str, tuple[object, ...]] = {
     "ExtraMissing": ("speech", "spam"),
     "Unavailable": ("spam", "it is gone"),
     "ReplicaLost": ("spam", "rank 1 died"),
+    "SuspectLost": ("spam", "rank 1 died", 2),
     "NotReady": ("spam", "it is starting"),
     "GivenUp": (2, 17),
     "PlacementImpossible": ("spam", "2 x 1 GPU", "nothing"),
@@ -34,10 +35,11 @@ STATUSES = {
     "StrataError": 500, "InvalidRequest": 400, "ContextTooLong": 400, "SettingsInvalid": 400, "ModelInvalid": 400,
     "Refused": 400, "ArchitectureUnsupported": 400, "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404,
     "Overloaded": 429,
-    "ExtraMissing": 501, "Unavailable": 503, "ReplicaLost": 503, "NotReady": 503, "PlacementImpossible": 503,
+    "ExtraMissing": 501, "Unavailable": 503, "ReplicaLost": 503, "SuspectLost": 503, "NotReady": 503,
+    "PlacementImpossible": 503,
     "DeadlineExceeded": 504, "GivenUp": 500,
 }  # fmt: skip
-RETRYABLE = {"Overloaded", "Unavailable", "ReplicaLost", "NotReady", "DeadlineExceeded"}
+RETRYABLE = {"Overloaded", "Unavailable", "ReplicaLost", "SuspectLost", "NotReady", "DeadlineExceeded"}
 KINDS = {
     "invalid_request_error", "authentication_error", "permission_error", "not_found_error", "rate_limit_error",
     "timeout_error", "server_error",

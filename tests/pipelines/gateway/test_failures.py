@@ -24,6 +24,7 @@ ARGUMENTS = {
     "ExtraMissing": ("speech", "speech"),
     "Unavailable": ("m", "gone"),
     "ReplicaLost": ("m", "gone"),
+    "SuspectLost": ("m", "gone", 2),
     "NotReady": ("m", "starting"),
     "GivenUp": (2, 17),
     "PlacementImpossible": ("m", "2 GPUs", "1 GPU"),
