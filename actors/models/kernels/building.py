@@ -19,8 +19,11 @@ CACHE = Path.home() / ".cache" / "strata" / "kernels"
 NEEDED = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 OPTIONAL = {"avx512_bf16": "-mavx512bf16", "avx512_vnni": "-mavx512vnni"}
 COMPILE_SECONDS = 300  # one file takes 2 to 5; a machine with one slow, busy core gets patience
+# Without contraction a product and a sum become one rounding only where the source says so: the compiler would decide
+# it anew for each number of rows, and a row has to come out the same beside any others.
 FLAGS = (
     "-O3", "-std=c++17", "-fPIC", "-fopenmp", "-march=x86-64-v4", "-mprefer-vector-width=512", "-fno-math-errno",
+    "-ffp-contract=off",
 )  # fmt: skip
 
 Progress = Callable[[str], None]

@@ -2,12 +2,13 @@
 
 Owns the description of one decoder that the compiled code reads. Holds every tensor whose address it gave away.
 
-What a step costs (Zen 5, one core, bf16, processor time with the machine otherwise busy): Python's part is 7 us for
-a world of one, and 1 us more for each piece where ranks add up. Qwen3 shape of 125 M parameters, 250 MB of weights:
-10 ms at 1 sequence (25 GB/s; 32 with the memory to itself), 13 ms at 8, 29 ms at 32, of which 23 are products at
-350 GFLOP/s; 512 tokens of prefill take 0.30 s, of which 0.26 are products at 390 GFLOP/s. Plain torch took 2.5, 5.4,
-4.5 and 1.6 times as long. With 8 bits (126 MB): 3.9 ms at 1 sequence (32 GB/s of the 37 that one core reads), 15.4 ms
-at 32, 0.19 s for the 512 tokens; with 4 bits in groups of 32: 2.4 ms, 19.7 ms and 0.25 s.
+What a step costs (Zen 5, one core, bf16): Python's part is 7 us for a world of one, and 1 us more for each piece where
+ranks add up. Qwen3 shape of 125 M parameters, 250 MB of weights: 6.6 ms at 1 sequence (38 GB/s), 8.2 ms at 8 (30 GB/s),
+21.8 ms at 32, of which 18 are products at 430 GFLOP/s; 512 tokens of prefill take 0.26 s, of which 0.22 are products at
+455 GFLOP/s. Two cores: 3.5, 4.7, 12.0 ms and 0.139 s: a part of the weights stays in the third cache. Plain torch takes
+25, 70, 130 ms and 0.48 s on one. With 8 bits (126 MB): 4.0 ms at 1 sequence
+(32 GB/s of the 37 that one core reads), 5.1 at 8, 15.4 ms at 32, 0.19 s for the 512 tokens; with 4 bits in groups of 32:
+2.4 ms, 19.7 ms and 0.25 s.
 """
 
 from ctypes import addressof

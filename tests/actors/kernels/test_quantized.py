@@ -89,7 +89,7 @@ def test_bfloat16_bias_and_float_output(rows):
     torch.testing.assert_close(narrow, wide.bfloat16(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("rows", [1, 8, 32, 70])
+@pytest.mark.parametrize("rows", [1, 3, 8, 32, 70, 600])
 def test_threads_share_the_columns(rows):
     x, weight = torch.randn(rows, 64), pack(made(217, 64, 4, 32))
     before = torch.get_num_threads()
@@ -103,11 +103,17 @@ def test_threads_share_the_columns(rows):
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_a_row_does_not_depend_on_its_neighbours(bits):
-    x, weight = torch.randn(64, 256), pack(made(80, 256, bits, 64))
-    whole = linear(x, weight)
-    for rows in (1, 2, 8, 32):
-        assert torch.equal(linear(x[:rows].contiguous(), weight), whole[:rows])
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_row_does_not_depend_on_its_neighbours(bits, group, centred):
+    """To the last bit, for each number of rows that takes another path."""
+    x, weight, bias = torch.randn(600, 256), pack(made(85, 256, bits, group, centred)), torch.randn(85)
+    for dtype, offsets, out in ((torch.float32, bias, None), (torch.bfloat16, None, torch.float32)):
+        rows = x.to(dtype)
+        alone = torch.cat([linear(row[None], weight, offsets, out) for row in rows])
+        for count in (*range(2, 34), 64, 100, 513, 600):
+            assert torch.equal(linear(rows[:count], weight, offsets, out), alone[:count])
+        assert torch.equal(linear(rows[-27:], weight, offsets, out), alone[-27:])
 
 
 def test_what_is_not_finite_stays_so_and_in_its_row():

@@ -4,12 +4,13 @@
 //
 // Up to 8 rows are one tile: it takes a panel each from streams through w that lie far from each other, which are
 // fetched a little ahead (one core reads four streams best: with 8, memory gives a quarter less). More rows pass three
-// neighbouring panels in tiles of 8, and fetch the next three into the second cache meanwhile.
+// neighbouring panels in tiles of up to 8, and fetch the next three into the second cache meanwhile.
 //
-// One core of a Zen 5 (its peak: 470 GFLOP/s in bf16), bf16, weights of 768 x 4864 to 3072 x 1024 in the third cache:
-// 1 row 86-96 GB/s; 5 rows 370-430 GFLOP/s, 8: 415-450, 16: 430-445, 32 to 512: 420-455. Weights of 250 MB come from
-// memory at 35 GB/s for 1 row, 33 for 2 to 8, 26 (420 GFLOP/s) for 16; on two cores at 41-48 up to 16 rows. float32:
-// 1 row 100 GB/s, from 5 rows on 215-235 GFLOP/s. torch's oneDNN (bf16): 27-34 GB/s, 8 rows 190 GFLOP/s, 512: 380.
+// One core of a Zen 5 (its peak: 470 GFLOP/s in bf16), weights of 768 x 4864 to 3072 x 1024 in the third cache, bf16:
+// 1 row 90-96 GB/s; 4 rows 330-390 GFLOP/s, 8: 425-455, 9: 340-370, 16: 440-455, 32 to 512: 435-460. Weights of 250 MB
+// come from memory at 36 GB/s for 1 row, 33 for 2 to 8, 26 (420 GFLOP/s) for 16; on two cores at 40-48 up to 16 rows.
+// float32: 1 row 100 GB/s, from 5 rows on 215-235 GFLOP/s. torch's oneDNN in bf16: 27-34 GB/s, 190 for 8 rows, 380
+// for 512, and 10 GB/s from memory.
 #include <omp.h>
 
 #include "panels.h"
@@ -19,7 +20,7 @@ namespace {
 
 constexpr int kMostRows = 8;           // of a tile: with 3 panels 24 sums of the 32 registers
 constexpr int64_t kDistance = 2048;    // bytes that each stream is fetched ahead
-constexpr int64_t kCache = 640 << 10;  // bytes of x and y that stay in the second cache while weights pass by
+constexpr int64_t kCache = 640 << 10;  // bytes of x that stay in the second cache while weights pass by
 
 // Where a tile fetches what comes later. Many tiles: `step` bytes further each time. A single one: its streams go on
 // at `at`, `step` bytes from one to the next, when their panels end.
@@ -48,8 +49,8 @@ inline __m512i unit(const char* at) {
 }
 
 // MR rows of x from `m` on with NR panels from `panel` on, `apart` from each other. `Whole`: they have 16 columns.
-// Fetches `Each` lines a unit from `ahead` on, or where that is 0 a little ahead on its own streams.
-template <class T, class O, int MR, int NR, int Each, bool Whole>
+// Fetches from `ahead` on, or where they are `Streams` a little ahead on each of them.
+template <class T, class O, int MR, int NR, bool Streams, bool Whole>
 void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead ahead) {
   const int64_t width = Whole ? kLanes : p.w.width(panel), step = apart * p.w.size();
   const __mmask16 mask = Whole ? (__mmask16)0xffff : first(width);
@@ -66,12 +67,12 @@ void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead
 #pragma GCC unroll 8
       for (int j = 0; j < NR; j++) {
         v[j] = Whole ? _mm512_loadu_si512(w + j * step) : _mm512_maskz_loadu_epi32(mask, w + j * step);
-        if constexpr (Each == 0) _mm_prefetch(soon + j * between, _MM_HINT_T0);
+        if constexpr (Streams) _mm_prefetch(soon + j * between, _MM_HINT_T0);
       }
       soon += sizeof(__m512i);
-      if constexpr (Each > 0) {
-#pragma GCC unroll 8
-        for (int j = 0; j < Each; j++) _mm_prefetch(ahead.at + j * 64, _MM_HINT_T1);
+      if constexpr (!Streams) {  // two lines, which is what two tiles that share three panels need
+        _mm_prefetch(ahead.at, _MM_HINT_T1);
+        _mm_prefetch(ahead.at + 64, _MM_HINT_T1);
         ahead.at += ahead.step;
       }
 #pragma GCC unroll 8
@@ -82,7 +83,7 @@ void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead
       }
     }
   };
-  if constexpr (Each == 0) {
+  if constexpr (Streams) {
     const int64_t last = std::min<int64_t>(p.w.units, kDistance / sizeof(__m512i));
     walk(p.w.units - last, (const char*)w + kDistance, step * sizeof(Unit));
     walk(last, ahead.at, ahead.step);
@@ -99,37 +100,36 @@ void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead
   }
 }
 
-// `count` rows of x, at most MR, by the tile that is made for them.
-template <class T, class O, int MR, int NR, int Each, bool Whole = true>
+// `count` rows of x, `Least` to MR, by the tile that is made for them.
+template <class T, class O, int Least, int MR, int NR, bool Streams, bool Whole = true>
 void rows_of(const Product<T, O>& p, int64_t count, int64_t m, int64_t panel, int64_t apart, Ahead ahead) {
-  if constexpr (MR > 1) {
-    if (count < MR) return rows_of<T, O, MR - 1, NR, Each, Whole>(p, count, m, panel, apart, ahead);
+  if constexpr (MR > Least) {
+    if (count < MR) return rows_of<T, O, Least, MR - 1, NR, Streams, Whole>(p, count, m, panel, apart, ahead);
   }
-  tile<T, O, MR, NR, Each, Whole>(p, m, panel, apart, ahead);
+  tile<T, O, MR, NR, Streams, Whole>(p, m, panel, apart, ahead);
 }
 
 int64_t tiles_of(int64_t rows) { return (rows + kMostRows - 1) / kMostRows; }
 
 // NR panels for all rows. The first tile finds them in the second cache because the tiles before fetched them, each
 // its part.
-template <class T, class O, int MR, int NR, bool Whole = true>
+template <class T, class O, int Least, int NR, bool Whole = true>
 void group(const Product<T, O>& p, int64_t panel, const char* next) {
   const int64_t tiles = tiles_of(p.rows), bytes = NR * p.w.size() * sizeof(Unit);
   for (int64_t i = 0; i < tiles; i++) {
     const int64_t m = p.rows * i / tiles, count = p.rows * (i + 1) / tiles - m;
     const Ahead ahead{next + bytes * i / tiles, NR * 64 / tiles};
-    tiles == 2 ? rows_of<T, O, MR, NR, 2, Whole>(p, count, m, panel, 1, ahead)
-               : rows_of<T, O, MR, NR, 1, Whole>(p, count, m, panel, 1, ahead);
+    rows_of<T, O, Least, kMostRows, NR, false, Whole>(p, count, m, panel, 1, ahead);
   }
 }
 
 // One tile of rows: NR streams far from each other.
-template <class T, class O, int MR, int NR>
+template <class T, class O, int Least, int MR, int NR>
 int64_t streams(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after) {
   const int64_t apart = (end - begin) / NR;
   for (int64_t i = 0; i < apart; i++) {
     const Ahead own{(const char*)p.w.panel(begin + i + 1), apart * p.w.size() * (int64_t)sizeof(Unit)};
-    rows_of<T, O, MR, NR, 0>(p, p.rows, 0, begin + i, apart, i + 1 < apart ? own : after);
+    rows_of<T, O, Least, MR, NR, true>(p, p.rows, 0, begin + i, apart, i + 1 < apart ? own : after);
   }
   return begin + NR * apart;
 }
@@ -138,17 +138,17 @@ int64_t streams(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after)
 template <class T, class O>
 void whole_panels(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after) {
   if (p.rows <= kMostRows) {
-    begin = p.rows <= 6 ? streams<T, O, 6, 4>(p, begin, end, after) : streams<T, O, 8, 3>(p, begin, end, after);
-    for (; begin < end; begin++) rows_of<T, O, 8, 1, 0>(p, p.rows, 0, begin, 1, after);
+    begin = p.rows <= 6 ? streams<T, O, 1, 6, 4>(p, begin, end, after) : streams<T, O, 7, 8, 3>(p, begin, end, after);
+    for (; begin < end; begin++) rows_of<T, O, 1, 8, 1, true>(p, p.rows, 0, begin, 1, after);
     return;
   }
+  constexpr int kFewest = kMostRows / 2;  // rows in each of several tiles
   while (begin < end) {
-    const int64_t left = end - begin;
-    const int64_t taken = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
-    const char* next = begin + taken < end ? (const char*)p.w.panel(begin + taken) : after.at;
-    taken == 1   ? group<T, O, 8, 1>(p, begin, next)
-    : taken == 2 ? group<T, O, 8, 2>(p, begin, next)
-                 : group<T, O, 8, 3>(p, begin, next);
+    const int64_t left = end - begin, taken = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
+    const char* next = taken < left ? (const char*)p.w.panel(begin + taken) : after.at;
+    taken == 1   ? group<T, O, kFewest, 1>(p, begin, next)
+    : taken == 2 ? group<T, O, kFewest, 2>(p, begin, next)
+                 : group<T, O, kFewest, 3>(p, begin, next);
     begin += taken;
   }
 }
@@ -156,14 +156,13 @@ void whole_panels(const Product<T, O>& p, int64_t begin, int64_t end, Ahead afte
 template <class T, class O>
 void columns_of(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after) {
   const bool broken = end > begin && p.w.width(end - 1) < kLanes;
-  const int64_t whole = end - broken, out = (end - begin) * kLanes * sizeof(typename O::Element);
-  const int64_t width = p.w.units * sizeof(Unit) + out;
-  const int64_t most = std::max<int64_t>(8, kCache / width / kMostRows) * kMostRows, count = (p.rows + most - 1) / most;
+  const int64_t whole = end - broken, fitting = kCache / (p.w.units * sizeof(Unit)) / kMostRows;
+  const int64_t most = std::max<int64_t>(8, fitting) * kMostRows, count = (p.rows + most - 1) / most;
+  const auto from = [&](int64_t i) { return i < count ? tiles_of(p.rows) * i / count * kMostRows : p.rows; };
   for (int64_t i = 0; i < count; i++) {
-    const int64_t m = p.rows * i / count;
-    const Product<T, O> part = p.part(m, p.rows * (i + 1) / count - m);
+    const Product<T, O> part = p.part(from(i), from(i + 1) - from(i));
     whole_panels(part, begin, whole, i + 1 < count ? Ahead{(const char*)p.w.panel(begin), 64} : after);
-    if (broken) group<T, O, 8, 1, false>(part, whole, after.at);
+    if (broken) group<T, O, 1, 1, false>(part, whole, after.at);
   }
 }
 
