@@ -19,7 +19,9 @@ class Limits(BaseModel):
     gap_stretch: float | None = Field(
         2.0, gt=1.0, description="times the gap between an answer's tokens may grow while prompts join; null: any"
     )
-    block_tokens: int = Field(16, ge=1, le=256, description="tokens in one KV block")
+    block_tokens: int = Field(
+        16, ge=1, le=256, description="tokens in one KV block; on CPU a multiple of 16, or kernels are left out"
+    )
     kv_cache_tokens: int | None = Field(
         None, ge=16, le=2**32, description="default: an eighth of free memory, at most 64 full contexts"
     )

@@ -1,6 +1,7 @@
 """What a model keeps of every token: numbers in its own type, or bytes with a scale for each token and head.
 
-Knows slots and rounding. Knows nothing of attention, blocks or sequences. Bytes are symmetric: the largest magnitude
+Knows slots and rounding, and asks `tiles` where the kernels are to read. Knows nothing of attention, blocks or
+sequences. Bytes are symmetric: the largest magnitude
 of a head becomes 127, as in vLLM's and TensorRT-LLM's int8 caches with a scale for each token and head.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from actors.models.memory import zeros
+from actors.models.tiles import Tiles, put_scales, take_scales
 
 KV_CACHE_DTYPES = ("auto", "int8")
 SCALE_BYTES = 4
@@ -17,12 +19,22 @@ LARGEST = 127
 
 
 class CachedTensor:
-    """[slots, ...] numbers of `dtype`; `scales` has no last dimension, and is None where nothing is rounded."""
+    """[slots, ...] numbers of `dtype`; `scales` has no last dimension, and is None where nothing is rounded.
 
-    __slots__ = ("dtype", "numbers", "scales")
+    Row by row, or in the order of `tiles`, which takes three dimensions and a number of slots that is whole tiles.
+    """
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: str, kv_cache_dtype: str = "auto") -> None:
-        self.dtype = dtype
+    __slots__ = ("dtype", "numbers", "scales", "tiles")
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        device: str,
+        kv_cache_dtype: str = "auto",
+        tiles: Tiles | None = None,
+    ) -> None:
+        self.dtype, self.tiles = dtype, tiles
         rounds = kv_cache_dtype == "int8"
         self.numbers = zeros(shape, torch.int8 if rounds else dtype, device)
         self.scales = zeros(shape[:-1], torch.float32, device) if rounds else None
@@ -38,19 +50,27 @@ class CachedTensor:
 
     def write(self, slots: torch.Tensor, new: torch.Tensor) -> None:
         """Put `new` [T, ...] where `slots` [T] says."""
-        if self.scales is None:
+        scales = None
+        if self.scales is not None:
+            new, scales = rounded(new)
+        if self.tiles is None:
             self.numbers.index_copy_(0, slots, new)
+        else:
+            self.tiles.put(self.numbers, slots, new)
+        if self.scales is None or scales is None:
             return
-        numbers, scales = rounded(new)
-        self.numbers.index_copy_(0, slots, numbers)
-        self.scales.index_copy_(0, slots, scales)
+        if self.tiles is None:
+            self.scales.index_copy_(0, slots, scales)
+        else:
+            put_scales(self.scales, slots, scales)
 
     def read(self, slots: torch.Tensor) -> torch.Tensor:
         """[len(slots), ...] in `dtype`."""
-        numbers = self.numbers.index_select(0, slots)
+        numbers = self.numbers.index_select(0, slots) if self.tiles is None else self.tiles.take(self.numbers, slots)
         if self.scales is None:
             return numbers
-        return (numbers.float() * self.scales.index_select(0, slots)[..., None]).to(self.dtype)
+        whole = self.scales.index_select(0, slots) if self.tiles is None else take_scales(self.scales, slots)
+        return (numbers.float() * whole[..., None]).to(self.dtype)
 
 
 def rounded(numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,11 +17,12 @@ from actors.models.batch import Batch
 from actors.models.cache import CachedTensor, bytes_per_token
 from actors.models.checkpoint import Checkpoint
 from actors.models.family import Family
-from actors.models.kernels.fused import Fused, fuse
+from actors.models.kernels.fused import Fused, fits, fuse
 from actors.models.kernels.panels import PanelWeight
 from actors.models.layers import Activation, AnyLinear
 from actors.models.parallel import World
 from actors.models.rope import Rope, exact_context
+from actors.models.tiles import KEYS, VALUES, Tiles
 from actors.models.weights import Embedding, LayerWeights, Loader, Progress
 from cluster.errors import ModelInvalid
 
@@ -61,11 +62,13 @@ class Decoder:
         """Make the KV cache, zeroed; drops the one before."""
         self.caches, self.fused = [], None
         shape = (blocks * block_tokens, self.kv_heads, self.family.head_dim)
-        self.caches = [(self._empty(shape), self._empty(shape)) for _ in range(self.family.layers)]
-        self.fused = fuse(self)
+        compiled = fits(self, block_tokens)
+        keys, values = (KEYS, VALUES) if compiled else (None, None)
+        self.caches = [(self._empty(shape, keys), self._empty(shape, values)) for _ in range(self.family.layers)]
+        self.fused = fuse(self) if compiled else None
 
-    def _empty(self, shape: tuple[int, ...]) -> CachedTensor:
-        return CachedTensor(shape, self.dtype, self.device, self.kv_cache_dtype)
+    def _empty(self, shape: tuple[int, ...], tiles: Tiles | None) -> CachedTensor:
+        return CachedTensor(shape, self.dtype, self.device, self.kv_cache_dtype, tiles)
 
     def cached(self) -> list[torch.Tensor]:
         """All that the KV cache is made of, [slots, ...] each."""

@@ -25,8 +25,10 @@ def zeros(shape: Sequence[int], dtype: torch.dtype, device: str | torch.device) 
     """Like `torch.zeros`, which would write every page at once: on CPU a page is made when it is first touched."""
     if torch.device(device).type != "cpu":
         return torch.zeros(*shape, dtype=dtype, device=device)
-    flat = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
-    return torch.from_numpy(flat).view(dtype).view(*shape)
+    size = math.prod(shape) * dtype.itemsize
+    flat = torch.from_numpy(np.zeros(size + LINE, np.uint8))
+    first = -flat.data_ptr() % LINE  # a vector that crosses a line's border is two loads
+    return flat[first : first + size].view(dtype).view(*shape)
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: str | torch.device) -> torch.Tensor:

@@ -14,6 +14,7 @@ ranks add up. Qwen3 shape of 125 M parameters, 250 MB of weights: 6.6 ms at 1 se
 from ctypes import addressof
 from typing import TYPE_CHECKING
 
+import structlog
 import torch
 
 from actors.models.batch import Batch
@@ -24,6 +25,7 @@ from actors.models.kernels.operations import TYPES, cache_of, step_of
 from actors.models.kernels.panels import PanelWeight, pack
 from actors.models.kernels.quantized import PackedWeight
 from actors.models.memory import empty
+from actors.models.tiles import SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from actors.models.decoder import Decoder
     from actors.models.layers import AnyLinear, RMSNorm
     from actors.models.quantized import QuantizedWeight
+
+log = structlog.get_logger()
 
 # Where the processor has AMX, oneDNN's tiles do 1,680 to 2,500 GFLOP/s at 512 rows (two cores of a Xeon) and 340 to 500
 # at 32, about what AVX-512 reaches: from here on plain torch is left to compute the step. It wants the weights row by
@@ -40,19 +44,31 @@ AMX_ROWS = 64
 ACTIVATIONS = {"silu": 0, "swish": 0, "gelu_pytorch_tanh": 1, "gelu_new": 1}
 
 
-def fuse(decoder: "Decoder") -> "Fused | None":
-    """The compiled form of `decoder`, or None where its type, device or shape is not one the kernels take."""
+def fits(decoder: "Decoder", block_tokens: int) -> bool:
+    """Whether `decoder` is of a type and shape that the kernels take, on a device and in blocks that they read."""
     family = decoder.family
     if decoder.device != "cpu" or decoder.dtype not in TYPES or family.activation not in ACTIVATIONS:
-        return None
+        return False
     widths = (family.hidden, family.head_dim // 2, decoder.layers[0].down.weight.shape[1])
     if any(width % 2 for width in widths):  # bf16 is read in pairs
-        return None
+        return False
     matrices = (decoder.embedding, *(linear.weight for linear in _linears(decoder)))
     if any(not isinstance(matrix, torch.Tensor | PanelWeight | PackedWeight) for matrix in matrices):
-        return None  # quantized, but not packed for the kernels
+        return False  # quantized, but not packed for the kernels
+    if interface.loaded() is None:
+        return False
+    if block_tokens % SLOTS:
+        effect = f"plain torch is used, which is slower: take a multiple of {SLOTS}"
+        log.warning("kernels_unavailable", reason=f"KV blocks of {block_tokens} tokens", effect=effect)
+        return False
+    return True
+
+
+def fuse(decoder: "Decoder") -> "Fused":
+    """The compiled form of `decoder`, which `fits`, over its caches as they are now."""
     library = interface.loaded()
-    return None if library is None else Fused(decoder, library)
+    assert library is not None
+    return Fused(decoder, library)
 
 
 def _linears(decoder: "Decoder") -> "Iterator[AnyLinear]":

@@ -10,6 +10,7 @@ import torch
 from actors.models.batch import Batch
 from actors.models.cache import CachedTensor
 from actors.models.kernels import interface
+from actors.models.tiles import KEYS, SLOTS, VALUES
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 
@@ -24,12 +25,17 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """`q` [T, heads, d] over caches [slots, kv_heads, d]: [T, heads, d], as `attention.PagedAttention` computes."""
+    """`q` [T, heads, d] over caches [slots, kv_heads, d] in tiles: [T, heads, d], as `attention.PagedAttention` does.
+
+    A row's result is the same to the last bit whatever else is in the batch, however its sequence is cut into steps and
+    however many threads there are.
+    """
     _, heads, dim = q.shape
     kv_heads = keys.shape[1]
     _check(q.dtype is keys.dtype is values.dtype, "queries, keys and values differ in type")
     _check(keys.shape == values.shape and keys.shape[2] == dim and heads % kv_heads == 0, "heads do not fit")
-    _check(q.dtype is torch.float32 or dim % 2 == 0, "bf16 is read in pairs: head_dim is odd")
+    _check(dim % 2 == 0, "numbers are read in pairs: head_dim is odd")
+    _check(batch.block_tokens % SLOTS == 0, f"a block is a number of whole tiles of {SLOTS} slots")
     _whole(q)
     out = torch.empty_like(q)
     cache = cache_of(keys, values)
@@ -82,6 +88,7 @@ def step_of(batch: Batch) -> tuple[interface.Step, tuple[torch.Tensor, ...]]:
 def cache_of(keys: CachedTensor, values: CachedTensor) -> interface.Cache:
     """A layer's cache for the compiled code; whoever uses it keeps both alive."""
     _check(keys.shape == values.shape and keys.dtype is values.dtype, "keys and values differ")
+    _check((keys.tiles, values.tiles) == (KEYS, VALUES), "keys and values do not lie in tiles")
     _check((keys.scales is None) == (values.scales is None), "keys are rounded or values are, not both")
     if keys.scales is None or values.scales is None:
         _whole(keys.numbers, values.numbers)

@@ -9,7 +9,7 @@ from actors.models.batch import Batch
 
 
 def scattered(
-    counts: Sequence[int], befores: Sequence[int], block_tokens: int = 8, vocab: int = 50, seed: int = 0
+    counts: Sequence[int], befores: Sequence[int], block_tokens: int = 16, vocab: int = 50, seed: int = 0
 ) -> Batch:
     """Sequence i computes `counts[i]` tokens after `befores[i]` that are in the cache already; decodes stand first."""
     random = Random(seed)

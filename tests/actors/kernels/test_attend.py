@@ -6,6 +6,7 @@ import torch
 from actors.models.attention import PagedAttention
 from actors.models.cache import CachedTensor
 from actors.models.kernels.operations import attend
+from actors.models.tiles import KEYS, VALUES
 from tests.actors.kernels.batches import scattered, slots_in
 
 BATCHES = {
@@ -23,21 +24,24 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 INT8_TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 2e-2}
 
 
-def cached(numbers, kept=None, rounded="auto"):
-    made = CachedTensor(numbers.shape, kept or numbers.dtype, "cpu", rounded)
-    made.write(torch.arange(len(numbers)), numbers.to(kept or numbers.dtype))
+def cached(keys, values, rounded="auto"):
+    made = []
+    for numbers, tiles in ((keys, KEYS), (values, VALUES)):
+        made.append(CachedTensor(numbers.shape, numbers.dtype, "cpu", rounded, tiles))
+        made[-1].write(torch.arange(len(numbers)), numbers)
     return made
 
 
 def both(batch, dtype, heads, kv_heads, dim, **kind):
     numbers = [torch.randn(slots_in(batch), kv_heads, dim).to(dtype) for _ in range(2)]
+    exact = [n.float() for n in numbers]
     q = torch.randn(len(batch.tokens), heads, dim).to(dtype)
-    made = attend(q, *map(cached, numbers), batch, scale=dim**-0.5, **kind)
-    plain = PagedAttention(batch)(q.float(), *(cached(n.float()) for n in numbers), dim**-0.5, **kind)
+    made = attend(q, *cached(*numbers), batch, scale=dim**-0.5, **kind)
+    plain = PagedAttention(batch)(q.float(), *cached(*exact), dim**-0.5, **kind)
     torch.testing.assert_close(made.float(), plain, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     # the same bytes, so that only the arithmetic differs
-    made = attend(q, *(cached(n, rounded="int8") for n in numbers), batch, scale=dim**-0.5, **kind)
-    plain = PagedAttention(batch)(q.float(), *(cached(n.float(), rounded="int8") for n in numbers), dim**-0.5, **kind)
+    made = attend(q, *cached(*numbers, "int8"), batch, scale=dim**-0.5, **kind)
+    plain = PagedAttention(batch)(q.float(), *cached(*exact, "int8"), dim**-0.5, **kind)
     torch.testing.assert_close(made.float(), plain, rtol=INT8_TOLERANCE[dtype], atol=INT8_TOLERANCE[dtype])
 
 
@@ -71,7 +75,7 @@ def test_long_contexts_are_cut_over_threads_and_joined():
     try:
         torch.set_num_threads(4)
         both(scattered([1], [1500]), torch.float32, 2, 1, 32)
-        both(scattered([1, 80], [700, 10]), torch.float32, 2, 1, 32, window=600)
+        both(scattered([1, 80], [700, 1000]), torch.float32, 2, 1, 32, window=600)
     finally:
         torch.set_num_threads(before)
 
@@ -81,18 +85,27 @@ def test_long_contexts_are_cut_over_threads_and_joined():
 def test_reads_nothing_that_is_not_its_own(count, before, dtype):
     batch = scattered([count], [before])
     keys, values = (torch.full((slots_in(batch), 1, 32), torch.nan, dtype=dtype) for _ in range(2))
-    own = batch.tables[0].repeat_interleave(8)[: count + before] * 8 + torch.arange(count + before) % 8
+    own = batch.tables[0].repeat_interleave(16)[: count + before] * 16 + torch.arange(count + before) % 16
     keys[own], values[own] = 0, 1
     q = torch.randn(count, 2, 32).to(dtype)
     for rounded in ("auto", "int8"):
-        stored = [cached(numbers, rounded=rounded) for numbers in (keys, values)]
-        assert torch.equal(attend(q, *stored, batch, scale=1.0), torch.ones_like(q))
+        made = attend(q, *cached(keys, values, rounded), batch, scale=1.0)
+        torch.testing.assert_close(made, torch.ones_like(q), rtol=0, atol=0 if rounded == "auto" else 1e-6)
 
 
 def test_refuses_heads_that_do_not_fit():
     batch = scattered([1], [3])
-    cache = cached(torch.zeros(slots_in(batch), 2, 8))
+    caches = cached(*torch.zeros(2, slots_in(batch), 2, 8))
     with pytest.raises(ValueError, match="heads"):
-        attend(torch.zeros(1, 3, 8), cache, cache, batch, scale=1.0)
+        attend(torch.zeros(1, 3, 8), *caches, batch, scale=1.0)
     with pytest.raises(ValueError, match="type"):
-        attend(torch.zeros(1, 2, 8).bfloat16(), cache, cache, batch, scale=1.0)
+        attend(torch.zeros(1, 2, 8).bfloat16(), *caches, batch, scale=1.0)
+
+
+def test_refuses_a_cache_that_lies_otherwise():
+    batch = scattered([1], [3])
+    keys, values = cached(*torch.zeros(2, slots_in(batch), 2, 8))
+    with pytest.raises(ValueError, match="tiles"):
+        attend(torch.zeros(1, 2, 8), values, keys, batch, scale=1.0)
+    with pytest.raises(ValueError, match="tiles of 16 slots"):
+        attend(torch.zeros(1, 2, 8), keys, values, scattered([1], [3], block_tokens=8), scale=1.0)

@@ -88,12 +88,14 @@ def test_equals_the_plain_step(folder, dtype, kv_cache_dtype):
         scale = plain.std()
         tolerance = TOLERANCE[dtype] if kv_cache_dtype == "auto" else INT8_TOLERANCE[dtype]
         torch.testing.assert_close(made / scale, plain / scale, rtol=0, atol=tolerance)
-        for numbers, plain_numbers in zip(written, kept(model), strict=True):
+        for index, (numbers, plain_numbers) in enumerate(zip(written, kept(model), strict=True)):
             step = float(plain_numbers.abs().max()) / 127 if kv_cache_dtype == "int8" else 0.0
             near = TOLERANCE[dtype] + 1.01 * step
             torch.testing.assert_close(numbers, plain_numbers, rtol=TOLERANCE[dtype], atol=near)
             if dtype == "float32":
-                assert ((numbers - plain_numbers).abs() > 1e-3).float().mean() < 1e-4
+                # in the third layer all of a row differs that had a byte rounded the other way in the second
+                most = 1e-4 if index < 4 else 1e-3
+                assert ((numbers - plain_numbers).abs() > 1e-3).float().mean() < most
 
 
 class Threads:
@@ -142,18 +144,18 @@ def test_two_ranks_equal_one(folder, kv_cache_dtype):
 def test_of_a_chunk_before_the_last_no_row_is_wanted(folder):
     for dtype in ("float32", "bfloat16"):
         model = load(folder, dtype=dtype)
-        model.allocate(8, 8)
+        model.allocate(8, 16)
         chunk = replace(scattered([9], [0]), rows=torch.empty(0, dtype=torch.int64))
         assert model.forward(chunk).shape == (0, SHAPE["vocab_size"])
 
 
 def test_is_not_used_where_it_cannot_be(folder, monkeypatch):
     model = load(folder, dtype="float16")
-    model.allocate(8, 8)
+    model.allocate(8, 16)
     assert model.fused is None
     monkeypatch.setattr(fused.interface, "loaded", lambda: None)
     model = load(folder, dtype="float32")
-    model.allocate(8, 8)
+    model.allocate(8, 16)
     assert model.fused is None
     assert model.forward(scattered([3], [0])).isfinite().all()
 
@@ -162,7 +164,7 @@ def test_weights_stay_packed_where_they_lie(folder):
     model, untouched = load(folder, dtype="bfloat16"), load(folder, dtype="bfloat16")
     embedding, weight = model.embedding, model.layers[0].qkv.weight
     address, tied = weight.data_ptr(), model.embedding is model.head.weight
-    model.allocate(8, 8)
+    model.allocate(8, 16)
     packed = model.layers[0].qkv.weight
     assert isinstance(packed, PanelWeight)
     assert packed.memory.data_ptr() == address
@@ -176,7 +178,7 @@ def test_weights_stay_packed_where_they_lie(folder):
 def test_a_packed_model_computes_without_the_compiled_step_too(folder):
     batch = scattered([3], [0])
     model = load(folder, dtype="float32")
-    model.allocate(8, 8)
+    model.allocate(8, 16)
     made = model.forward(batch)
     model.fused = None
     torch.testing.assert_close(model.forward(batch), made, rtol=1e-3, atol=1e-3)
@@ -187,14 +189,27 @@ def test_many_rows_are_left_to_amx_tiles_over_the_same_cache(folder, monkeypatch
     monkeypatch.setattr(fused, "AMX_ROWS", 8)
     model, plain = load(folder, dtype="bfloat16"), load(folder, dtype="bfloat16")
     for each in (model, plain):
-        each.allocate(64, 8)
+        each.allocate(64, 16)
     plainly(plain)
-    chunk, token = scattered([9], [0]), scattered([1], [9])  # the same table: both take two blocks
+    chunk, token = scattered([9], [0]), scattered([1], [9])  # the same table: both take one block
     assert not model.fused.suits(chunk)
     assert model.fused.suits(token)
     again = [linear.panels for linear in fused._linears(model)]
-    model.allocate(64, 8)
+    model.allocate(64, 16)
     assert [id(linear.panels) for linear in fused._linears(model)] == [id(one) for one in again]  # packed once
     assert torch.equal(model.forward(chunk), plain.forward(chunk))
     made, exact = model.forward(token), plain.forward(token)
     torch.testing.assert_close(made / exact.std(), exact / exact.std(), rtol=0, atol=TOLERANCE["bfloat16"])
+
+
+def test_blocks_that_are_not_whole_tiles_are_left_to_plain_torch(folder):
+    model = load(folder, dtype="float32")
+    model.allocate(8, 8)
+    assert model.fused is None
+    batch = scattered([9, 3], [0, 4], block_tokens=8)
+    plain = model.forward(batch)
+    model.allocate(8, 16)
+    assert model.fused is not None
+    made = model.forward(scattered([9, 3], [0, 4]))
+    assert made.shape == plain.shape  # the second sequence's first four tokens are zeros to both
+    torch.testing.assert_close(made / plain.std(), plain / plain.std(), rtol=0, atol=TOLERANCE["float32"])

@@ -36,7 +36,7 @@ class Driver:
     """
 
     model: Model
-    block_tokens: int = 8
+    block_tokens: int = 16
     chunk: int = 37
     seed: int = 0
     world: World = field(default_factory=Alone)

@@ -27,7 +27,7 @@ def test_plain_torch(checkpoint, name, monkeypatch):
     monkeypatch.setattr(decoder, "fuse", lambda model: None)
     path = checkpoint(name)
     prompts, answers = architectures.read(path)
-    assert Driver(load(path, dtype="float32"), block_tokens=5, chunk=300, seed=3).generate(prompts, NEW) == answers
+    assert Driver(load(path, dtype="float32"), block_tokens=16, chunk=300, seed=3).generate(prompts, NEW) == answers
 
 
 @pytest.mark.parametrize("name", architectures.ALL)

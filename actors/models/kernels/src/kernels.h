@@ -19,7 +19,7 @@ struct Step {
   int64_t rows, sequences, decodes, table_width, block_tokens, wanted_rows;
 };
 
-// One layer's attention. A slot of the cache is [kv_heads, head_dim]; bf16 needs `head_dim` even.
+// One layer's attention; `head_dim` is even.
 struct Attention {
   int64_t heads, kv_heads, head_dim;
   int64_t window;  // positions that a row sees, itself included; 0 for all
@@ -28,7 +28,7 @@ struct Attention {
 };
 
 // One layer's keys and values: in the model's type where there are no scales (both null), else bytes, and a number is
-// byte * scale with scales [slots, kv_heads].
+// byte * scale. All lie in tiles of 16 slots as `attention.h` says; a block of the cache is a number of whole tiles.
 struct Cache {
   void* keys;
   void* values;

@@ -1,232 +1,343 @@
 // Attention of many new tokens of one sequence over its paged cache.
 //
-// Lanes run along 16 rows of the step, times up to three query heads that share keys: scores, softmax and sums of
-// values are then all plain column arithmetic, and both products are the wide tile of the matrix product.
+// Lanes run along the rows of the step times the query heads that share keys, 48 of them at a time: keys and values
+// are read as they lie, and scores, softmax and sums of values are all plain column arithmetic.
 #include <omp.h>
 
-#include "attention.h"
-#include "tile.h"
+#include <vector>
+
+#include "columns.h"
 
 namespace strata {
 namespace {
 
+constexpr int kMost = 3;  // vectors of columns at a time: with 8 units of the cache all sums stay in registers
+constexpr int kUnits = 8;
+
 struct Item {
-  int64_t sequence, row, rows, position, context, head;  // position: that of the first row
+  int64_t sequence, kv_head, column, columns;  // column: row of the chunk * group + head of the group
 };
 
-// What one thread keeps between passes, for `lanes` = MT * 16 columns.
-template <class T>
+// What one thread keeps between passes, for up to `lanes` columns.
+template <class T, class C>
 struct Desk {
-  Unit *q, *keys, *values, *weights;  // [units][lanes], [64][units], [width][64 positions], [64 positions][lanes]
-  float *scores, *sums, *part;        // [64][lanes], [width][lanes] twice
-  int64_t width;                      // head_dim in whole vectors
+  Unit *queries, *keys, *values, *weights;  // [units][lanes], [tile][units][16] and [tile][16/2][dim], [positions][lanes]
+  float *scores, *sums, *joined;            // [64][lanes], [width][lanes] twice
+  int16_t* rounded;                         // queries of 16 columns
 
-  explicit Desk(int64_t head_dim) : width((head_dim + kLanes - 1) / kLanes * kLanes) {
-    const int64_t lanes = 3 * kLanes, units = width / T::per_unit, positions = kPositions / T::per_unit;
-    const int64_t sizes[] = {units * lanes,      kPositions * units, width * positions, positions * lanes,
-                             kPositions * lanes, width * lanes,      width * lanes};
+  explicit Desk(int64_t head_dim) {
+    const int64_t lanes = kMost * kLanes, width = (head_dim + kLanes - 1) / kLanes * kLanes;
+    const int64_t units = width / C::per_unit, tile = kTile * units;
+    const int64_t sizes[] = {units * lanes, kTiles * tile, kTiles * tile, kPass / C::per_unit * lanes,
+                             kPass * lanes, width * lanes, width * lanes, kLanes * width / 2};
     int64_t all = 0;
     for (const int64_t size : sizes) all += size;
     Unit* at = (Unit*)scratch<kPrefill>(all * sizeof(Unit));
-    void** into[] = {(void**)&q,      (void**)&keys, (void**)&values, (void**)&weights,
-                     (void**)&scores, (void**)&sums, (void**)&part};
-    for (int i = 0; i < 7; i++) *into[i] = at, at += sizes[i];
+    void** into[] = {(void**)&queries, (void**)&keys, (void**)&values, (void**)&weights,
+                     (void**)&scores,  (void**)&sums, (void**)&joined, (void**)&rounded};
+    for (int i = 0; i < 8; i++) *into[i] = at, at += sizes[i];
   }
 };
 
-// The rows' queries of MT heads as [unit][head][row].
+// What the columns of an item are: lanes past the last are nobody's and see nothing.
 template <class T, class C, int MT>
-void turn_queries(const Pages<T, C>& pages, const Item& item, Desk<T>& desk) {
-  const int64_t units = pages.units();
-  for (int t = 0; t < MT; t++)
-    for (int64_t k = 0; k < units; k += kLanes) {
-      __m512i r[kLanes];
-      for (int i = 0; i < kLanes; i++) {
-        const auto* q = pages.q + (item.row + i) * pages.q_stride + (item.head + t) * pages.shape.head_dim;
-        r[i] = i < item.rows ? _mm512_maskz_loadu_epi32(first(units - k), (const Unit*)q + k) : _mm512_setzero_si512();
-      }
-      transpose(r);
-      for (int64_t i = 0; i < std::min<int64_t>(kLanes, units - k); i++)
-        _mm512_store_si512(desk.q + ((k + i) * MT + t) * kLanes, r[i]);
-    }
-}
+struct Columns {
+  const Pages<T, C>& pages;
+  const Item& item;
+  int64_t begin, context;  // position of the chunk's first row
+  __m512i position[MT];
+  float scales[MT * kLanes];  // of rounded queries
 
-template <class T, class C>
-void copy_keys(const Pages<T, C>& pages, const int64_t* at, Desk<T>& desk) {
-  const int64_t units = pages.units();
-  for (int p = 0; p < kPositions; p++)
-    if constexpr (Pages<T, C>::scaled) {
-      for (int64_t d = 0; d < pages.shape.head_dim; d += kLanes) {  // the bytes themselves: scores are scaled later
-        const __mmask16 mask = first(pages.shape.head_dim - d);
-        T::store((typename T::Element*)(desk.keys + p * units) + d, C::load(pages.keys + at[p] + d, mask), mask);
-      }
-    } else {
-      for (int64_t k = 0; k < units; k += kLanes) {
-        const __mmask16 mask = first(units - k);
-        _mm512_mask_storeu_epi32(desk.keys + p * units + k, mask,
-                                 _mm512_maskz_loadu_epi32(mask, (const Unit*)(pages.keys + at[p]) + k));
-      }
-    }
-}
-
-// Values as [dimension][position], neighbouring positions paired where a unit holds two.
-template <class T, class C>
-void turn_values(const Pages<T, C>& pages, const int64_t* at, Desk<T>& desk) {
-  constexpr int64_t positions = kPositions / T::per_unit;
-  for (int64_t d = 0; d < pages.shape.head_dim; d += kLanes) {
-    const __mmask16 mask = first(pages.shape.head_dim - d);
-    for (int64_t p = 0; p < positions; p += kLanes) {
-      __m512i r[kLanes];
-      for (int i = 0; i < kLanes; i++) {
-        // bf16 is the upper half of a float, and bytes fit it exactly
-        const auto load = [&](int64_t p) { return _mm512_castps_si512(C::load(pages.values + at[p] + d, mask)); };
-        if constexpr (T::per_unit == 1)
-          r[i] = load(p + i);
-        else
-          r[i] = _mm512_or_si512(_mm512_srli_epi32(load(2 * (p + i)), 16), load(2 * (p + i) + 1));
-      }
-      transpose(r);
-      for (int i = 0; i < kLanes; i++) _mm512_store_si512(desk.values + (d + i) * positions + p, r[i]);
-    }
+  Columns(const Pages<T, C>& pages, const Item& item) : pages(pages), item(item) {
+    const Step& step = pages.step;
+    context = step.contexts[item.sequence];
+    begin = context - (step.starts[item.sequence + 1] - step.starts[item.sequence]);
+    alignas(64) int32_t at[MT * kLanes];
+    for (int64_t i = 0; i < MT * kLanes; i++) at[i] = i < item.columns ? begin + row(i) : -1, scales[i] = 0;
+    for (int t = 0; t < MT; t++) position[t] = _mm512_load_si512(at + t * kLanes);
   }
-}
 
-// Which of the 16 rows see position `p`.
-template <class T, class C>
-inline __mmask16 sees(const Pages<T, C>& pages, const Item& item, int64_t p) {
-  const int64_t row = p - item.position;  // the first row that does
-  const int64_t window = pages.shape.window;
-  const __mmask16 late = row <= 0 ? 0xffff : row >= kLanes ? 0 : (__mmask16)(0xffff << row);
-  return window ? late & first(row + window) : late;
-}
-
-// What makes numbers of the bytes of a pass.
-struct Scales {
-  float keys[kPositions], values[kPositions];
-};
-
-// One pass: scores of up to 64 positions become weights; top, total and sums follow.
-template <class T, class C, int MT>
-void pass(const Pages<T, C>& pages, const Item& item, Desk<T>& desk, const Scales& scales, int64_t from,
-          int64_t count, __m512* top, __m512* total) {
-  constexpr int NR = 8;
-  constexpr int64_t lanes = MT * kLanes, positions = kPositions / T::per_unit;
-  const int64_t units = pages.units();
-  for (int p = 0; p < kPositions; p += NR)
-    wide_tile<T, MT, NR>(desk.keys + p * units, units, desk.q, desk.scores + p * lanes);
-  __m512 shrink[MT];
-  for (int t = 0; t < MT; t++) {
-    float* column = desk.scores + t * kLanes;
-    __m512 now = top[t];
-    for (int64_t p = 0; p < kPositions; p++) {
-      const __mmask16 mask = p < count ? sees(pages, item, from + p) : (__mmask16)0;
-      __m512 whole = _mm512_load_ps(column + p * lanes);
-      if constexpr (Pages<T, C>::scaled) whole = _mm512_mul_ps(whole, _mm512_set1_ps(scales.keys[p]));
-      const __m512 score = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), mask, bend(pages.shape, whole));
-      _mm512_store_ps(column + p * lanes, score);
-      now = _mm512_max_ps(now, score);
-    }
-    // a row that has seen nothing yet has top -inf: take 0 so that no inf - inf arises
-    const __m512 base =
-        _mm512_mask_mov_ps(now, _mm512_cmp_ps_mask(now, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ), _mm512_setzero_ps());
-    shrink[t] = exp(_mm512_sub_ps(top[t], base));
-    top[t] = now;
-    __m512 sum = _mm512_setzero_ps();
-    for (int64_t p = 0; p < positions; p++) {
-      __m512 weight[T::per_unit];
-      for (int i = 0; i < T::per_unit; i++) {
-        const __m512 score = _mm512_load_ps(column + (p * T::per_unit + i) * lanes);
-        // e^x never reaches 0 here, so that what is masked is dropped by hand
-        weight[i] = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(score, _mm512_set1_ps(-INFINITY), _CMP_NEQ_OQ),
-                                        exp(_mm512_sub_ps(score, base)));
-        sum = _mm512_add_ps(sum, weight[i]);
-        if constexpr (Pages<T, C>::scaled)
-          weight[i] = _mm512_mul_ps(weight[i], _mm512_set1_ps(scales.values[p * T::per_unit + i]));
-      }
-      __m512i unit = _mm512_castps_si512(weight[0]);
-      if constexpr (T::per_unit == 2)
-        unit = _mm512_or_si512(_mm512_cvtepu16_epi32(narrow(weight[0])),
-                               _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(weight[1])), 16));
-      _mm512_store_si512(desk.weights + p * lanes + t * kLanes, unit);
-    }
-    total[t] = _mm512_fmadd_ps(total[t], shrink[t], sum);
+  int64_t row(int64_t column) const { return (item.column + column) / pages.group(); }
+  int64_t first() const { return begin + row(0); }
+  int64_t last() const { return begin + row(item.columns - 1); }
+  int64_t first_seen() const {
+    const int64_t window = pages.shape.window;
+    return window && window <= first() ? first() - window + 1 : 0;
   }
-  for (int64_t d = 0; d < desk.width; d += NR)
-    wide_tile<T, MT, NR>(desk.values + d * positions, positions, desk.weights, desk.part + d * lanes);
-  for (int64_t d = 0; d < desk.width; d++)
+
+  // Whether every row sees all of [from, from + count).
+  bool open(int64_t from, int64_t count) const {
+    const int64_t window = pages.shape.window;
+    return from + count <= first() + 1 && (window == 0 || from > last() - window) && item.columns == MT * kLanes;
+  }
+
+  __mmask16 sees(int t, int64_t place) const {
+    const __m512i p = _mm512_set1_epi32(place);
+    const __mmask16 late = _mm512_cmpge_epi32_mask(position[t], p);
+    if (pages.shape.window == 0) return late;
+    const __m512i window = _mm512_set1_epi32(std::min<int64_t>(pages.shape.window, INT32_MAX / 2));
+    return _mm512_mask_cmpgt_epi32_mask(late, _mm512_add_epi32(p, window), position[t]);
+  }
+
+  template <class E>
+  E* head(E* rows, int64_t stride, int64_t column) const {
+    const int64_t at = item.column + column, group = pages.group();
+    return rows + (pages.step.starts[item.sequence] + at / group) * stride +
+           (item.kv_head * group + at % group) * pages.shape.head_dim;
+  }
+
+  // The columns' queries as units [unit][column].
+  void turn_queries(Desk<T, C>& desk) {
+    const int64_t units = pages.units(), dim = pages.shape.head_dim;
+    const int64_t width = (dim + kLanes - 1) / kLanes * kLanes;
     for (int t = 0; t < MT; t++) {
-      float* sum = desk.sums + d * lanes + t * kLanes;
-      _mm512_store_ps(
-          sum, _mm512_fmadd_ps(_mm512_load_ps(sum), shrink[t], _mm512_load_ps(desk.part + d * lanes + t * kLanes)));
+      const Unit* from[kLanes];
+      for (int i = 0; i < kLanes; i++) {
+        const int64_t column = t * kLanes + i;
+        from[i] = nullptr;
+        if (column >= item.columns) continue;
+        const auto* q = head(pages.q, pages.q_stride, column);
+        from[i] = (const Unit*)q;
+        if constexpr (Pages<T, C>::scaled) {
+          scales[column] = round_query<T>(q, dim, desk.rounded + i * width);
+          from[i] = (const Unit*)(desk.rounded + i * width);
+        }
+      }
+      for (int64_t k = 0; k < units; k += kLanes) {
+        __m512i r[kLanes];
+        for (int i = 0; i < kLanes; i++)
+          r[i] = from[i] ? _mm512_maskz_loadu_epi32(strata::first(units - k), from[i] + k) : _mm512_setzero_si512();
+        transpose(r);
+        for (int64_t i = 0; i < std::min<int64_t>(kLanes, units - k); i++)
+          _mm512_store_si512(desk.queries + ((k + i) * MT + t) * kLanes, r[i]);
+      }
     }
+  }
+
+  void write(const float* sums, const __m512* total) const {
+    for (int t = 0; t < MT; t++)
+      for (int64_t d = 0; d < pages.shape.head_dim; d += kLanes) {
+        __m512i r[kLanes];
+        for (int i = 0; i < kLanes; i++)
+          r[i] = _mm512_castps_si512(_mm512_div_ps(_mm512_load_ps(sums + ((d + i) * MT + t) * kLanes), total[t]));
+        transpose(r);
+        for (int64_t i = 0; i < std::min<int64_t>(kLanes, item.columns - t * kLanes); i++)
+          T::store(head(pages.out, pages.out_stride, t * kLanes + i) + d, _mm512_castsi512_ps(r[i]),
+                   strata::first(pages.shape.head_dim - d));
+      }
+  }
+};
+
+// The tiles of a pass for one key head, as the products read them.
+struct Span {
+  const Unit *keys[kTiles], *values[kTiles];
+  const char *next_keys[kTiles], *own_values[kTiles];  // to be fetched
+  alignas(64) float key_scales[kPass], value_scales[kPass];
+  int64_t count = 0;
+};
+
+// Bytes of a tile as 16-bit integers in the same order.
+inline void widen(const char* from, int64_t units, Unit* into) {
+  for (int64_t i = 0; i < units; i += kLanes) _mm512_store_si512(into + i, Units<Int8>::load(from + 2 * i));
+}
+
+// A tile's values with zeros where nobody has written yet: what lies there may not be a number.
+template <class C>
+void copy_written(const char* from, int64_t written, int64_t dim, Unit* into) {
+  for (int64_t i = 0; i < kTile / C::per_unit; i++) {
+    const int64_t left = written - i * C::per_unit;
+    const __m512i keep = _mm512_set1_epi32(left >= C::per_unit ? -1 : left <= 0 ? 0 : 0xffff);
+    for (int64_t d = 0; d < dim; d += kLanes) {
+      const __mmask16 mask = first(dim - d);
+      _mm512_mask_storeu_epi32(into + i * dim + d, mask,
+                               _mm512_and_si512(keep, _mm512_maskz_loadu_epi32(mask, (Unit*)from + i * dim + d)));
+    }
+  }
 }
 
 template <class T, class C>
-void locate_scales(const Pages<T, C>& pages, const Item& item, int64_t from, int64_t count, Scales& scales) {
-  const int64_t kv_head = item.head / (pages.shape.heads / pages.shape.kv_heads);
-  int64_t rows[kPositions];
-  pages.locate(item.sequence, from, count, pages.shape.kv_heads, rows);
-  for (int64_t i = 0; i < kPositions; i++) {
-    const int64_t row = rows[std::min(i, count - 1)] + kv_head;
-    scales.keys[i] = pages.key_scales[row], scales.values[i] = pages.value_scales[row];
-  }
-}
-
-template <class T, class C, int MT>
-void write(const Pages<T, C>& pages, const Item& item, const Desk<T>& desk, const __m512* total) {
-  for (int t = 0; t < MT; t++) {
-    const __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), total[t]);
-    for (int64_t d = 0; d < pages.shape.head_dim; d += kLanes) {
-      __m512i r[kLanes];
-      for (int i = 0; i < kLanes; i++)
-        r[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(desk.sums + ((d + i) * MT + t) * kLanes), share));
-      transpose(r);
-      for (int64_t i = 0; i < item.rows; i++)
-        T::store(pages.out + (item.row + i) * pages.out_stride + (item.head + t) * pages.shape.head_dim + d,
-                 _mm512_castsi512_ps(r[i]), first(pages.shape.head_dim - d));
+void open_span(const Pages<T, C>& pages, const Item& item, int64_t from, int64_t end, Desk<T, C>& desk, Span& span) {
+  const int64_t context = pages.step.contexts[item.sequence], dim = pages.shape.head_dim;
+  const int64_t stop = std::min(end, (from / kPass + 1) * kPass), size = kTile * pages.units();
+  span.count = 0;
+  for (int64_t p = from; p < stop; p += kTile) {
+    const int64_t i = span.count++, written = std::min<int64_t>(kTile, context - p);
+    const Tile tile = tile_at(pages, pages.tile(item.sequence, p), item.kv_head);
+    span.keys[i] = (const Unit*)tile.keys, span.values[i] = (const Unit*)tile.values;
+    span.own_values[i] = tile.values, span.next_keys[i] = tile.keys;
+    if (i) span.next_keys[i - 1] = tile.keys;
+    if constexpr (Pages<T, C>::scaled) {
+      Unit *keys = desk.keys + i * size, *values = desk.values + i * size;
+      widen(tile.keys, size, keys), widen(tile.values, size, values);
+      span.keys[i] = keys, span.values[i] = values;
+      _mm512_store_ps(span.key_scales + i * kTile, _mm512_loadu_ps(tile.key_scales));
+      _mm512_store_ps(span.value_scales + i * kTile, _mm512_maskz_loadu_ps(first(written), tile.value_scales));
+    } else if (written < kTile) {
+      copy_written<C>(tile.values, written, dim, desk.values);
+      span.values[i] = desk.values;
     }
   }
+  if (stop < end) span.next_keys[span.count - 1] = tile_at(pages, pages.tile(item.sequence, stop), item.kv_head).keys;
 }
 
-template <class T, class C, int MT>
-void run(const Pages<T, C>& pages, const Item& item, Desk<T>& desk) {
-  const int64_t end = item.position + item.rows, window = pages.shape.window;
-  const int64_t start = window ? std::max<int64_t>(0, item.position - window + 1) : 0;
-  const int64_t first_head = item.head / (pages.shape.heads / pages.shape.kv_heads) * pages.shape.head_dim;
+// The running softmax of MT vectors of columns.
+template <int MT>
+struct State {
   __m512 top[MT], total[MT];
-  for (int t = 0; t < MT; t++) top[t] = _mm512_set1_ps(-INFINITY), total[t] = _mm512_setzero_ps();
-  memset(desk.sums, 0, desk.width * MT * kLanes * sizeof(float));
-  turn_queries<T, C, MT>(pages, item, desk);
-  int64_t at[kPositions];
-  Scales scales;
-  for (int64_t from = start; from < end; from += kPositions) {
-    const int64_t count = std::min<int64_t>(kPositions, end - from);
-    if constexpr (Pages<T, C>::scaled) locate_scales(pages, item, from, count, scales);
-    pages.locate(item.sequence, from, count, pages.stride(), at);
-    for (int64_t i = 0; i < kPositions; i++) at[i] = at[std::min(i, count - 1)] + (i < count ? first_head : 0);
-    copy_keys(pages, at, desk);
-    turn_values(pages, at, desk);
-    pass<T, C, MT>(pages, item, desk, scales, from, count, top, total);
+
+  State() {
+    for (int t = 0; t < MT; t++) top[t] = _mm512_set1_ps(-INFINITY), total[t] = _mm512_setzero_ps();
   }
-  write<T, C, MT>(pages, item, desk, total);
+};
+
+// Scores as they are compared: scaled, bent, and -inf where a row does not look. Returns the largest of each column.
+template <class T, class C, int MT>
+__m512 bend_column(const Columns<T, C, MT>& columns, const Span& span, int64_t from, int t, float* column) {
+  constexpr int64_t lanes = MT * kLanes;
+  const Attention& shape = columns.pages.shape;
+  const bool open = columns.open(from, span.count * kTile), changes = Pages<T, C>::scaled || shape.softcap != 0 || !open;
+  const __m512 none = _mm512_set1_ps(-INFINITY), scales = _mm512_loadu_ps(columns.scales + t * kLanes);
+  __m512 most[4] = {none, none, none, none};
+  for (int64_t p = 0; p < span.count * kTile; p += 4)
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < 4; i++) {
+      float* at = column + (p + i) * lanes;
+      __m512 score = _mm512_load_ps(at);
+      if (changes) {
+        if constexpr (Pages<T, C>::scaled)
+          score = _mm512_mul_ps(score, _mm512_mul_ps(_mm512_set1_ps(span.key_scales[p + i]), scales));
+        if (shape.softcap != 0) score = bend(shape, score);
+        if (!open) score = _mm512_mask_mov_ps(none, columns.sees(t, from + p + i), score);
+        _mm512_store_ps(at, score);
+      }
+      most[i] = _mm512_max_ps(most[i], score);
+    }
+  return _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3]));
 }
 
-// All heads that share the keys of `kv_head`, three at most at a time.
-template <class T, class C>
-void run_group(const Pages<T, C>& pages, Item item, int64_t kv_head) {
-  Desk<T> desk(pages.shape.head_dim);
-  const int64_t group = pages.shape.heads / pages.shape.kv_heads;
-  for (int64_t h = 0; h < group;) {
-    item.head = kv_head * group + h;
-    const int64_t left = group - h, now = left == 4 ? 2 : std::min<int64_t>(3, left);
-    if (now == 3)
-      run<T, C, 3>(pages, item, desk);
-    else if (now == 2)
-      run<T, C, 2>(pages, item, desk);
-    else
-      run<T, C, 1>(pages, item, desk);
-    h += now;
+// Two positions' weights as units.
+template <class C>
+inline void store_pair(Unit* at, int64_t lanes, __m512 even, __m512 odd) {
+  if constexpr (C::per_unit == 1) {
+    _mm512_store_ps(at, even), _mm512_store_ps(at + lanes, odd);
+  } else {
+    _mm512_store_si512(at, _mm512_or_si512(_mm512_cvtepu16_epi32(narrow(even)),
+                                           _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(odd)), 16)));
   }
+}
+
+// Scores of one vector of columns become weights; returns what sums so far are to be multiplied by.
+template <class T, class C, int MT>
+__m512 soften(const Columns<T, C, MT>& columns, const Span& span, int64_t from, int t, Desk<T, C>& desk,
+              State<MT>& state, __m512& scale) {
+  constexpr int64_t lanes = MT * kLanes;
+  float* column = desk.scores + t * kLanes;
+  const __m512 slope = _mm512_set1_ps(slope_of(columns.pages.shape)), old = state.top[t];
+  const __m512 top = _mm512_max_ps(old, _mm512_mul_ps(bend_column(columns, span, from, t, column), slope));
+  const __m512 base = base_of(top);
+  __m512 pairs[kTile / 2];
+  __m512i largest = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < kTile / 2; i++) {
+    __m512 left = _mm512_setzero_ps(), right = _mm512_setzero_ps();
+    for (int64_t tile = 0; tile < span.count; tile++) {
+      const int64_t p = tile * kTile + 2 * i;
+      float* at = column + p * lanes;
+      __m512 even = power<T>(_mm512_fmsub_ps(_mm512_load_ps(at), slope, base));
+      __m512 odd = power<T>(_mm512_fmsub_ps(_mm512_load_ps(at + lanes), slope, base));
+      left = _mm512_add_ps(left, even), right = _mm512_add_ps(right, odd);
+      if constexpr (Pages<T, C>::scaled) {
+        even = _mm512_mul_ps(even, _mm512_set1_ps(span.value_scales[p]));
+        odd = _mm512_mul_ps(odd, _mm512_set1_ps(span.value_scales[p + 1]));
+        largest = _mm512_max_epu32(largest, _mm512_castps_si512(even));
+        largest = _mm512_max_epu32(largest, _mm512_castps_si512(odd));
+        _mm512_store_ps(at, even), _mm512_store_ps(at + lanes, odd);
+      } else {
+        store_pair<C>(desk.weights + p / C::per_unit * lanes + t * kLanes, lanes, even, odd);
+      }
+    }
+    pairs[i] = _mm512_add_ps(left, right);
+  }
+  if constexpr (Pages<T, C>::scaled) {
+    const __m512 most = _mm512_castsi512_ps(largest), unit = rounding_of(most);
+    scale = _mm512_mul_ps(most, _mm512_set1_ps(1.0f / INT16_MAX));
+    for (int64_t p = 0; p < span.count * kTile; p += 2) {
+      const auto whole = [&](const float* at) { return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(at), unit)); };
+      const float* at = column + p * lanes;
+      _mm512_store_si512(desk.weights + p / 2 * lanes + t * kLanes,
+                         _mm512_or_si512(whole(at), _mm512_slli_epi32(whole(at + lanes), 16)));
+    }
+  }
+  const __m512 shrink = power<T>(_mm512_sub_ps(old, base));
+  state.top[t] = top;
+  state.total[t] = _mm512_fmadd_ps(state.total[t], shrink, total_of(pairs));
+  return shrink;
+}
+
+template <class T, class C, int MT>
+void pass(const Columns<T, C, MT>& columns, const Span& span, int64_t from, Desk<T, C>& desk, State<MT>& state) {
+  constexpr int64_t lanes = MT * kLanes;
+  const int64_t units = columns.pages.units(), dim = columns.pages.shape.head_dim;
+  for (int64_t i = 0; i < span.count; i++) {
+    float* out = desk.scores + i * kTile * lanes;
+    score_columns<C, MT, kUnits>(span.keys[i], units, desk.queries, span.next_keys[i], out);
+    score_columns<C, MT, kUnits>(span.keys[i] + kUnits, units, desk.queries, span.own_values[i], out + kUnits * lanes);
+  }
+  __m512 shrink[MT], scale[MT];
+  for (int t = 0; t < MT; t++) shrink[t] = soften(columns, span, from, t, desk, state, scale[t]);
+  const Unit* values[kTiles];
+  for (int64_t d = 0; d < dim;) {
+    for (int64_t i = 0; i < span.count; i++) values[i] = span.values[i] + d;
+    const auto run = [&](auto with, int64_t taken) {
+      with(values, span.count, dim, desk.weights, shrink, scale, desk.sums + d * lanes);
+      d += taken;
+    };
+    if (dim - d >= kUnits)
+      run(gather_columns<C, MT, kUnits>, kUnits);
+    else
+      run(gather_columns<C, MT, 2>, 2);
+  }
+}
+
+// Joins the segment that is done to those before it and makes room for the next.
+template <class T, class C, int MT>
+void close_segment(Desk<T, C>& desk, int64_t dim, bool only, State<MT>& segment, State<MT>& joined) {
+  if (only) {
+    std::swap(desk.sums, desk.joined);
+    joined = segment;
+  } else {
+    for (int t = 0; t < MT; t++) {
+      const Joint<T> joint(joined.top[t], segment.top[t]);
+      joined.top[t] = joint.top, joined.total[t] = joint.join(joined.total[t], segment.total[t]);
+      for (int64_t d = 0; d < dim; d++) {
+        float* at = desk.joined + (d * MT + t) * kLanes;
+        _mm512_store_ps(at,
+                        joint.join(_mm512_load_ps(at), _mm512_load_ps(desk.sums + (d * MT + t) * kLanes)));
+      }
+    }
+  }
+  segment = State<MT>();
+}
+
+template <class T, class C, int MT>
+void run(const Pages<T, C>& pages, const Item& item) {
+  Desk<T, C> desk(pages.shape.head_dim);
+  Columns<T, C, MT> columns(pages, item);
+  columns.turn_queries(desk);
+  const int64_t begin = columns.first_seen() / kTile * kTile, end = columns.last() + 1, dim = pages.shape.head_dim;
+  State<MT> segment, joined;
+  Span span;
+  bool only = true;
+  for (int64_t from = begin; from < end; from = (from / kPass + 1) * kPass) {
+    if (from == begin || from % kSegment == 0) memset(desk.sums, 0, dim * MT * kLanes * sizeof(float));
+    open_span(pages, item, from, end, desk, span);
+    pass(columns, span, from, desk, segment);
+    const int64_t next = (from / kPass + 1) * kPass;
+    if (next % kSegment != 0 && next < end) continue;
+    close_segment<T, C, MT>(desk, dim, only, segment, joined);
+    only = false;
+  }
+  columns.write(desk.joined, joined.total);
 }
 
 }  // namespace
@@ -235,17 +346,22 @@ template <class T, class C>
 void attend_chunks(const Pages<T, C>& pages) {
   const Step& step = pages.step;
   const int threads = omp_get_max_threads();
+  std::vector<Item> items;
   for (int64_t s = step.decodes; s < step.sequences; s++) {
-    const int64_t rows = step.starts[s + 1] - step.starts[s], tiles = (rows + kLanes - 1) / kLanes;
-    const int64_t items = tiles * pages.shape.kv_heads;
-#pragma omp parallel for if (threads > 1 && items > 1) schedule(dynamic, 1) num_threads(threads)
-    for (int64_t i = 0; i < items; i++) {
-      const int64_t tile = tiles - 1 - i / pages.shape.kv_heads;  // the longest first
-      const int64_t row = tile * kLanes, context = step.contexts[s];
-      run_group(pages,
-                {s, step.starts[s] + row, std::min<int64_t>(kLanes, rows - row), context - rows + row, context, 0},
-                i % pages.shape.kv_heads);
-    }
+    const int64_t columns = (step.starts[s + 1] - step.starts[s]) * pages.group(), most = kMost * kLanes;
+    for (int64_t at = (columns - 1) / most * most; at >= 0; at -= most)  // the longest first
+      for (int64_t head = 0; head < pages.shape.kv_heads; head++)
+        items.push_back({s, head, at, std::min(most, columns - at)});
+  }
+#pragma omp parallel for if (threads > 1 && items.size() > 1) schedule(dynamic, 1) num_threads(threads)
+  for (size_t i = 0; i < items.size(); i++) {
+    const Item& item = items[i];
+    if (item.columns > 2 * kLanes)
+      run<T, C, 3>(pages, item);
+    else if (item.columns > kLanes)
+      run<T, C, 2>(pages, item);
+    else
+      run<T, C, 1>(pages, item);
   }
 }
 
@@ -260,17 +376,7 @@ template <class T, class C>
 void attend_over(const Attention& shape, const Step& step, const void* q, int64_t q_stride, const Cache& cache,
                  void* out, int64_t out_stride) {
   using Element = typename T::Element;
-  using Cached = typename C::Element;
-  const Pages<T, C> pages{shape,
-                          step,
-                          (const Element*)q,
-                          q_stride,
-                          (const Cached*)cache.keys,
-                          (const Cached*)cache.values,
-                          cache.key_scales,
-                          cache.value_scales,
-                          (Element*)out,
-                          out_stride};
+  const Pages<T, C> pages{shape, step, (const Element*)q, q_stride, cache, (Element*)out, out_stride};
   if (step.decodes) attend_decodes(pages);
   if (step.sequences > step.decodes) attend_chunks(pages);
 }

@@ -99,7 +99,7 @@ inline void turn(const typename T::Element* x, typename T::Element* out, const f
   });
 }
 
-// One head as bytes and the scale that turns them back: the largest magnitude becomes 127.
+// One head as bytes `out` [d], and the scale that turns them back: the largest magnitude becomes 127.
 template <class T>
 inline void round_head(const typename T::Element* x, int8_t* out, float* scale, int64_t d) {
   *scale = magnitude(d, [&](int64_t i, __mmask16 m) { return T::load(x + i, m); }) / 127;
@@ -107,6 +107,20 @@ inline void round_head(const typename T::Element* x, int8_t* out, float* scale, 
   each_vector(d, [&](int64_t i, __mmask16 m) {
     _mm_mask_storeu_epi8(out + i, m, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_div_ps(T::load(x + i, m), unit))));
   });
+}
+
+// One position's units of a tile's keys [units][16].
+template <class U>
+inline void place_key(U* tile, const U* key, int64_t lane, int64_t units) {
+  for (int64_t k = 0; k < units; k++) tile[k * kLanes + lane] = key[k];
+}
+
+// One position's numbers of a tile's values [8 pairs of positions][d][2]; the other half of the pair is left alone, as
+// another thread may write it.
+template <class E>
+inline void place_pair(E* tile, const E* value, int64_t lane, int64_t d) {
+  E* to = tile + lane / 2 * 2 * d + lane % 2;
+  for (int64_t i = 0; i < d; i++) to[2 * i] = value[i];
 }
 
 template <class T>
@@ -120,18 +134,28 @@ void place_row(const Layer& layer, int64_t slot, typename T::Element* row, const
     turn<T>(q, q, cosine, sine, half);
   }
   Element* k = row + shape.heads * d;
+  Element* v = k + shape.kv_heads * d;
   const Cache& cache = layer.cache;
-  const int64_t from = slot * shape.kv_heads, end = from + shape.kv_heads;  // in heads
-  for (int64_t h = from; h < end; h++, k += d) {
+  const int64_t lane = slot % kLanes, first_head = slot / kLanes * shape.kv_heads;
+  for (int64_t h = first_head; h < first_head + shape.kv_heads; h++, k += d, v += d) {
     if (layer.key_norm.weight) norm_row<T>(layer.key_norm, k, k, d);
-    turn<T>(k, cache.key_scales ? k : (Element*)cache.keys + h * d, cosine, sine, half);
-    if (cache.key_scales) round_head<T>(k, (int8_t*)cache.keys + h * d, cache.key_scales + h, d);
+    turn<T>(k, k, cosine, sine, half);
+    if (cache.key_scales) {
+      int8_t* bytes = (int8_t*)scratch<kBlock>(d);
+      round_head<T>(k, bytes, cache.key_scales + h * kLanes + lane, d);
+      place_key((uint16_t*)cache.keys + h * kLanes * half, (const uint16_t*)bytes, lane, half);
+      round_head<T>(v, bytes, cache.value_scales + h * kLanes + lane, d);
+      place_pair((uint8_t*)cache.values + h * kLanes * d, (const uint8_t*)bytes, lane, d);
+    } else {
+      const int64_t units = d / T::per_unit;
+      place_key((Unit*)cache.keys + h * kLanes * units, (const Unit*)k, lane, units);
+      Element* values = (Element*)cache.values + h * kLanes * d;
+      if constexpr (T::per_unit == 2)
+        place_pair(values, v, lane, d);
+      else
+        memcpy(values + lane * d, v, d * sizeof(Element));
+    }
   }
-  if (cache.value_scales)
-    for (int64_t h = from; h < end; h++, k += d)
-      round_head<T>(k, (int8_t*)cache.values + h * d, cache.value_scales + h, d);
-  else
-    memcpy((Element*)cache.values + from * d, k, shape.kv_heads * d * sizeof(Element));
 }
 
 }  // namespace

@@ -64,6 +64,7 @@ struct Bf16 {
 // Signed bytes of a cache, each of which a scale turns into a number; bf16 holds them all exactly.
 struct Int8 {
   using Element = int8_t;
+  static constexpr int per_unit = 2;
   static inline __m512 load(const Element* p, __mmask16 m = 0xffff) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, p)));
   }
