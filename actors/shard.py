@@ -16,6 +16,7 @@ from actors.cores import Cores
 from actors.engine.draft_folder import load_draft
 from actors.engine.plan import Plan, Result
 from actors.engine.runner import Runner
+from actors.engine.serving import serving
 from actors.messages import Assignment, ShardFacts
 from actors.models import load
 from actors.models.parallel import Alone, DeepSpeedWorld, World
@@ -62,7 +63,7 @@ class Shard:
 
         mine = self._assignment
         self._pin()
-        runner = Runner.serving(self._model, mine, blocks, context_tokens, end_tokens, self._world, self._draft)
+        runner = serving(self._model, mine, blocks, context_tokens, end_tokens, self._world, self._draft)
         leader = Quiet(channel, range(mine.ranks, mine.ranks + 1), LEADER_SILENCE_SECONDS, mine.model)
         self._serve(runner, channel, leader)
 

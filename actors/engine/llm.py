@@ -20,6 +20,7 @@ from actors.engine.grammar import Grammars
 from actors.engine.loop import Engine, Executor
 from actors.engine.output import CompletionOutput, RequestOutput
 from actors.engine.runner import Runner
+from actors.engine.serving import serving
 from actors.engine.tokens import Detokenizer, Tokenizer
 from actors.gang import Gang, context_of, kv_blocks, kv_places
 from actors.local import Processes
@@ -248,7 +249,7 @@ def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Fac
     shard = ShardFacts(0, 0, model.vocab_size, model.context_tokens, kv_bytes, free_bytes(device), (), 0.0, 0)
     context = context_of(assignment, model.context_tokens)
     blocks = kv_blocks(assignment, [shard], context)
-    runner = Runner.serving(model, assignment, blocks, context, ends, draft=draft)
+    runner = serving(model, assignment, blocks, context, ends, draft=draft)
     guesses = guessed_tokens(assignment)
     places = kv_places(assignment, [shard])
     return _InProcess(runner), Facts(assignment.model, model.vocab_size, context, blocks, ends, guesses, places)

@@ -14,8 +14,9 @@ from actors.engine.blocks import BlockPool
 from actors.engine.pace import Pace
 from actors.engine.plan import Plan, Result
 from actors.engine.planning import plan_of
-from actors.engine.scheduler import Scheduler, Step, Work
+from actors.engine.scheduler import Scheduler
 from actors.engine.sequence import Sequence
+from actors.engine.step import Step, Work
 from actors.engine.tier import Tier
 from actors.engine.turnover import Stay, retry_after_seconds
 from actors.messages import Delta, Load, Submit, TokenLogprob

@@ -3,8 +3,8 @@
 import numpy as np
 
 from actors.engine.plan import INT32, Join, Plan
-from actors.engine.scheduler import Step
 from actors.engine.sequence import Sequence
+from actors.engine.step import Step
 
 
 def plan_of(number: int, step: Step) -> Plan:

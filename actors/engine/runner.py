@@ -17,17 +17,12 @@ import torch
 from actors.engine.done import Done, Rows, pack_word, unpack_word, word_size
 from actors.engine.draft_model import DraftModel
 from actors.engine.drafts import Drafter
-from actors.engine.grammar import Grammars
 from actors.engine.lookup import NOTHING
 from actors.engine.mirror import Mirror
 from actors.engine.plan import Plan, Result
 from actors.engine.sampler import Sampler
-from actors.engine.tier import places_in
-from actors.engine.tokens import Tokenizer
-from actors.messages import Assignment
-from actors.models.offload import Offload, offload
+from actors.models.offload import Offload
 from actors.models.parallel import Alone, World
-from actors.settings import Limits
 
 if TYPE_CHECKING:
     from actors.models import Model
@@ -76,37 +71,6 @@ class Runner:
                     draft, self._mirror, sampler, vocab_size=model.vocab_size, slots=slots, ends=self._ends, clock=clock
                 )
             self._drafter = Drafter(slots, self._reader)
-
-    @classmethod
-    def serving(
-        cls,
-        model: "Model",
-        assignment: Assignment,
-        blocks: int,
-        context_tokens: int,
-        end_tokens: tuple[int, ...],
-        world: World | None = None,
-        draft: "Model | None" = None,
-    ) -> "Runner":
-        """One rank's runner over a cache of `blocks`, as its assignment says; only rank 0 samples."""
-        limits = assignment.limits
-        model.allocate(blocks, limits.block_tokens)
-        if draft is not None:
-            draft.allocate(blocks, limits.block_tokens)
-        slots = limits.running_sequences
-        return cls(
-            model,
-            sampler(model.vocab_size, assignment, end_tokens) if assignment.rank == 0 else None,
-            slots=slots,
-            context_tokens=context_tokens,
-            block_tokens=limits.block_tokens,
-            device=assignment.device,
-            end_tokens=end_tokens,
-            world=world,
-            speculates=assignment.speculation != "off",
-            draft=draft,
-            offload=_offload(model, draft, limits),
-        )
 
     @torch.inference_mode()
     def execute(self, plan: Plan, interrupted: Callable[[], bool] = lambda: False) -> Result | None:
@@ -284,20 +248,3 @@ class Runner:
         if not fits:
             drafter.learn(slot, len(guess), 0)
         return guess[:fits]
-
-
-def _offload(model: "Model", draft: "Model | None", limits: Limits) -> Offload | None:
-    if not limits.kv_offload_gb:
-        return None
-    bytes_per_token = model.kv_bytes_per_token + (0 if draft is None else draft.kv_bytes_per_token)
-    places = places_in(limits.kv_offload_gb, bytes_per_token, limits.block_tokens)
-    tensors = model.cached() + ([] if draft is None else draft.cached())
-    return offload(tensors, limits.block_tokens, places, limits.kv_offload_folder)
-
-
-def sampler(vocab_size: int, assignment: Assignment, end_tokens: tuple[int, ...]) -> Sampler:
-    """Rank 0's sampler, which may hold sequences to a grammar over the folder's tokens."""
-    grammars = Grammars(lambda: Tokenizer.from_folder(assignment.path))
-    made = Sampler(vocab_size, assignment.limits.running_sequences, end_tokens, grammars)
-    made.warm()
-    return made

@@ -9,50 +9,14 @@ back first (recompute), and its blocks stay in the prefix cache until somebody n
 
 import heapq
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from operator import attrgetter
 
 from actors.engine import blocks as prefix
-from actors.engine.blocks import BlockPool, Moves
-from actors.engine.pace import Allowance, Pace, Shape
+from actors.engine.blocks import BlockPool
+from actors.engine.pace import Allowance, Pace
 from actors.engine.sequence import Sequence
+from actors.engine.step import Step, Work
 from actors.settings import Limits
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """`count` tokens of a sequence from `start`; `samples` when they reach its end, so that a token comes out."""
-
-    sequence: Sequence
-    start: int
-    count: int
-    samples: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One decision. `grown`: block ids added to sequences that were in already. Decodes come first in `works`.
-
-    `steps`: as often may it be repeated, since nothing is foreseen to change until then. `rooms`: tokens that each work
-    may get by that; empty where it may not be repeated.
-    """
-
-    works: tuple[Work, ...]
-    joined: tuple[Sequence, ...]
-    left: tuple[int, ...]
-    grown: tuple[tuple[int, tuple[int, ...]], ...]
-    steps: int = 1
-    rooms: tuple[int, ...] = ()
-    saves: Moves = ()
-    loads: Moves = ()
-
-    @property
-    def shape(self) -> Shape:
-        """What it computes, each time that it is repeated."""
-        decodes = [work for work in self.works if work.count == 1]
-        shape = Shape(len(decodes), sum(work.start + 1 for work in decodes))
-        for work in self.works[len(decodes) :]:
-            shape = shape.chunk(work.start, work.count)
-        return shape
 
 
 class Scheduler:
@@ -79,7 +43,7 @@ class Scheduler:
     def queued_tokens(self) -> int:
         """Tokens of prompts to be computed yet; what a cache may save of those that wait is not known."""
         waiting = sum(entry[2].pending for entry in self._waiting if entry[1] not in self._gone)
-        return waiting + sum(sequence.pending for sequence in self.running if _prefilling(sequence))
+        return waiting + sum(sequence.pending for sequence in self.running if sequence.prefilling)
 
     @property
     def busy(self) -> bool:
@@ -111,9 +75,9 @@ class Scheduler:
         allowance = self._allowance()
         works: list[Work] = []
         grown: list[tuple[Sequence, tuple[int, ...]]] = []
-        for sequence in sorted(self.running, key=_prefilling):
+        for sequence in sorted(self.running, key=attrgetter("prefilling")):
             count = min(sequence.pending, budget)
-            if sequence.slot >= 0 and _prefilling(sequence):
+            if sequence.slot >= 0 and sequence.prefilling:
                 count = allowance.chunk(sequence.computed, count)
             if sequence.slot < 0 or count == 0:
                 continue  # put back for an older one's need, or no room in this step
@@ -122,7 +86,7 @@ class Scheduler:
                 continue
             if fresh:
                 grown.append((sequence, tuple(fresh)))
-            works.append(_work(sequence, count))
+            works.append(Work.of(sequence, count))
             budget -= count
         appended = [(sequence.slot, ids) for sequence, ids in grown if sequence.slot >= 0]
         joined = self._admit(works, budget, allowance, now)
@@ -134,11 +98,11 @@ class Scheduler:
             steps = min(horizon, *rooms)
         left, self._left = tuple(self._left), []
         saves, loads = self.pool.moves() if works else ((), ())
-        ordered = tuple(sorted(works, key=_several))
+        ordered = tuple(sorted(works, key=attrgetter("several")))
         return Step(ordered, joined, left, tuple(appended), steps, tuple(rooms), saves, loads)
 
     def _allowance(self) -> Allowance:
-        streams = [sequence for sequence in self.running if not _prefilling(sequence)]
+        streams = [sequence for sequence in self.running if not sequence.prefilling]
         if len(streams) == len(self.running) and not self._waiting:
             return self._pace.allow(0, 0)  # no prompt asks
         return self._pace.allow(len(streams), sum(sequence.computed + 1 for sequence in streams))
@@ -213,7 +177,7 @@ class Scheduler:
     def _admit(self, works: list[Work], budget: int, allowance: Allowance, now: float) -> tuple[Sequence, ...]:
         joined: list[Sequence] = []
         later: list[tuple[int, int, Sequence]] = []
-        under_way = {digest for s in self.running if _prefilling(s) for digest in s.digests[s.sealed :]}
+        under_way = {digest for s in self.running if s.prefilling for digest in s.digests[s.sealed :]}
         while self._waiting and budget > 0 and self._slots and not allowance.nothing:
             entry = heapq.heappop(self._waiting)
             sequence = entry[2]
@@ -238,7 +202,7 @@ class Scheduler:
             under_way.update(sequence.digests[sequence.sealed :])
             self.running.append(sequence)
             joined.append(sequence)
-            works.append(_work(sequence, count))
+            works.append(Work.of(sequence, count))
             budget -= count
         for entry in later:
             heapq.heappush(self._waiting, entry)
@@ -286,15 +250,3 @@ class Scheduler:
             self.prefix_queries += len(sequence.submit.prompt)
             self.prefix_hits += sequence.cached
         return count
-
-
-def _prefilling(sequence: Sequence) -> bool:
-    return sequence.pending > 1
-
-
-def _several(work: Work) -> bool:
-    return work.count > 1
-
-
-def _work(sequence: Sequence, count: int) -> Work:
-    return Work(sequence, sequence.computed, count, sequence.computed + count == len(sequence.tokens))

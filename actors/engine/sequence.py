@@ -45,3 +45,8 @@ class Sequence:
     def pending(self) -> int:
         """Tokens whose keys and values are still to be computed."""
         return len(self.tokens) - self.computed
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether more than the last token is still to be computed."""
+        return self.pending > 1

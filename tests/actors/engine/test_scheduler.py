@@ -2,8 +2,9 @@
 
 from actors.engine.blocks import BlockPool
 from actors.engine.pace import Pace, Shape
-from actors.engine.scheduler import Scheduler, Step
+from actors.engine.scheduler import Scheduler
 from actors.engine.sequence import Sequence
+from actors.engine.step import Step
 from actors.messages import SamplingParams, Submit
 from actors.settings import Limits
 
