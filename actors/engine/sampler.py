@@ -8,31 +8,29 @@ ask are copied, changed in vLLM's order (logit_bias and min_tokens, penalties, t
 top_p) and drawn from. Where a constraint does not take the token, it is drawn again from those that the constraint
 allows. Rows never meet in any sum, so a token depends on its own row alone.
 
-Logits that are no numbers: NaN counts as -inf, +inf as the largest float. A row without any usable
-logit yields the first end token (else 0) and is named in `Sampled.faulty`: the model is broken there.
+A row without any usable logit yields the first end token (else 0) and is named in `Sampled.faulty`: the model is broken
+there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from actors.engine import chance, filters
+from actors.engine.edits import Edits
 from actors.engine.grammar import Grammars
+from actors.engine.logits import LARGEST, Logits, Rows, clean, host, likeliest
 from actors.engine.logprobs import logprobs
 from actors.engine.masks import Masks
-from actors.engine.penalties import Seen, penalise, wanted
 from actors.messages import SamplingParams, TokenLogprob
 from cluster.errors import InvalidRequest
 
 CHUNK = 2**18  # weights drawn from at a time: 1 MiB stays in a core's cache
 
-Logits = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
-MOST = float(np.finfo(np.float32).max)
 AGAIN = np.uint64(0xD1B54A32D192ED03)  # another stream than the key's own; the golden ratio's cousin for two dimensions
 
 
@@ -46,17 +44,6 @@ class Sampled:
     stuck: tuple[int, ...] = ()  # rows whose constraint became too complex to follow
 
 
-@dataclass(frozen=True, slots=True)
-class Edits:
-    """What one slot does to its logits before anything is drawn; most slots have none."""
-
-    bias_ids: npt.NDArray[np.int64]
-    bias: npt.NDArray[np.float32]
-    banned: npt.NDArray[np.int64]  # until `min_tokens` tokens are out
-    min_tokens: int
-    seen: Seen | None = field(repr=False)
-
-
 class Sampler:
     """The sampling state of `slots` sequences over one vocabulary."""
 
@@ -66,7 +53,6 @@ class Sampler:
         """Without `grammars` no sequence may be constrained."""
         self.masks = Masks(grammars, vocab_size, end_tokens) if grammars is not None else None
         self._vocab = vocab_size
-        self._ends = end_tokens
         self._fallback = next((token for token in end_tokens if token < vocab_size), 0)
         self._special = np.zeros(slots, np.bool_)  # wants more than the likeliest token
         self._random = np.zeros(slots, np.bool_)
@@ -79,7 +65,7 @@ class Sampler:
         self._top_p = np.ones(slots, np.float64)
         self._min_p = np.zeros(slots, np.float64)
         self._tops = np.full(slots, -1, np.int64)  # -1: no logprobs
-        self._edits: dict[int, Edits] = {}
+        self._edits = Edits(vocab_size, end_tokens, self._fallback)
         columns = -(-vocab_size // chance.LANES)
         self._chunk = max(1, CHUNK // vocab_size)
         self._weights = np.zeros((self._chunk, chance.LANES * columns), np.float32)
@@ -102,9 +88,7 @@ class Sampler:
             if self.masks is None:
                 raise InvalidRequest("structured_outputs", "a constraint", "this engine was made without grammars")
             self.masks.join(slot, params.constraint, emitted)
-        edits = self._edits_of(params, prompt, emitted)
-        if edits is not None:
-            self._edits[slot] = edits
+        edited = self._edits.join(slot, params, prompt, emitted)
         self._random[slot] = not params.greedy and params.top_k != 1  # of equal maxima top_k 1 means one, too
         self._keys[slot] = chance.key(seed, choice)
         self._positions[slot] = len(emitted)
@@ -115,13 +99,13 @@ class Sampler:
         self._tops[slot] = -1 if params.logprobs is None else params.logprobs
         filtered = 0 < params.top_k < self._vocab or params.top_p < 1.0 or params.min_p > 0.0
         self._narrow[slot] = self._random[slot] and filtered
-        self._plain[slot] = edits is None and params.logprobs is None and not self._narrow[slot]
-        self._special[slot] = self._random[slot] or edits is not None or params.logprobs is not None
+        self._plain[slot] = not edited and params.logprobs is None and not self._narrow[slot]
+        self._special[slot] = self._random[slot] or edited or params.logprobs is not None
 
     def leave(self, slot: int) -> None:
         """Forget the sequence in `slot`."""
         self._special[slot] = False
-        self._edits.pop(slot, None)
+        self._edits.leave(slot)
         if self.masks is not None:
             self.masks.leave(slot)
 
@@ -139,7 +123,7 @@ class Sampler:
         """One token for each row of `logits` [rows, vocab], whose sequences have `slots`; remembers what it took."""
         index = np.asarray(slots, dtype=np.int64)
         special = np.flatnonzero(self._special[index])
-        tokens, faulty = self._likeliest(logits)
+        tokens, faulty = likeliest(logits, self._fallback)
         found: list[TokenLogprob | None] = [None] * len(tokens)
         if self.masks:
             self.masks.settle()
@@ -155,13 +139,13 @@ class Sampler:
         By the same random numbers, and as if there were no forms: see `fitting`.
         """
         index = np.asarray(slots, dtype=np.int64)
-        tokens, _ = self._likeliest(logits)
+        tokens, _ = likeliest(logits, self._fallback)
         special = np.flatnonzero(self._special[index])
         for start in range(0, len(special), self._chunk):
             rows = special[start : start + self._chunk]
-            work = _host(logits[torch.from_numpy(rows)])
-            _clean(work, self._fallback)
-            self._edit(work, index[rows])
+            work = host(logits[torch.from_numpy(rows)])
+            clean(work, self._fallback)
+            self._edits.apply(work, index[rows], self._positions)
             for row, token in zip(rows, self._taken(work, index[rows], self._keys[index[rows]], ahead), strict=True):
                 tokens[row] = int(token)
         return tokens
@@ -184,7 +168,7 @@ class Sampler:
         if astray:
             plain = [row for row in astray if self._plain[slots[row]]]
             for row in plain:
-                tokens[row] = self._among(_host(logits[row]), slots[row])
+                tokens[row] = self._among(host(logits[row]), slots[row])
             special = np.array([row for row in astray if not self._plain[slots[row]]], np.int64)
             self._special_rows(logits, index, special, tokens, found, again=True)
             masks.take_again([slots[row] for row in astray], [tokens[row] for row in astray])
@@ -199,7 +183,7 @@ class Sampler:
         values = line[allowed]
         best = int(values.argmax())
         if not np.isfinite(values[best]):
-            values = np.nan_to_num(values, nan=-np.inf, posinf=MOST, neginf=-np.inf)
+            values = np.nan_to_num(values, nan=-np.inf, posinf=LARGEST, neginf=-np.inf)
             best = int(values.argmax())
         if not self._random[slot] or values[best] == -np.inf:
             return int(allowed[best])
@@ -220,34 +204,16 @@ class Sampler:
         """Put the tokens and logprobs of rows that ask for more into their places."""
         for start in range(0, len(special), self._chunk):
             rows = special[start : start + self._chunk]
-            work = _host(logits[torch.from_numpy(rows)] if len(rows) < len(logits) else logits.clone())
+            work = host(logits[torch.from_numpy(rows)] if len(rows) < len(logits) else logits.clone())
             for row, token, logprob in zip(rows, *self._drawn(work, index[rows], again), strict=True):
                 tokens[row], found[row] = token, logprob
 
-    def _likeliest(self, logits: torch.Tensor) -> tuple[list[int], tuple[int, ...]]:
-        """Each row's largest logit's token, and the rows that have none."""
-        if logits.device.type == "cpu":
-            host = _host(logits)
-            best = host.argmax(axis=1)  # numpy's is twenty times faster than torch's on a CPU
-            top = host[np.arange(len(host)), best]
-        else:
-            values, indices = logits.detach().max(dim=1)
-            best, top = indices.cpu().numpy(), values.float().cpu().numpy()
-        faulty = []
-        for row in np.flatnonzero(~(top > -np.inf)):  # a NaN anywhere in a row makes its maximum NaN
-            cleaned = _host(logits[int(row)][None].clone())
-            if _clean(cleaned, self._fallback):
-                faulty.append(int(row))
-            best[row] = cleaned.argmax()
-        tokens: list[int] = best.tolist()
-        return tokens, tuple(faulty)
-
     def _drawn(self, work: Logits, slots: Rows, again: bool) -> tuple[list[int], list[TokenLogprob | None]]:
         """Tokens and logprobs of rows that ask for more; `work` is theirs to change."""
-        _clean(work, self._fallback)
+        clean(work, self._fallback)
         telling = np.flatnonzero(self._tops[slots] >= 0)
         raw = work[telling]
-        self._edit(work, slots)
+        self._edits.apply(work, slots, self._positions)
         self._restrict(work, slots, again)
         keys = self._keys[slots] ^ AGAIN if again else self._keys[slots]
         taken = self._taken(work, slots, keys)
@@ -267,20 +233,6 @@ class Sampler:
         taken: Rows = work.argmax(axis=1)
         taken[drawing] = self._draw(work[drawing], slots[drawing], keys[drawing], ahead)
         return taken
-
-    def _edit(self, work: Logits, slots: Rows) -> None:
-        """Apply logit_bias, min_tokens and penalties to the rows that have them."""
-        if not self._edits:
-            return
-        edited = [(row, slot, self._edits[slot]) for row, slot in enumerate(slots.tolist()) if slot in self._edits]
-        for row, slot, edits in edited:
-            work[row, edits.bias_ids] += edits.bias
-            if self._positions[slot] < edits.min_tokens:
-                work[row, edits.banned] = -np.inf
-        with np.errstate(over="ignore"):
-            penalise(work, [(row, edits.seen) for row, _, edits in edited if edits.seen is not None])
-        if edited:
-            _clean(work, self._fallback)  # a ban may have taken the last token, a penalty may overflow
 
     def _restrict(self, work: Logits, slots: Rows, again: bool) -> None:
         """Strike out what constraints forbid: where a first draw did not fit, and before a filter, which comes last."""
@@ -308,41 +260,4 @@ class Sampler:
 
     def _record(self, slots: Rows, tokens: list[int]) -> None:
         self._positions[slots] += 1
-        if self._edits:
-            for slot, token in zip(slots.tolist(), tokens, strict=True):
-                edits = self._edits.get(slot)
-                if edits is not None and edits.seen is not None:
-                    edits.seen.add(token)
-
-    def _edits_of(self, params: SamplingParams, prompt: Sequence[int], emitted: Sequence[int]) -> Edits | None:
-        penalised = wanted(params)
-        if not (params.logit_bias or penalised or len(emitted) < params.min_tokens):
-            return None
-        banned = sorted(token for token in {*self._ends, *params.stop_ids} if token < self._vocab)
-        bias = {token: amount for token, amount in params.logit_bias.items() if token < self._vocab}
-        return Edits(
-            np.fromiter(bias.keys(), np.int64, len(bias)),
-            np.fromiter(bias.values(), np.float32, len(bias)),
-            np.array(banned, np.int64),
-            params.min_tokens,
-            Seen(params, prompt, emitted) if penalised else None,
-        )
-
-
-def _host(logits: torch.Tensor) -> Logits:
-    """The same numbers as a numpy array, without a copy where they are float32 in host memory."""
-    array: Logits = logits.detach().float().cpu().numpy()
-    return array
-
-
-def _clean(work: Logits, fallback: int) -> list[int]:
-    """Make every row's maximum a finite number, in place. The rows that had to be given `fallback` for it."""
-    empty = []
-    for row in np.flatnonzero(~np.isfinite(work.max(axis=1))).tolist():
-        line = work[row]
-        line[np.isnan(line)] = -np.inf
-        np.minimum(line, np.finfo(np.float32).max, out=line)
-        if not (line > -np.inf).any():
-            line[fallback] = 0.0
-            empty.append(row)
-    return empty
+        self._edits.record(slots, tokens)
