@@ -26,11 +26,11 @@ from actors.settings import ModelSettings
 from cluster import loopback, runtime
 from cluster.errors import SettingsInvalid, StrataError, Unavailable
 from cluster.scheduling import placement
-from cluster.scheduling.placement import Gang, Node
+from cluster.scheduling.placement import Node
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
-from pipelines import preflight, revision
+from pipelines import preflight, revision, room
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.settings import Settings, load
@@ -115,7 +115,7 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     if not ray.is_initialized():
         _join(settled.cluster)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    gangs = [_gang(model) for model in settled.models]
+    gangs = [room.gang(model, _device(model)) for model in settled.models]
     if not any(_GROUP in node.get("Labels", ()) for node in nodes):
         there = [Node(node["NodeManagerAddress"], node["Resources"]) for node in nodes]
         placement.check(gangs, there)
@@ -126,7 +126,7 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     if standing.environments:  # where nothing answers yet nothing can be lost, and a gang finds the same faults itself
         inspect(settled.models)
     directory()
-    beside = roomy(gangs, free())
+    beside = room.roomy(gangs, free())
     models = [_model(model, settled, beside, standing) for model in settled.models]
     version = revision.of_gateway(settled)
     front = serve.deployment(serve.ingress()(Gateway)).options(
@@ -199,31 +199,6 @@ def free() -> list[Node]:
     return [Node(name, resources) for name, resources in left.items()]
 
 
-def roomy(gangs: Sequence[Gang], nodes: Sequence[Node]) -> bool:
-    """Whether one more gang of every model has room: then a changed model's new gang starts beside the old one.
-
-    Without room it could wait for ever for the cores that the old one has, which is therefore ended first.
-    """
-    left = list(nodes)
-    for gang in gangs:
-        name = placement.lands(gang, left)
-        if name is None:
-            return False
-        left = [placement.without(node, gang.needs) if node.name == name else node for node in left]
-    return True
-
-
-def _gang(model: ModelSettings) -> Gang:
-    needs = {name: amount * model.tensor_parallel_size for name, amount in _bundle(model).items()}
-    return Gang(model.name, needs, model.replicas)
-
-
-def _bundle(model: ModelSettings) -> dict[str, float]:
-    """What one shard needs."""
-    gpu = {"GPU": 1.0} if _device(model) == "cuda" else {}
-    return {"CPU": float(model.shard_cpus), **gpu}
-
-
 def _details() -> dict[str, Any]:
     """What Serve runs; nothing where it does not run yet."""
     client = _get_global_client(raise_if_no_controller_running=False)
@@ -248,7 +223,7 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Sta
             max_ongoing_requests=_MANY,
             ray_actor_options={"num_cpus": 0, **_code(name, version, standing)},
             logging_config=_LOGGING,
-            placement_group_bundles=[_bundle(model)] * model.tensor_parallel_size,
+            placement_group_bundles=[room.bundle(model, device)] * model.tensor_parallel_size,
             placement_group_strategy="STRICT_PACK",
             health_check_period_s=0.3,  # how soon Serve sees that a leader has ended; a call costs it 1 ms
             health_check_timeout_s=standing.health_seconds(name, secrets.randbits(32)),

@@ -13,7 +13,7 @@ from ray import serve
 from actors.replica import Replica
 from cluster import runtime
 from cluster.errors import PlacementImpossible, SettingsInvalid, Unavailable
-from cluster.scheduling.placement import Gang, Node
+from cluster.scheduling.placement import Node
 from cluster.settings import ClusterSettings
 from pipelines import app
 from pipelines.settings import Settings
@@ -125,14 +125,6 @@ def test_only_what_has_changed_has_another_version(monkeypatch: pytest.MonkeyPat
     more = options(app.build({"models": [*models, {"name": "c", "path": "m", "device": "cpu", "shard_cpus": 1}][1:]}))
     assert more["model-b"] == after["model-b"]
     assert more["gateway"][0] != after["gateway"][0]
-
-
-def test_a_new_gang_starts_beside_the_old_one_only_where_there_is_room() -> None:
-    gangs = [Gang("a", {"CPU": 2.0}, 1), Gang("b", {"CPU": 1.0}, 4)]
-    assert app.roomy(gangs, [Node("x", {"CPU": 3.0})])
-    assert app.roomy(gangs, [Node("x", {"CPU": 2.0}), Node("y", {"CPU": 1.0})])
-    assert not app.roomy(gangs, [Node("x", {"CPU": 2.0})])
-    assert not app.roomy(gangs, [Node("x", {})])
 
 
 @pytest.mark.usefixtures("called")
