@@ -43,6 +43,7 @@ GATEWAY = "gateway"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
 _HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
 _GROUP = "ray.io/node-group"  # Ray's label on nodes that an autoscaler started: it may start more
+_LOOK_SECONDS = 0.2  # how often what stops looks whether it still answers; a gang sleeps it once, of Serve's 2 s
 _MANY = 100_000  # Serve's own limit stays out of the way: the engine's queue decides who is refused
 
 
@@ -139,6 +140,7 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **_code(GATEWAY, version, standing)},
         logging_config=_LOGGING,
         graceful_shutdown_timeout_s=settled.cluster.drain_seconds,
+        graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
     )
     return front.bind(settled, *models)
 
@@ -228,6 +230,7 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Sta
             health_check_period_s=0.3,  # how soon Serve sees that a leader has ended; a call costs it 1 ms
             health_check_timeout_s=standing.health_seconds(name, secrets.randbits(32)),
             graceful_shutdown_timeout_s=settings.cluster.drain_seconds + 10,
+            graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
         )
         .bind(model, device, DIRECTORY, settings.cluster.drain_seconds)
     )
