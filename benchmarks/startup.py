@@ -4,8 +4,8 @@
 
 Runs `strata up --detach --json`, asks for one token, runs `strata down`; twice. Cold: a state folder that is new, so
 that keys, token and Ray's files are made and what is compiled is asked for once; the compilers' own caches stay. Warm:
-the same folder again. `up` returns when every rank has made a token; `asked` is the first token of a client after that.
-Both count from the command's start. Writes results/startup.json.
+the same folder again. `ray` is when Ray is up; `up` returns when every rank has made a token; `asked` is the first
+token of a client after that. All count from the command's start. Writes results/startup.json.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,6 +24,7 @@ from cluster.loopback import free_ports
 from pipelines.driver import connect
 
 STARTS = ("cold", "warm")
+STRATA = (sys.executable, "-m", "pipelines.cli")
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def main() -> None:
         settings = _settings(Path(folder), options.model, options.ranks)
         key = ""
         seconds = {}
-        print(f"{'seconds':10}{'up':>8}{'asked':>8}{'down':>8}")
+        print(f"{'seconds':10}{'ray':>8}{'up':>8}{'asked':>8}{'down':>8}")
         for start in STARTS:
             row, key = measure(settings, key)
             seconds[start] = row
@@ -53,7 +55,7 @@ def measure(settings: Path, key: str) -> tuple[dict[str, float], str]:
     """Seconds of one start, its first token and its stop; and the API key, which only the first start prints."""
     began = time.perf_counter()
     try:
-        announced = json.loads(_strata("up", "--detach", "--json", "-f", str(settings)))
+        announced, ray = _up(settings)
         up = time.perf_counter() - began
         key = announced["key"] or key
         with connect(announced["url"].removesuffix("/v1"), key) as strata:
@@ -62,7 +64,7 @@ def measure(settings: Path, key: str) -> tuple[dict[str, float], str]:
     finally:
         ending = time.perf_counter()
         _strata("down", "-f", str(settings))
-    return {"up": up, "asked": asked, "down": time.perf_counter() - ending}, key
+    return {"ray": ray, "up": up, "asked": asked, "down": time.perf_counter() - ending}, key
 
 
 def _settings(folder: Path, model: Path, ranks: int) -> Path:
@@ -74,8 +76,23 @@ def _settings(folder: Path, model: Path, ranks: int) -> Path:
     return file
 
 
+def _up(settings: Path) -> tuple[dict[str, Any], float]:
+    """What `up` announces, and the seconds until it said that Ray is there."""
+    began, ray, said = time.perf_counter(), 0.0, []
+    command = [*STRATA, "up", "--detach", "--json", "-f", str(settings)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            said.append(line)
+            if "Ray is at" in line:
+                ray = time.perf_counter() - began
+        told = process.stdout.read()
+    if process.returncode:
+        raise SystemExit(f"strata up failed:\n{told[-1000:]}\n{''.join(said)[-2000:]}")
+    return json.loads(told), ray
+
+
 def _strata(*words: str) -> str:
-    command = [sys.executable, "-m", "pipelines.cli", *words]
+    command = [*STRATA, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"strata {words[0]} failed:\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
