@@ -62,6 +62,7 @@ class Router:
         rules: Rules | None = None,
         roll: Callable[[], int] = lambda: secrets.randbits(32),
     ) -> None:
+        """`roll` gives random whole numbers."""
         self._clock, self._roll = clock, roll
         self._health = Outliers(rules or Rules())
         self._prefixes: dict[str, Prefixes] = {}
@@ -123,6 +124,10 @@ class Router:
         elif ticket.digests and ticket.replica in self._prefixes:
             blocks.extend(ticket.digests, (*ticket.prompt, *emitted), PIECE, ticket.salt)
             self._prefixes[ticket.replica].note(ticket.digests)
+
+    def waiting(self) -> dict[str, int]:
+        """Prompt tokens that were sent to each and have not come to a first token."""
+        return dict(self._waiting)
 
     def out(self) -> Collection[str]:
         """Who gets nothing for a while."""

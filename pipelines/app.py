@@ -21,7 +21,8 @@ from ray.serve.context import _get_global_client
 from actors.directory import Directory, Entry
 from actors.engine.tokens import Tokenizer
 from actors.replica import NAMESPACE, Replica
-from actors.replicas import Replicas, Roster
+from actors.replicas import Hold, Replicas
+from actors.roster import Roster
 from actors.settings import ModelSettings
 from cluster import loopback, runtime
 from cluster.errors import SettingsInvalid, StrataError, Unavailable
@@ -54,7 +55,8 @@ class Gateway:
         """`_models` are handles that nobody calls: they make Serve deploy the models with the gateway."""
         loopback.narrow()
         logs.configure()
-        clients = {model.name: Replicas(model.name, settings.gateway.replays) for model in settings.models}
+        hold = Hold(settings.gateway.hold_seconds, settings.gateway.held_requests)
+        clients = {model.name: Replicas(model.name, settings.gateway.replays, hold=hold) for model in settings.models}
         self._roster = Roster(clients, Watcher().watch)
         self._roster.start()
         created = int(time.time())

@@ -24,6 +24,10 @@ class GatewaySettings(BaseModel):
     replays: int = Field(
         16, ge=0, le=1000, description="a request whose replica is lost goes on at another one so often; 0: it ends"
     )
+    hold_seconds: float = Field(
+        30.0, ge=0, description="how long a request waits for a replica while its model has none left; then it is 503"
+    )
+    held_requests: int = Field(256, ge=0, description="of one model; what comes beyond is 503 at once")
     events_per_second: float = Field(
         1000.0,
         gt=0,

@@ -10,7 +10,8 @@ from actors.directory import Directory, Entry
 from actors.gateway_link import Link, LinkStream
 from actors.journal import DEADLY, Asked, Journal
 from actors.messages import Delta, SamplingParams
-from actors.replicas import Replicas, Roster
+from actors.replicas import Replicas
+from actors.roster import Roster
 from cluster.errors import (
     DeadlineExceeded,
     GivenUp,

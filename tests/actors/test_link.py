@@ -16,8 +16,9 @@ from actors.engine.thread import EngineThread
 from actors.gateway_link import Link, LinkStream, revived
 from actors.leader_link import LinkServer
 from actors.messages import Delta, SamplingParams, Submit
-from actors.replicas import Replicas, Roster
-from cluster.errors import NotReady, Overloaded, ReplicaLost, StrataError, Unavailable
+from actors.replicas import Hold, Replicas
+from actors.roster import Roster
+from cluster.errors import DeadlineExceeded, NotReady, Overloaded, ReplicaLost, StrataError, Unavailable
 from tests.actors.engine.remembering import continuation, engine
 from tests.contracts.client import PROMPT, ClientContract, collect, greedy, still, tokens
 
@@ -86,6 +87,47 @@ async def test_without_a_replica_it_is_unavailable(directory: Directory) -> None
         _ = replicas.context_tokens
     with pytest.raises(Unavailable, match="none of its replicas"):
         await replicas.submit(PROMPT, greedy(), seed=1)
+
+
+async def test_a_request_is_held_until_the_next_replica_is_up(directory: Directory) -> None:
+    replicas = Replicas(MODEL, hold=Hold(60.0, 1))
+    roster = Roster({MODEL: replicas}, directory.watch)
+    roster.start()
+    with pytest.raises(Unavailable):  # what it can hold is not known yet
+        await replicas.submit(PROMPT, greedy(), seed=1)
+    first = await lead(directory, "one")
+    await until_ready(replicas)
+    context = replicas.context_tokens
+    await directory.withdraw("one")
+    async with asyncio.timeout(20):
+        while replicas.ready:
+            await asyncio.sleep(0)
+    assert replicas.context_tokens == context
+    held = asyncio.create_task(replicas.submit(PROMPT, greedy(), seed=1))
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):  # one is the bound
+        await replicas.submit(PROMPT, greedy(), seed=1)
+    second = await lead(directory, "two")
+    assert tokens(await collect(await held)) == continuation(PROMPT, 8)
+    await roster.close()
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize(("deadline", "error"), [(None, Unavailable), (0.01, DeadlineExceeded)])
+async def test_what_is_held_in_vain_hears_why(
+    directory: Directory, deadline: float | None, error: type[StrataError]
+) -> None:
+    leader = await lead(directory, "one")
+    replicas = Replicas(MODEL, hold=Hold(0.05, 9))
+    roster = Roster({MODEL: replicas}, directory.watch)
+    roster.start()
+    await until_ready(replicas)
+    await roster.close()
+    replicas.drop("one")
+    with pytest.raises(error):
+        await replicas.submit(PROMPT, greedy(), seed=1, deadline=deadline)
+    leader.close()
 
 
 async def test_a_full_replica_refuses_and_another_takes_it(directory: Directory) -> None:
@@ -206,7 +248,7 @@ async def test_a_directory_that_forgets_for_a_while_costs_nothing(directory: Dir
 
 
 async def test_a_directory_made_anew_has_a_new_secret_that_leaders_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.replicas.ANNOUNCE_SECONDS", 0.01)
+    monkeypatch.setattr("actors.roster.ANNOUNCE_SECONDS", 0.01)
     directories = [Directory(), Directory()]
     leader = await lead(directories[0], "one")
     current = [directories[0]]

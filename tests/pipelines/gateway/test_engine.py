@@ -11,7 +11,8 @@ import pytest
 
 from actors.directory import Directory
 from actors.engine.tokens import Tokenizer
-from actors.replicas import Replicas, Roster
+from actors.replicas import Replicas
+from actors.roster import Roster
 from cluster.security.keys import KeyRing
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served

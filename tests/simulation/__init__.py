@@ -1,0 +1,1 @@
+"""The gateway's router, journal and ejection under random faults, on a clock that only moves when nobody can."""
