@@ -93,6 +93,6 @@ def load(
             )
         from actors.models.hosted import load_hosted  # noqa: PLC0415
 
-        if quantization is not None:
+        if quantization == "fp8":
             raise unsupported(decoder, f"runs by transformers' modules, which take no quantization={quantization!r}")
-        return load_hosted(folder, config, chosen, device, world or Alone(), progress, kv_cache_dtype)
+        return load_hosted(folder, config, chosen, device, world or Alone(), progress, kv_cache_dtype, quantization)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from actors.models import split
@@ -73,7 +72,7 @@ class Split:
     world: World
     cuts: dict[str, Cut] = field(default_factory=dict)
     columns: list[tuple[nn.Module, int]] = field(default_factory=list)  # gather this many outputs
-    rows: list[nn.Module] = field(default_factory=list)
+    rows: list[Any] = field(default_factory=list)
     experts: list[nn.Module] = field(default_factory=list)
     embeddings: list[tuple[nn.Module, Share]] = field(default_factory=list)
 
@@ -84,7 +83,8 @@ class Split:
                 module.nf = module.weight.shape[1]  # it shapes its output by this
             module.forward = partial(_gathered, self.world, module.forward, outputs)
         for module in self.rows:
-            module.forward = partial(_summed_row, self.world, module)
+            bias, module.bias = module.bias, None  # added once, to the sum
+            module.forward = partial(_summed_row, self.world, module.forward, bias)
         for module in self.experts:
             module.forward = partial(_summed, self.world, module.forward)
         for module, share in self.embeddings:
@@ -201,9 +201,9 @@ def _gathered(world: World, forward: Any, outputs: int, x: torch.Tensor) -> torc
     return world.all_gather(forward(x))[..., :outputs]
 
 
-def _summed_row(world: World, module: Any, x: torch.Tensor) -> torch.Tensor:
-    whole = world.all_reduce(functional.linear(x, module.weight))
-    return whole if module.bias is None else whole + module.bias
+def _summed_row(world: World, forward: Any, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    whole = world.all_reduce(forward(x))
+    return whole if bias is None else whole + bias
 
 
 def _summed(world: World, forward: Any, *args: Any, **kwargs: Any) -> torch.Tensor:

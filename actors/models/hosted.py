@@ -17,8 +17,10 @@ from actors.models.batch import Batch
 from actors.models.cache import bytes_per_token
 from actors.models.checkpoint import Checkpoint
 from actors.models.config import context_of, refuse_stateful, unsupported
+from actors.models.matrices import BITS
 from actors.models.parallel import World
 from actors.models.rope import exact_context
+from actors.models.rounded import round_linears
 from actors.models.skeleton import Progress, build, fill
 from actors.models.store import PagedCache, Shape, Span, StoredLayer, discover, spans
 from actors.quantization.declared import declared
@@ -113,6 +115,7 @@ def load_hosted(
     world: World,
     progress: Progress | None,
     kv_cache_dtype: str = "auto",
+    quantization: str | None = None,
 ) -> HostedModel:
     """Read this rank's part of the folder `path`; raises ModelInvalid or ArchitectureUnsupported."""
     refuse_stateful(config)
@@ -129,6 +132,8 @@ def load_hosted(
     split = autotp.plan(module, config, world)
     fill(module, checkpoint, split.cuts, device, progress)
     module.to(device)
+    if quantization is not None:
+        round_linears(module, BITS[quantization])
     split.apply()
     hosted = _proven(module, config, device)
     hosted.keep_as(kv_cache_dtype)  # after the proof: it compares more closely than rounding allows
