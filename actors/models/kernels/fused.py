@@ -6,9 +6,8 @@ What a step costs (Zen 5, one core, bf16): Python's part is 7 us for a world of 
 ranks add up. Qwen3 shape of 125 M parameters, 250 MB of weights: 6.6 ms at 1 sequence (38 GB/s), 8.2 ms at 8 (30 GB/s),
 21.8 ms at 32, of which 18 are products at 430 GFLOP/s; 512 tokens of prefill take 0.26 s, of which 0.22 are products at
 455 GFLOP/s. Two cores: 3.5, 4.7, 12.0 ms and 0.139 s: a part of the weights stays in the third cache. Plain torch takes
-25, 70, 130 ms and 0.48 s on one. With 8 bits (126 MB): 4.0 ms at 1 sequence
-(32 GB/s of the 37 that one core reads), 5.1 at 8, 15.4 ms at 32, 0.19 s for the 512 tokens; with 4 bits in groups of 32:
-2.4 ms, 19.7 ms and 0.25 s.
+25, 70, 130 ms and 0.48 s on one. With 8 bits (126 MB): 4.0 ms at 1 sequence (32 GB/s of the 37 that one core reads),
+5.1 at 8, 15.4 at 32, 0.19 s for the 512 tokens; with 4 bits in groups of 32: 2.4 ms, 19.7 at 32 and 0.25 s.
 """
 
 from ctypes import addressof
