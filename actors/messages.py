@@ -247,6 +247,7 @@ class Assignment:
     speculation: str = "ngram"
     quantization: str | None = None
     kv_cache_dtype: str = "auto"
+    deterministic: bool = False
     draft_model: str | None = None
     load_silence_seconds: float = 20.0
     gpu_share: float = 0.85

@@ -180,6 +180,7 @@ class Replica:
             draft_model=settings.draft_model,
             quantization=settings.quantization,
             kv_cache_dtype=settings.kv_cache_dtype,
+            deterministic=settings.deterministic,
             load_silence_seconds=settings.load_silence_seconds,
         )
         group = ray.util.get_current_placement_group()

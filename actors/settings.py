@@ -59,6 +59,11 @@ class ModelSettings(BaseModel):
     kv_cache_dtype: Literal["auto", "int8"] = Field(
         "auto", description="what keys and values are kept as; int8 holds about 1.9 times the tokens of bfloat16"
     )
+    deterministic: bool = Field(
+        False,
+        description="refuse to serve where an answer could depend on what else is computed beside it or on how it was "
+        "interrupted: only our kernels keep one order of sums",
+    )
     replicas: int = Field(1, ge=1, le=10_000)
     shard_cpus: int = Field(1, ge=1, description="cores of a shard where it has no GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -74,6 +79,14 @@ class ModelSettings(BaseModel):
         20.0, ge=1.0, description="a shard that loads and gives no sign of life for so long counts as frozen"
     )
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _blocks_are_whole_tiles(self) -> "ModelSettings":
+        if self.deterministic and self.limits.block_tokens % 16:
+            raise ValueError(
+                f"`deterministic: true` wants limits.block_tokens a multiple of 16, not {self.limits.block_tokens}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_draft_is_used(self) -> "ModelSettings":

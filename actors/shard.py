@@ -43,7 +43,7 @@ class Shard:
         self._world = world
         self._model = load(
             mine.path, dtype=mine.dtype, quantization=mine.quantization, kv_cache_dtype=mine.kv_cache_dtype,
-            device=mine.device, world=world, progress=progress,
+            device=mine.device, world=world, progress=progress, deterministic=mine.deterministic,
         )  # fmt: skip
         self._draft = load_draft(mine)
         return ShardFacts(

@@ -43,6 +43,7 @@ class LLM:
     gap_stretch: times the gap between a running answer's tokens may grow while prompts join; default any, nobody waits.
     speculation: "ngram" guesses tokens from the text so far and checks them where that pays, "off" does not;
     "draft" lets the model of the folder `draft_model`, which has the same tokenizer, guess where a text is new.
+    deterministic: load only where an answer cannot depend on what else is computed beside it.
     gpu_memory_utilization: of a GPU's memory that is free once the model is loaded, for the KV cache.
     enable_prefix_caching: reuse what was computed of a prompt's beginning. `others`: see `actors.foreign`.
     Raises InvalidRequest for an argument, ModelInvalid or ArchitectureUnsupported for a folder that cannot be served.
@@ -56,6 +57,7 @@ class LLM:
         dtype: str = "auto",
         quantization: str | None = None,
         kv_cache_dtype: str = "auto",
+        deterministic: bool = False,
         max_model_len: int | None = None,
         max_num_seqs: int = 64,
         max_num_batched_tokens: int | None = 2048,
@@ -93,7 +95,8 @@ class LLM:
         assignment = Assignment(
             model=folder.absolute().name, path=str(model), dtype=dtype, rank=0, ranks=ranks, device=chosen,
             cpus=max(1, torch.get_num_threads() // ranks), limits=limits,
-            quantization=quantization, kv_cache_dtype=kv_cache_dtype, speculation=speculation,
+            quantization=quantization, kv_cache_dtype=kv_cache_dtype, deterministic=deterministic,
+            speculation=speculation,
             draft_model=None if draft_model is None else str(draft_model), gpu_share=gpu_memory_utilization,
         )  # fmt: skip
         self._gang: Gang | None = None
@@ -242,7 +245,7 @@ def _alone(assignment: Assignment, ends: tuple[int, ...]) -> tuple[Executor, Fac
     device = assignment.device
     model = load(
         assignment.path, dtype=assignment.dtype, quantization=assignment.quantization,
-        kv_cache_dtype=assignment.kv_cache_dtype, device=device,
+        kv_cache_dtype=assignment.kv_cache_dtype, device=device, deterministic=assignment.deterministic,
     )  # fmt: skip
     draft = load_draft(assignment)
     kv_bytes = model.kv_bytes_per_token + (draft.kv_bytes_per_token if draft is not None else 0)

@@ -23,6 +23,12 @@ QUANTIZATIONS = (None, "int8", "int4", "fp8")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
+_VARIES = "`deterministic: true` cannot be kept: our kernels do not run it, and other code adds up in varying orders"
+_WAYS = (
+    "leave `deterministic` out, or serve a Llama-like model in float32, bfloat16, int8 or int4 on a CPU with AVX-512"
+)
+
+
 class Model(Protocol):
     """This rank's part of a model. `kv_bytes_per_token` counts all layers of this rank."""
 
@@ -52,12 +58,13 @@ def load(
     device: str = "cpu",
     world: World | None = None,
     progress: Callable[[int, int], None] | None = None,
+    deterministic: bool = False,
 ) -> Model:
     """Load this rank's part of the Hugging Face folder `path`; `progress` hears bytes done and bytes in all.
 
     `quantization` rounds float weights to "int8", "int4" or "fp8"; a folder that is quantized already is read as it is.
     `kv_cache_dtype` "int8" keeps keys and values as bytes with a scale for each token and head, "auto" as the model's
-    dtype.
+    dtype. `deterministic`: only where every row of a step is computed as if it were alone.
 
     Raises ModelInvalid for a folder that cannot be served and ArchitectureUnsupported, which names the nearest
     that can. Code in the folder is never run and nothing is unpickled.
@@ -88,9 +95,14 @@ def load(
     family = describe(decoder)
     with enough(str(path)):
         if family is not None:
-            return load_decoder(
+            made = load_decoder(
                 folder, decoder, family, chosen, device, world or Alone(), progress, quantization, kv_cache_dtype
             )
+            if deterministic and not made.determine():
+                raise ModelInvalid(str(path), _VARIES, _WAYS)
+            return made
+        if deterministic:
+            raise ModelInvalid(str(path), _VARIES, _WAYS)
         from actors.models.hosted import load_hosted  # noqa: PLC0415
 
         if quantization == "fp8":

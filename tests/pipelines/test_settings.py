@@ -37,6 +37,10 @@ def test_models_lie_beside_the_file_or_here_or_beside_the_packages(
     ("values", "says"),
     [
         ({"models": []}, "at least one"),
+        (
+            {"models": [{"name": "a", "path": "x", "deterministic": True, "limits": {"block_tokens": 8}}]},
+            "a multiple of 16, not 8",
+        ),
         ({"models": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}, "two models are named 'a'"),
         ({"models": [{"name": "a", "path": "x", "replicas": 0}]}, "models.0.replicas"),
         ({"models": [{"name": "a b", "path": "x"}]}, "models.0.name"),

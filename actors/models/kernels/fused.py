@@ -63,11 +63,11 @@ def fits(decoder: "Decoder", block_tokens: int) -> bool:
     return True
 
 
-def fuse(decoder: "Decoder") -> "Fused":
-    """The compiled form of `decoder`, which `fits`, over its caches as they are now."""
+def fuse(decoder: "Decoder", determined: bool = False) -> "Fused":
+    """The compiled form of `decoder`, which `fits`, over its caches as they are now; `determined`: for all steps."""
     library = interface.loaded()
     assert library is not None
-    return Fused(decoder, library)
+    return Fused(decoder, library, determined)
 
 
 def _linears(decoder: "Decoder") -> "Iterator[AnyLinear]":
@@ -97,13 +97,13 @@ def _copy(weight: torch.Tensor) -> torch.Tensor:
 class Fused:
     """The compiled form of one decoder and its KV cache."""
 
-    def __init__(self, decoder: "Decoder", library: interface.Library) -> None:
+    def __init__(self, decoder: "Decoder", library: interface.Library, determined: bool = False) -> None:
         self._library, self._world, self._dtype = library, decoder.world, decoder.dtype
         collective = getattr(decoder.world, "collective", None)
         self._collective = None if collective is None else collective.address
         self._kept: list[torch.Tensor] = []
         plain = all(isinstance(linear.weight, torch.Tensor) for linear in _linears(decoder))
-        tiles = plain and self._dtype is torch.bfloat16 and "amx_bf16" in processor_features()
+        tiles = plain and not determined and self._dtype is torch.bfloat16 and "amx_bf16" in processor_features()
         self._most_rows = AMX_ROWS if tiles else None
         _pack(decoder, beside=tiles)
         self._hidden, self._columns = decoder.family.hidden, decoder.head.weight.shape[0]

@@ -11,7 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from actors.models import load
 from actors.models.kernels import fused
 from actors.models.kernels.panels import PanelWeight
+from cluster.errors import ModelInvalid
 from tests.actors.kernels.batches import scattered
+from tests.actors.models import architectures
 
 SHAPE = {
     "vocab_size": 50, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -213,3 +215,22 @@ def test_blocks_that_are_not_whole_tiles_are_left_to_plain_torch(folder):
     made = model.forward(scattered([9, 3], [0, 4]))
     assert made.shape == plain.shape  # the second sequence's first four tokens are zeros to both
     torch.testing.assert_close(made / plain.std(), plain / plain.std(), rtol=0, atol=TOLERANCE["float32"])
+
+
+def test_deterministic_keeps_every_step_to_the_kernels(folder, monkeypatch):
+    monkeypatch.setattr(fused, "processor_features", lambda: {"amx_bf16"})
+    monkeypatch.setattr(fused, "AMX_ROWS", 8)
+    model = load(folder, dtype="bfloat16", deterministic=True)
+    model.allocate(64, 16)
+    assert model.fused.suits(scattered([9], [0]))
+    assert all(linear.panels is None for linear in fused._linears(model))  # and holds no weight twice
+
+
+def test_deterministic_is_refused_where_the_kernels_are_not(folder, tmp_path, monkeypatch):
+    with pytest.raises(ModelInvalid, match="deterministic: true"):
+        load(folder, dtype="float16", deterministic=True)
+    with pytest.raises(ModelInvalid, match="deterministic: true"):
+        load(architectures.make("gpt2", tmp_path), deterministic=True)
+    monkeypatch.setattr(fused.interface, "loaded", lambda: None)
+    with pytest.raises(ModelInvalid, match="a CPU with AVX-512"):
+        load(folder, dtype="float32", deterministic=True)

@@ -24,7 +24,7 @@ def test_one_rank(checkpoint, name):
 
 @pytest.mark.parametrize("name", architectures.OWN)
 def test_plain_torch(checkpoint, name, monkeypatch):
-    monkeypatch.setattr(decoder, "fuse", lambda model: None)
+    monkeypatch.setattr(decoder, "fuse", lambda *_: None)
     path = checkpoint(name)
     prompts, answers = architectures.read(path)
     assert Driver(load(path, dtype="float32"), block_tokens=16, chunk=300, seed=3).generate(prompts, NEW) == answers

@@ -39,7 +39,7 @@ def drawn(seed: int) -> Architecture:
 def test_odd_shape(tmp_path, monkeypatch, seed, compiled):
     monkeypatch.setitem(architectures.ALL, "odd", drawn(seed))
     if not compiled:
-        monkeypatch.setattr(decoder, "fuse", lambda model: None)
+        monkeypatch.setattr(decoder, "fuse", lambda *_: None)
     prompts, answers = architectures.read(architectures.make("odd", tmp_path))
     model = load(tmp_path, dtype="float32")
     made = Driver(model, block_tokens=1 + seed % 5, chunk=3 + 9 * seed, seed=seed)

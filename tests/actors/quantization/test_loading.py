@@ -30,7 +30,7 @@ FAR = {"int8": 0.2, "int4": 0.8, "fp8": 0.4}
 @pytest.fixture
 def plain(monkeypatch):
     """No kernels: the arithmetic of this room alone."""
-    monkeypatch.setattr(decoder, "fuse", lambda model: None)
+    monkeypatch.setattr(decoder, "fuse", lambda *_: None)
     for room in (layers, weights):
         monkeypatch.setattr(room, "packed", lambda weight: weight)
 
