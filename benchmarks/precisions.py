@@ -81,8 +81,8 @@ def main() -> None:
         name: LLM(folder, speculation="off", enable_prefix_caching=False, **way) for name, way in PRECISIONS.items()
     }
     found: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in options.batch} for name in models}
-    for name in models:
-        rate(models[name], 1)
+    for llm in models.values():
+        rate(llm, 1)
     for turn in range(options.rounds):
         for batch in options.batch:
             for name in list(models)[:: 1 if turn % 2 == 0 else -1]:
