@@ -113,6 +113,7 @@ ARGUMENTS = {
     "join": (N, P, P, P, P, P, P, N, N),
     "rms_norm": (N, P, P, N, P, N, N, N),
     "gate": (N, N, P, P, N, N),
+    "gated_product": (N, N, P, P, P, N),
     "angles": (P, P, F, N, P, P),
     "place": (N, P, P, P, P, P),
     "embed": (P, P, P),

@@ -53,7 +53,7 @@ void attention_piece(const Model& model, const Step& step, int64_t index, void* 
   const Attention& shape = layer.attention;
   const int64_t size = bytes(model.type), width = shape.heads * shape.head_dim, merged_width = layer.qkv.columns;
   void* hidden = scratch<kHidden>(step.rows * model.hidden * size);
-  char* merged = (char*)scratch<kMerged>(step.rows * std::max(merged_width, layer.gate_up.columns) * size);
+  char* merged = (char*)scratch<kMerged>(step.rows * merged_width * size);
   void* seen = scratch<kSeen>(step.rows * std::max(width, layer.gate_up.columns / 2) * size);
   static const Norm none{nullptr, 0};
   const Layer* before = index ? &model.layers[index - 1] : nullptr;
@@ -66,17 +66,23 @@ void attention_piece(const Model& model, const Step& step, int64_t index, void* 
   apply(model, layer.output, seen, width, out, step.rows, false, layer.gate_up);
 }
 
+void gated_product(Type type, Activation activation, const Weights& w, const void* x, void* y, int64_t rows,
+                   const Weights* next) {
+  const int64_t width = w.columns / 2;
+  if (joins_gate(w, rows)) return gated_linear(type, activation, x, w, w.bias, y, rows, w.inner, width, next);
+  void* both = scratch<kMerged>(rows * w.columns * bytes(type));
+  product(type, type, w, x, w.inner, both, w.columns, rows, true, next);
+  gate(type, activation, both, y, rows, width);
+}
+
 void mlp_piece(const Model& model, const Step& step, int64_t index, void* residual, const void* in, void* out) {
   const Layer& layer = model.layers[index];
   const int64_t size = bytes(model.type), width = layer.gate_up.columns / 2;
-  const int64_t merged_width = std::max(layer.qkv.columns, layer.gate_up.columns);
   void* hidden = scratch<kHidden>(step.rows * model.hidden * size);
-  void* both = scratch<kMerged>(step.rows * merged_width * size);
   void* gated = scratch<kSeen>(step.rows * std::max(width, layer.attention.heads * layer.attention.head_dim) * size);
   join(model.type, layer.output.bias, layer.attention_out_norm, layer.mlp_norm, in, residual, hidden, step.rows,
        model.hidden);
-  apply(model, layer.gate_up, hidden, model.hidden, both, step.rows, true, layer.down);
-  gate(model.type, model.activation, both, gated, step.rows, width);
+  gated_product(model.type, model.activation, layer.gate_up, hidden, gated, step.rows, &layer.down);
   const Weights& next = index + 1 < model.layer_count ? model.layers[index + 1].qkv : model.head;
   apply(model, layer.down, gated, width, out, step.rows, false, next);
 }

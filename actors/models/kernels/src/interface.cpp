@@ -44,6 +44,10 @@ void strata_gate(int64_t type, int64_t activation, const void* both, void* out, 
   gate((Type)type, (Activation)activation, both, out, rows, width);
 }
 
+void strata_gated_product(int64_t type, int64_t activation, const void* x, const Weights* w, void* y, int64_t rows) {
+  gated_product((Type)type, (Activation)activation, *w, x, y, rows, nullptr);
+}
+
 void strata_angles(const Step* step, const float* inverse, float factor, int64_t half, float* cosine, float* sine) {
   angles(*step, inverse, factor, half, cosine, sine);
 }

@@ -62,6 +62,11 @@ struct Weights {
 // after this one: its first bytes are fetched while the last of this one are used.
 void linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
             int64_t x_stride, int64_t y_stride, const Weights* next);
+// Whether `gated_linear` takes it: gates and ups fill whole panels each, and the rows more than one tile.
+bool joins_gate(const Weights& w, int64_t rows);
+// y [rows, columns / 2] = activation(gates) * ups, of which `linear` would make `columns` side by side; to the same bits.
+void gated_linear(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
+                  int64_t rows, int64_t x_stride, int64_t y_stride, const Weights* next);
 // Turns a row-major float weight into panels where it lies, or back.
 void pack_panels(Type type, const Weights& w);
 void unpack_panels(Type type, const Weights& w);
@@ -122,6 +127,9 @@ void attention_piece(const Model& model, const Step& step, int64_t layer, void* 
 void mlp_piece(const Model& model, const Step& step, int64_t layer, void* residual, const void* in, void* out);
 // Of the wanted rows only: logits [wanted_rows, head.columns], float, `stride` of them from row to row.
 void logits_piece(const Model& model, const Step& step, void* residual, const void* x, float* logits, int64_t stride);
+// y [rows, columns / 2] = activation(gates) * ups of any weight whose upper rows are gates, with its bias.
+void gated_product(Type type, Activation activation, const Weights& w, const void* x, void* y, int64_t rows,
+                   const Weights* next);
 // All of the above for a world of one.
 void forward(const Model& model, const Step& step, void* residual, void* x, float* logits);
 // And for the ranks of one machine; `logits` as for `gather`.

@@ -4,7 +4,7 @@
 // enough of them to pay for waking one.
 #include <omp.h>
 
-#include "kernels.h"
+#include "activation.h"
 #include "panels.h"
 #include "quantized.h"
 #include "vectors.h"
@@ -77,14 +77,6 @@ void join_row(const float* bias, const Norm& out_norm, const Norm& norm, const t
              _mm512_mul_ps(_mm512_mul_ps(T::load(residual + i, m), scale), _mm512_maskz_loadu_ps(m, norm.weight + i)),
              m);
   });
-}
-
-inline __m512 activate(Activation activation, __m512 v) {
-  const __m512 one = _mm512_set1_ps(1.0f);
-  if (activation == kSilu) return _mm512_div_ps(v, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), v))));
-  const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(v, v), _mm512_mul_ps(v, _mm512_set1_ps(0.044715f)));
-  const __m512 bent = tanh(_mm512_mul_ps(_mm512_add_ps(v, cube), _mm512_set1_ps(0.7978845608f)));  // sqrt(2 / pi)
-  return _mm512_mul_ps(_mm512_mul_ps(v, _mm512_set1_ps(0.5f)), _mm512_add_ps(one, bent));
 }
 
 // One head turned in place, halves paired as in GPT-NeoX and Llama; `out` may be elsewhere.

@@ -1,0 +1,16 @@
+// What is done to a gate before it is multiplied with its neighbour.
+#pragma once
+#include "kernels.h"
+#include "vectors.h"
+
+namespace strata {
+
+inline __m512 activate(Activation activation, __m512 v) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  if (activation == kSilu) return _mm512_div_ps(v, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), v))));
+  const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(v, v), _mm512_mul_ps(v, _mm512_set1_ps(0.044715f)));
+  const __m512 bent = tanh(_mm512_mul_ps(_mm512_add_ps(v, cube), _mm512_set1_ps(0.7978845608f)));  // sqrt(2 / pi)
+  return _mm512_mul_ps(_mm512_mul_ps(v, _mm512_set1_ps(0.5f)), _mm512_add_ps(one, bent));
+}
+
+}  // namespace strata
