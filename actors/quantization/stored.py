@@ -51,7 +51,12 @@ class StoredMatrices:
         weight = self.checkpoint.piece(layer + ".weight", shape, slice(*rows)).float()
         inverse = layer + ".weight_scale_inv"
         name = inverse if inverse in self.checkpoint else layer + ".weight_scale"
-        scale = self.checkpoint.piece(name).float() if name in self.checkpoint else torch.ones(1, 1)
+        if name not in self.checkpoint:
+            file = self.checkpoint.tensors[layer + ".weight"].file
+            raise ModelInvalid(
+                str(file), f"{layer}.weight is fp8 and {name} is missing", "fetch all files of the model"
+            )
+        scale = self.checkpoint.piece(name).float()
         if self.declared.block is not None and scale.numel() > 1:
             height, width = self.declared.block
             if scale.shape != (-(-shape[0] // height), -(-shape[1] // width)):

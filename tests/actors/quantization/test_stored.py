@@ -118,6 +118,14 @@ def test_fp8(tmp_path, block):
         assert torch.equal(into, wanted[first, last])
 
 
+def test_fp8_without_its_scale_is_refused(tmp_path):
+    tensors = {"weight": torch.ones(ROWS, COLUMNS).to(torch.float8_e4m3fn)}
+    path = layouts.folder(tmp_path, {"a.b": tensors}, {"quant_method": "fp8"})
+    matrices = Matrices(Checkpoint(path), None, lambda taken: None)
+    with pytest.raises(ModelInvalid, match=r"model\.safetensors.*a\.b\.weight_scale is missing"):
+        matrices.floats("a.b", torch.empty(ROWS, COLUMNS), (ROWS, COLUMNS))
+
+
 def test_a_cut_through_a_group_is_named(tmp_path):
     matrices = stored(tmp_path, layouts.compressed(integers(4), SCALES, 4), COMPRESSED)
     with pytest.raises(ModelInvalid, match=r"a\.b.*columns 8 and 16, within a group of 16"):
