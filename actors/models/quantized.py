@@ -36,6 +36,13 @@ class QuantizedWeight:
         zeros = 0 if self.zeros is None else self.zeros.numel()
         return self.values.numel() * self.bits // 8 + self.scales.numel() * 4 + zeros
 
+    @property
+    def used(self) -> torch.Tensor:
+        """bool like the scales: whether a scale has any weight other than zero."""
+        rows, _columns = self.shape
+        zeros = 0 if self.zeros is None else self.zeros[..., None]
+        return (self.values.view(rows, -1, self.group) != zeros).any(-1)
+
     def dequantize(self) -> torch.Tensor:
         """float32 [N, K]."""
         rows, columns = self.shape

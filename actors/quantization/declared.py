@@ -17,11 +17,17 @@ FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantize
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """`method` as config.json names it; `zero_offset` is what GPTQ took off a zero before it was stored."""
+    """`method` as config.json names it; `zero_offset` is what GPTQ took off a zero before it was stored.
+
+    `kinds` are the (bits, columns that share a scale) of integers, -1 for a whole row and None where it is not said;
+    none where each layer may have its own. `bits_key` is where the method says the bits.
+    """
 
     method: str
     zero_offset: int = 0
     block: tuple[int, int] | None = None  # rows and columns that share a scale in an fp8 folder
+    kinds: tuple[tuple[int, int | None], ...] = ()
+    bits_key: str = "bits"
 
 
 def declaration(path: Path) -> dict[str, Any] | None:
@@ -54,12 +60,33 @@ def _compressed(path: Path, said: dict[str, Any]) -> Declared:
         raise _refused(path, f"compressed-tensors in the format {shorten(str(said.get('format')))!r}")
     if (said.get("sparsity_config") or {}).get("format", "dense") != "dense":
         raise _refused(path, f"sparse weights in the format {said['sparsity_config']['format']!r}")
+    kinds = []
     for name, group in (said.get("config_groups") or {}).items():
         weights = (group or {}).get("weights") or {}
         kind, bits = weights.get("type", "int"), weights.get("num_bits", 8)
         if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8)):
             raise _refused(path, f"{name} of quantization_config has {kind} weights of {bits} bits")
-    return Declared("compressed-tensors")
+        if kind == "int" and (group or {}).get("weights"):
+            kinds.append((bits, _columns(weights)))
+    return Declared("compressed-tensors", kinds=tuple(kinds), bits_key="num_bits")
+
+
+def _columns(weights: dict[str, Any]) -> int | None:
+    """Columns that share a scale by compressed-tensors' rules: a strategy counts more than a group_size."""
+    if weights.get("strategy") in ("channel", "tensor"):
+        return -1
+    return _whole(weights.get("group_size"))
+
+
+def _whole(size: Any) -> int | None:
+    if size is not None and type(size) is not int:
+        raise ValueError(f"group_size is {size!r}")
+    return size
+
+
+def _kinds(said: dict[str, Any], bits: int, size: Any) -> tuple[tuple[int, int | None], ...]:
+    """What GPTQ's and AWQ's writers say of every layer, unless GPTQModel or AutoRound excepted some."""
+    return () if said.get("dynamic") or said.get("extra_config") else ((bits, _whole(size)),)
 
 
 def _gptq(path: Path, said: dict[str, Any]) -> Declared:
@@ -68,14 +95,15 @@ def _gptq(path: Path, said: dict[str, Any]) -> Declared:
     form = said.get("checkpoint_format", "gptq")
     if form not in ("gptq", "gptq_v2"):
         raise _refused(path, f"GPTQ in the format {shorten(str(form))!r}")
-    return Declared("gptq", zero_offset=1 if form == "gptq" else 0)
+    kinds = _kinds(said, said["bits"], said.get("group_size"))
+    return Declared("gptq", zero_offset=1 if form == "gptq" else 0, kinds=kinds)
 
 
 def _awq(path: Path, said: dict[str, Any]) -> Declared:
     version = str(said.get("version", "gemm")).lower()
     if said.get("bits", said.get("w_bit")) != 4 or version != "gemm":
         raise _refused(path, f"AWQ with {said.get('bits')} bits in the layout {shorten(version)!r}")
-    return Declared("awq")
+    return Declared("awq", kinds=_kinds(said, 4, said.get("group_size", said.get("q_group_size"))))
 
 
 def _fp8(path: Path, said: dict[str, Any]) -> Declared:

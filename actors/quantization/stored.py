@@ -9,6 +9,7 @@ from actors.models.checkpoint import Checkpoint
 from actors.models.quantized import QuantizedWeight, groups_of
 from actors.quantization.declared import WORKS, Declared
 from actors.quantization.packing import AWQ_ORDER, unpack
+from actors.quantization.sound import check_floats, check_kind, check_method, check_scales
 from cluster.errors import ModelInvalid
 
 Range = tuple[int, int]
@@ -39,12 +40,17 @@ class StoredMatrices:
         rows = (first or slice(None)).indices(shape[0])[:2]
         columns = (last or slice(None)).indices(shape[1])[:2]
         if layer + ".weight_packed" in self.checkpoint:
+            check_method(self.checkpoint, self.declared, layer, ".weight_packed")
             return self._packed(layer, shape, rows, columns)
         if layer + ".qweight" in self.checkpoint:
+            check_method(self.checkpoint, self.declared, layer, ".qweight")
             read = self._awq if self.declared.method == "awq" else self._gptq
             return read(layer, shape, rows, columns)
         weight = self.checkpoint.tensors.get(layer + ".weight")
-        return self._integers(layer, shape, rows, columns) if weight is not None and weight.dtype == "I8" else None
+        if weight is None or weight.dtype != "I8":
+            return None
+        check_method(self.checkpoint, self.declared, layer, ".weight")
+        return self._integers(layer, shape, rows, columns)
 
     def floats(self, layer: str, shape: tuple[int, int], rows: Range) -> torch.Tensor:
         """float32: whole rows of an fp8 matrix, times their scales (one, one a row, or one a block)."""
@@ -56,6 +62,7 @@ class StoredMatrices:
             raise ModelInvalid(
                 str(file), f"{layer}.weight is fp8 and {name} is missing", "fetch all files of the model"
             )
+        check_floats(self.checkpoint, name)
         scale = self.checkpoint.piece(name).float()
         if self.declared.block is not None and scale.numel() > 1:
             height, width = self.declared.block
@@ -66,6 +73,8 @@ class StoredMatrices:
             scale = scale.view(shape[0], -1)[slice(*rows)]
         elif scale.numel() != 1:
             raise self._wrong(name, f"has shape {list(scale.shape)} for a weight of {list(shape)}")
+        scale = scale.expand(weight.shape)
+        check_scales(self.checkpoint, name, scale, lambda: weight != 0, signed=False)
         return weight * scale
 
     def _packed(self, layer: str, shape: tuple[int, int], rows: Range, columns: Range) -> QuantizedWeight:
@@ -90,6 +99,7 @@ class StoredMatrices:
     def _scales(self, layer: str, shape: tuple[int, int], rows: Range) -> torch.Tensor:
         name = layer + ".weight_scale"
         stored = self.checkpoint.shape(name)
+        check_floats(self.checkpoint, name)
         if stored in ((), (1,)):  # one for the whole matrix
             whole = torch.empty(stored)
             self.checkpoint.read(name, whole, stored)
@@ -135,6 +145,7 @@ class StoredMatrices:
     def _transposed_scales(self, layer: str, shape: tuple[int, int], rows: Range) -> torch.Tensor:
         name = layer + ".scales"
         stored = self.checkpoint.shape(name)
+        check_floats(self.checkpoint, name)
         if len(stored) != 2 or stored[1] != shape[0]:
             raise self._wrong(name, f"has shape {list(stored)} for a weight of {list(shape)}")
         return self.checkpoint.piece(name, stored, None, slice(*rows)).float().T.contiguous()
@@ -181,13 +192,22 @@ class StoredMatrices:
         (columns, width), rows, groups = kept, values.shape[0], scales.shape[1]
         if len(scales) != rows or width % groups or (zeros is not None and zeros.shape != scales.shape):
             raise self._wrong(layer, f"its {width} columns have scales {list(scales.shape)}")
+        check_kind(self.checkpoint, self.declared, layer, bits, width // groups, width)
         if zeros is not None and not zeros.any():
             zeros = None
         if groups == 1:
-            return QuantizedWeight(bits, values.shape[1], values, scales, zeros)
+            return self._sound(layer, QuantizedWeight(bits, values.shape[1], values, scales, zeros))
         start, stop = groups_of(*columns, width // groups, layer)
         zeros = None if zeros is None else zeros[:, start:stop].contiguous()
-        return QuantizedWeight(bits, width // groups, values.contiguous(), scales[:, start:stop].contiguous(), zeros)
+        scales = scales[:, start:stop].contiguous()
+        return self._sound(layer, QuantizedWeight(bits, width // groups, values.contiguous(), scales, zeros))
+
+    def _sound(self, layer: str, made: QuantizedWeight) -> QuantizedWeight:
+        """What was made, unless its scales make nonsense of it."""
+        signed = layer + ".scales" in self.checkpoint
+        name = layer + (".scales" if signed else ".weight_scale")
+        check_scales(self.checkpoint, name, made.scales, lambda: made.used, signed=signed)
+        return made
 
     def _wrong(self, name: str, problem: str) -> ModelInvalid:
         return ModelInvalid(str(self.checkpoint.path), f"{name} {problem}", WORKS)

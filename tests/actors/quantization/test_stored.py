@@ -198,3 +198,81 @@ def test_an_index_of_another_length_is_refused(tmp_path, index):
     tensors = layouts.gptq(integers(4), SCALES, 4, torch.zeros(SCALES.shape)) | {"g_idx": index}
     with pytest.raises(ModelInvalid, match="g_idx has shape"):
         stored(tmp_path, tensors, {"quant_method": "gptq", "bits": 4}).read("a.b", (ROWS, COLUMNS))
+
+
+def weights(bits, group):
+    return COMPRESSED | {"config_groups": {"g": {"weights": {"num_bits": bits, "group_size": group}}}}
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (weights(8, GROUP), r"num_bits of quantization_config is 8, while a\.b has 4 bits.*config\.json that came"),
+        (weights(4, 7), r"group_size of quantization_config is 7, while a\.b has 16 columns to a scale"),
+        (weights(4, -1), r"group_size of quantization_config is -1"),
+        (weights(4, "x"), r"group_size is 'x'"),
+        ({"quant_method": "gptq", "bits": 4}, r"quant_method of .* is 'gptq', while a\.b\.weight_packed"),
+    ],
+)
+def test_a_config_of_other_weights_is_refused(tmp_path, said, says):
+    with pytest.raises(ModelInvalid, match=says):
+        stored(tmp_path, layouts.compressed(integers(4), SCALES, 4), said).read("a.b", (ROWS, COLUMNS))
+
+
+def test_what_config_and_tensors_agree_on_is_read(tmp_path):
+    tensors = layouts.compressed(integers(4), SCALES, 4)
+    assert stored(tmp_path / "a", tensors, weights(4, GROUP)).read("a.b", (ROWS, COLUMNS)).group == GROUP
+    row = layouts.compressed(integers(4), SCALES[:, :1].contiguous(), 4)
+    for size in (-1, COLUMNS, 2 * COLUMNS):
+        assert stored(tmp_path / str(size), row, weights(4, size)).read("a.b", (ROWS, COLUMNS)).group == COLUMNS
+
+
+def test_gptq_of_another_group_is_refused_unless_layers_were_excepted(tmp_path):
+    said = {"quant_method": "gptq", "bits": 4, "group_size": 2 * GROUP}
+    tensors = layouts.gptq(integers(4), SCALES, 4, torch.zeros(SCALES.shape))
+    with pytest.raises(ModelInvalid, match=r"group_size of quantization_config is 32"):
+        stored(tmp_path, tensors, said).read("a.b", (ROWS, COLUMNS))
+    excepted = said | {"dynamic": {"a": {"group_size": GROUP}}}
+    assert stored(tmp_path, tensors, excepted).read("a.b", (ROWS, COLUMNS)).group == GROUP
+
+
+@pytest.mark.parametrize("wrong", [0.0, -0.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("layout", ["packed", "bytes", "fp8"])
+def test_scales_that_make_nonsense_are_refused(tmp_path, wrong, layout):
+    scales = SCALES.clone() if layout == "packed" else SCALES[:, :1].float().contiguous()
+    scales[5, 0] = wrong
+    numbers = integers(8) // 2 * 2 + 1 if layout == "bytes" else integers(4).clamp(min=1)
+    said = COMPRESSED if layout != "fp8" else {"quant_method": "fp8"}
+    tensors = (
+        layouts.compressed(numbers, scales, 4)
+        if layout == "packed"
+        else {"weight": numbers if layout == "bytes" else numbers.to(torch.float8_e4m3fn), "weight_scale": scales}
+    )
+    matrices = stored(tmp_path, tensors, said)
+    with pytest.raises(ModelInvalid, match=rf"model\.safetensors.*a\.b\.weight_scale holds {wrong:g} .*quantize"):
+        if layout == "fp8":
+            matrices.floats("a.b", (ROWS, COLUMNS), (0, ROWS))
+        else:
+            matrices.read("a.b", (ROWS, COLUMNS))
+
+
+def test_scales_cut_to_integers_are_refused(tmp_path):
+    tensors = layouts.compressed(integers(4), SCALES.int(), 4)
+    with pytest.raises(ModelInvalid, match=r"a\.b\.weight_scale is I32 where scales are floats"):
+        stored(tmp_path, tensors, COMPRESSED).read("a.b", (ROWS, COLUMNS))
+
+
+def test_a_group_of_zeros_may_have_a_scale_of_zero(tmp_path):
+    numbers, scales = integers(4), SCALES.clone()
+    numbers[5, :GROUP], scales[5, 0] = 0, 0
+    found = stored(tmp_path, layouts.compressed(numbers, scales, 4), COMPRESSED).read("a.b", (ROWS, COLUMNS))
+    assert not found.dequantize()[5, :GROUP].any()
+
+
+def test_gptq_may_have_negative_scales_and_no_infinite_ones(tmp_path):
+    numbers, zeros = integers(4), torch.zeros(SCALES.shape)
+    check(stored(tmp_path / "a", layouts.gptq(numbers, -SCALES, 4, zeros), {"quant_method": "gptq", "bits": 4}),
+          whole(numbers, -SCALES, zeros))  # fmt: skip
+    tensors = layouts.gptq(numbers, SCALES / 0, 4, zeros)
+    with pytest.raises(ModelInvalid, match=r"a\.b\.scales holds inf"):
+        stored(tmp_path / "b", tensors, {"quant_method": "gptq", "bits": 4}).read("a.b", (ROWS, COLUMNS))
