@@ -21,8 +21,9 @@ from actors.models.family import describe, language_part
 from actors.quantization import compressed
 from actors.quantization.calibrate import Calibrated
 from actors.quantization.declared import declaration
+from actors.quantization.landing import MAKER
 from actors.quantization.rounding import group_for, nearest, to_float8
-from cluster.errors import ModelInvalid
+from cluster.errors import InvalidRequest, ModelInvalid
 
 SHARD_BYTES = 4 * 2**30
 TARGETS = ("int8", "int4", "fp8")
@@ -93,7 +94,10 @@ def write(
     calibrated: Calibrated | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Fill the folder `target`; gives its quantization_config. Raises ModelInvalid for a source that cannot be."""
+    """Fill the folder `target`; gives its quantization_config.
+
+    Raises ModelInvalid for a source that cannot be, InvalidRequest for a `target` that holds weights.
+    """
     check(source)
     checkpoint, writer = Checkpoint(source), _Writer(source, target, plan, calibrated or Calibrated())
     for done, name in enumerate(sorted(checkpoint.tensors), 1):
@@ -111,8 +115,8 @@ class _Writer:
         self.pending: compressed.Tensors = {}
         self.files: list[dict[str, int]] = []  # of each file, names and bytes
         target.mkdir(parents=True, exist_ok=True)
-        for old in (*target.glob("*.safetensors"), *target.glob("*.safetensors.index.json")):
-            old.unlink()
+        if any(target.glob("*.safetensors*")):
+            raise InvalidRequest("--out", str(target), "it holds weights already; name another folder")
 
     def add(self, checkpoint: Checkpoint, name: str) -> None:
         layer = name.removesuffix(".weight")
@@ -164,7 +168,7 @@ class _Writer:
 
     def _flush(self) -> None:
         part = self._part(len(self.files))
-        save_file(self.pending, part, metadata={"format": "pt"})
+        save_file(self.pending, part, metadata=MAKER)
         part.chmod(0o644)  # safetensors writes 0600
         self.files.append({name: tensor.numel() * tensor.element_size() for name, tensor in self.pending.items()})
         self.pending = {}

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
 
 from actors.models.config import context_of, read_config
 from actors.quantization.calibrate import METHODS, Calibrated, calibrate
+from actors.quantization.landing import REPORT, landing
 from actors.quantization.measure import Wanted, measured
 from actors.quantization.network import Network
 from actors.quantization.picture import draw
@@ -42,7 +44,7 @@ from pipelines.lifecycle.tokenizer import load_tokenizer
 
 CALIBRATION_ROWS, MEASURED_ROWS, SENSITIVITY_ROWS = 128, 64, 24  # a conversation of ours, or 256 tokens
 CALIBRATION_SEED, MEASURED_SEED = 2**41, 2**42  # far from the seeds that training uses
-REPORT, PICTURE = "quantization.json", "quantization.svg"
+PICTURE = "quantization.svg"
 STARTER = "evaluation.json"  # only a model of ours was taught the tasks that are scored
 Advance = Callable[[int, int], None]
 
@@ -71,35 +73,43 @@ def run(model: Path, asked: Asked, *, as_json: bool) -> None:
     _refuse(asked)
     check(model)
     out = asked.out or model.with_name(f"{model.resolve().name}-{asked.to}")
-    if out.resolve() == model.resolve():
-        raise InvalidRequest("out", str(out), "another folder than the model's")
-    plan = Plan(asked.to, asked.ignore, not asked.keep_embedding, activations=asked.chosen == "smoothquant")
-    take = partial(_sample, model, asked.calibrate)
-    with _bars() as bar:
-        network, calibrated = None, None
-        if asked.chosen != "rtn":
-            rows = take(CALIBRATION_SEED, CALIBRATION_ROWS)
-            network = Network(model)
-            calibrated = _calibrated(network, rows, asked, plan, bar(f"calibrate by {asked.chosen}"), model)
-        said = write(model, out, plan, calibrated, bar("write"))
-        if not asked.report:
-            _finish({"out": str(out), "quantization_config": said}, out, as_json)
-            return
-        held = take(MEASURED_SEED, MEASURED_ROWS)
-        parts = sensitivities(
-            Network(model),
-            held.first(SENSITIVITY_ROWS),
-            asked.to,
-            embedding=plan.embedding,
-            progress=bar("sensitivity"),
-        )
-        report = _reported(model, out, asked, held, parts, said["ignore"], bar("measure"))
-    write_json(out / REPORT, report.document())
-    (out / PICTURE).write_text(draw(report), encoding="utf-8")
-    if as_json:
+    if model.resolve().is_relative_to(out.resolve()):
+        raise InvalidRequest("--out", str(out), "another folder than the model's")
+    with landing(out) as part, _bars() as bar:
+        said, report = _made(model, out, part, asked, bar)
+        if report is not None:
+            write_json(part / REPORT, report.document())
+            (part / PICTURE).write_text(draw(report), encoding="utf-8")
+    if report is None:
+        _finish({"out": str(out), "quantization_config": said}, out, as_json)
+    elif as_json:
         show.document(report.document())
     else:
         _tables(report)
+
+
+def _made(
+    model: Path, out: Path, part: Path, asked: Asked, bar: Callable[[str], Advance]
+) -> tuple[dict[str, Any], Report | None]:
+    """Fill the folder `part`, which will stand at `out`: its quantization_config, and the report if one is wanted."""
+    plan = Plan(asked.to, asked.ignore, not asked.keep_embedding, activations=asked.chosen == "smoothquant")
+    take = partial(_sample, model, asked.calibrate)
+    calibrated = None
+    if asked.chosen != "rtn":
+        rows = take(CALIBRATION_SEED, CALIBRATION_ROWS)
+        calibrated = _calibrated(Network(model), rows, asked, plan, bar(f"calibrate by {asked.chosen}"), model)
+    said = write(model, part, plan, calibrated, bar("write"))
+    if not asked.report:
+        return said, None
+    held = take(MEASURED_SEED, MEASURED_ROWS)
+    parts = sensitivities(
+        Network(model),
+        held.first(SENSITIVITY_ROWS),
+        asked.to,
+        embedding=plan.embedding,
+        progress=bar("sensitivity"),
+    )
+    return said, _reported(model, out, part, asked, held, parts, said["ignore"], bar("measure"))
 
 
 def _refuse(asked: Asked) -> None:
@@ -159,6 +169,7 @@ def _written(example: Example) -> list[Piece]:
 def _reported(
     model: Path,
     out: Path,
+    part: Path,
     asked: Asked,
     held: Sample,
     parts: list[Sensitivity],
@@ -171,7 +182,7 @@ def _reported(
     progress(0, 2)
     before = _side(model, model, questions, held)
     progress(1, 2)
-    after = _side(out, model, questions, held)
+    after = _side(part, model, questions, held)
     progress(2, 2)
     return Report(
         str(model), str(out), asked.to, asked.chosen, float32_bytes(model), before, after, tuple(parts), tuple(left)

@@ -8,7 +8,7 @@ from actors.quantization import writing
 from actors.quantization.calibrate import Calibrated
 from actors.quantization.rounding import nearest
 from actors.quantization.writing import Plan, float32_bytes, weight_bytes, write
-from cluster.errors import ArchitectureUnsupported
+from cluster.errors import ArchitectureUnsupported, InvalidRequest
 from tests.actors.models import architectures
 from tests.actors.quantization import layouts
 
@@ -93,7 +93,7 @@ def test_the_embedding_can_be_kept(small, tmp_path):
     assert held["model.embed_tokens.weight"].dtype is torch.bfloat16
     assert said["ignore"] == ["lm_head"]
     assert list(said["config_groups"]) == ["group_0"]
-    tied, held = written(small, tmp_path, Plan("int4", embedding=False), "qwen3")
+    tied, held = written(small, tmp_path / "tied", Plan("int4", embedding=False), "qwen3")
     assert tied["ignore"] == ["lm_head"], "to others a tied head is a Linear too"
     assert "model.embed_tokens.weight" in held
 
@@ -102,8 +102,8 @@ def test_sizes(small, tmp_path):
     whole = float32_bytes(small("qwen3"))
     assert weight_bytes(small("qwen3")) == whole // 2
     for to, most in (("int8", 0.29), ("int4", 0.16)):
-        write(small("qwen3"), tmp_path, Plan(to))
-        assert weight_bytes(tmp_path) < most * whole
+        write(small("qwen3"), tmp_path / to, Plan(to))
+        assert weight_bytes(tmp_path / to) < most * whole
 
 
 def test_columns_without_groups_are_named(tmp_path):
@@ -124,9 +124,13 @@ def test_large_models_are_cut_into_files(small, tmp_path, monkeypatch):
     assert set(index["weight_map"]) == set(layouts.contents(tmp_path))
     assert index["metadata"]["total_size"] == weight_bytes(tmp_path)
     load(tmp_path)
-    monkeypatch.undo()
-    write(small("llama"), tmp_path, Plan("int4"))  # over what was there
-    assert [file.name for file in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
+
+
+def test_weights_are_never_written_over(small, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"somebody's")
+    with pytest.raises(InvalidRequest, match="holds weights"):
+        write(small("llama"), tmp_path, Plan("int4"))
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"somebody's"]
 
 
 def test_what_lies_beside_comes_along(small, tmp_path):

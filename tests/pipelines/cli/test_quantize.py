@@ -84,6 +84,36 @@ def test_smoothquant_readies_for_bytes(model: Path, text: Path, tmp_path: Path) 
     load(tmp_path / "small")
 
 
+def test_a_failure_leaves_the_earlier_result_and_a_success_all_of_the_new(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "small"
+    run(model, Asked("int8", out=out, per_task=0), as_json=True)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(quantize, "write", failing)
+        run(model, Asked("int4", out=out), as_json=True)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    run(model, Asked("int4", out=out, report=False), as_json=True)
+    assert load(out).layers[0].down.weight.bits == 4
+    assert not (out / "quantization.json").exists()
+    assert not (out / "quantization.svg").exists()
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def failing(source: Path, target: Path, *_: object) -> None:
+    (target / "model.safetensors").write_bytes(b"half")
+    raise RuntimeError("no space left")
+
+
+def test_somebody_elses_folder_is_refused(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"theirs")
+    with pytest.raises(InvalidRequest, match="name a new folder"):
+        run(model, Asked("int8", out=tmp_path, report=False), as_json=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"theirs"
+
+
 def test_by_the_command_line(
     model: Path, text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
