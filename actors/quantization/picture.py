@@ -20,7 +20,7 @@ def draw(report: Report) -> str:
     bars, height = _bars(report)
     map_, height = _map(report, height + 30)
     title = f"{report.model} to {report.to} by {report.method}"
-    return page(WIDTH, height + 10, title, f"{_legend()}{bars}{map_}")
+    return page(WIDTH, height + 10, title, f"{_legend()}{_measured_on(report)}{bars}{map_}")
 
 
 def _bars(report: Report) -> tuple[str, int]:
@@ -45,6 +45,10 @@ def _bars(report: Report) -> tuple[str, int]:
             drawn += text(LEFT + value * scale + 6, at + 12, _number(value))
         top += 2 * BAR + 10
     return drawn, top
+
+
+def _measured_on(report: Report) -> str:
+    return text(16, 40, f"perplexity and damage on {report.text}", size=10)
 
 
 def _legend() -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 from actors.quantization.sensitivity import Sensitivity, leave_alone
 
+OWN_TEXT = "our own sample text"
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -41,6 +43,7 @@ class Report:
     after: Side
     sensitivities: Sequence[Sensitivity]
     left: Sequence[str]  # linear layers that stayed in floats
+    text: str = OWN_TEXT  # what perplexity and sensitivities were measured on
 
     @property
     def suggested(self) -> list[Sensitivity]:

@@ -158,7 +158,10 @@ def quantize(
     model: Annotated[Path, typer.Argument(help="A Hugging Face folder with float weights.")],
     to: Annotated[str, typer.Option("--to", help="int8, int4 or fp8.")],
     calibrate: Annotated[
-        Path | None, typer.Option(help="Text to calibrate with, a sample a line.", show_default="our own, if need be")
+        Path | None,
+        typer.Option(
+            help="Text to calibrate with and measure on, a sample a line.", show_default="our own, if need be"
+        ),
     ] = None,
     method: Annotated[
         str | None,

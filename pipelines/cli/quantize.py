@@ -17,11 +17,12 @@ from tokenizers import Tokenizer
 
 from actors.models.config import context_of, read_config
 from actors.quantization.calibrate import METHODS, Calibrated, calibrate
+from actors.quantization.ignored import check_ignored
 from actors.quantization.landing import REPORT, landing
 from actors.quantization.measure import Wanted, measured
 from actors.quantization.network import Network
 from actors.quantization.picture import draw
-from actors.quantization.report import Report, Side
+from actors.quantization.report import OWN_TEXT, Report, Side
 from actors.quantization.sample import Piece, Sample, sample
 from actors.quantization.sensitivity import Sensitivity, sensitivities
 from actors.quantization.writing import (
@@ -72,6 +73,7 @@ def run(model: Path, asked: Asked, *, as_json: bool) -> None:
     """Quantize, report, say where it lies."""
     _refuse(asked)
     check(model)
+    check_ignored(model, _plan(asked))
     out = asked.out or model.with_name(f"{model.resolve().name}-{asked.to}")
     if model.resolve().is_relative_to(out.resolve()):
         raise InvalidRequest("--out", str(out), "another folder than the model's")
@@ -92,27 +94,45 @@ def _made(
     model: Path, out: Path, part: Path, asked: Asked, bar: Callable[[str], Advance]
 ) -> tuple[dict[str, Any], Report | None]:
     """Fill the folder `part`, which will stand at `out`: its quantization_config, and the report if one is wanted."""
-    plan = Plan(asked.to, asked.ignore, not asked.keep_embedding, activations=asked.chosen == "smoothquant")
+    plan = _plan(asked)
     take = partial(_sample, model, asked.calibrate)
+    held = take(MEASURED_SEED, MEASURED_ROWS) if asked.report else None  # too short a text is refused before the work
     calibrated = None
     if asked.chosen != "rtn":
         rows = take(CALIBRATION_SEED, CALIBRATION_ROWS)
         calibrated = _calibrated(Network(model), rows, asked, plan, bar(f"calibrate by {asked.chosen}"), model)
     said = write(model, part, plan, calibrated, bar("write"))
-    if not asked.report:
+    if held is None:
         return said, None
-    held = take(MEASURED_SEED, MEASURED_ROWS)
     parts = sensitivities(
         Network(model),
         held.first(SENSITIVITY_ROWS),
         asked.to,
-        embedding=plan.embedding,
+        embedding=plan.rounds("embed_tokens"),
         progress=bar("sensitivity"),
     )
     return said, _reported(model, out, part, asked, held, parts, said["ignore"], bar("measure"))
 
 
+def _plan(asked: Asked) -> Plan:
+    return Plan(asked.to, asked.ignore, not asked.keep_embedding, activations=asked.chosen == "smoothquant")
+
+
+def _lines(file: Path) -> list[str]:
+    """Of the user's text, those that hold something. Raises InvalidRequest where it is no text."""
+    try:
+        found = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "this is not UTF-8"
+        raise InvalidRequest(
+            "--calibrate", str(file), f"a file of text in UTF-8, a sample a line ({problem})"
+        ) from error
+    return [line for line in found.splitlines(keepends=True) if line.strip()]
+
+
 def _refuse(asked: Asked) -> None:
+    if asked.calibrate is not None:
+        _lines(asked.calibrate)
     if asked.to not in TARGETS:
         raise InvalidRequest("to", asked.to, f"one of {', '.join(TARGETS)}")
     if asked.chosen not in METHODS:
@@ -121,6 +141,13 @@ def _refuse(asked: Asked) -> None:
         raise InvalidRequest("method", asked.chosen, "rtn, as fp8 is only rounded to the nearest")
     if asked.chosen == "smoothquant" and asked.to != "int8":
         raise InvalidRequest("method", asked.chosen, "--to int8, as it readies activations for bytes")
+    if asked.calibrate is not None and asked.chosen == "rtn" and not asked.report:
+        remedy = "rounding to the nearest reads no text: drop it, or --no-report, whose perplexity is measured on it"
+        raise InvalidRequest("--calibrate", str(asked.calibrate), remedy)
+    if asked.per_task is not None and asked.per_task < 0:
+        raise InvalidRequest("--per-task", asked.per_task, "0 or more questions")
+    if asked.per_task and not asked.report:
+        raise InvalidRequest("--per-task", asked.per_task, "drop --no-report: the questions are a part of it")
 
 
 def _calibrated(network: Network, rows: Sample, asked: Asked, plan: Plan, progress: Advance, model: Path) -> Calibrated:
@@ -155,7 +182,7 @@ def _text(file: Path | None, seed: int) -> Iterator[list[Piece]]:
     if file is None:
         yield from (_written(example) for example in islice(stream(seed), 5_000))
         return
-    lines = [line for line in file.read_text("utf-8").splitlines(keepends=True) if line.strip()]
+    lines = _lines(file)
     # what is measured is not what was calibrated with: one takes the even lines first, the other the odd ones
     first = 0 if seed == CALIBRATION_SEED else 1
     for line in chain(lines[first::2], lines[1 - first :: 2]):
@@ -185,8 +212,9 @@ def _reported(
     after = _side(part, model, questions, held)
     progress(2, 2)
     return Report(
-        str(model), str(out), asked.to, asked.chosen, float32_bytes(model), before, after, tuple(parts), tuple(left)
-    )
+        str(model), str(out), asked.to, asked.chosen, float32_bytes(model), before, after, tuple(parts), tuple(left),
+        text=asked.calibrate.name if asked.calibrate else OWN_TEXT,
+    )  # fmt: skip
 
 
 def _side(folder: Path, model: Path, questions: list[Example], held: Sample) -> Side:
@@ -224,7 +252,7 @@ def _bars() -> Iterator[Callable[[str], Advance]]:
 
 def _tables(report: Report) -> None:
     show.table(("", "before", "after", ""), report.rows())
-    show.line("")
+    show.line(f"\nPerplexity and damage are measured on {report.text}.\n")
     show.table(("suffers most alone", "nats a token", "of the weights"), report.worst())
     hints = " ".join(f"--ignore {name}" for name in report.ignore())
     show.line(f"\nLeave alone: {hints or 'nothing; no part suffers out of proportion'}")

@@ -139,11 +139,35 @@ def test_by_the_command_line(
         (Asked("int4", "magic"), "rtn, awq, gptq, smoothquant"),
         (Asked("fp8", "gptq"), "only rounded"),
         (Asked("int4", "smoothquant"), "--to int8"),
+        (Asked("int8", calibrate=Path("/nowhere")), "--calibrate: /nowhere .*No such file"),
+        (Asked("int8", calibrate=Path("/")), "--calibrate: / .*directory"),
+        (Asked("int8", calibrate=Path(sys.executable)), "not UTF-8"),
+        (Asked("fp8", calibrate=Path(__file__), report=False), "reads no text"),
+        (Asked("int8", per_task=-3), "--per-task: -3"),
+        (Asked("int8", per_task=3, report=False), "drop --no-report"),
+        (Asked("int8", ignore=("re:(",)), "--ignore: re:"),
+        (Asked("int8", ignore=("",)), "--ignore: .*a part of"),
+        (Asked("int8", ignore=("layer.1.mlp.down_proj",)), r"nearest is .*layers\.1\.mlp\.down_proj"),
+        (Asked("int8", ignore=("lm_head",)), "nearest is embed_tokens"),
+        (Asked("int8", ignore=("layers", "embed")), "nothing to round"),
+        (Asked("int8", out=Path("/proc/foo")), "--out: /proc/foo"),
+        (Asked("int8", out=Path("/etc/passwd")), "name a folder"),
     ],
 )
 def test_what_makes_no_sense_is_refused(model: Path, asked: Asked, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         run(model, asked, as_json=False)
+
+
+def test_a_part_that_stays_in_floats_does_not_suffer(
+    model: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(model, Asked("fp8", calibrate=text, out=tmp_path / "small", ignore=("lm_head",)), as_json=False)
+    report = json.loads((tmp_path / "small/quantization.json").read_text())
+    assert "embedding" not in {one["part"] for one in report["sensitivities"]}
+    assert report["text"] == "sample.txt"
+    assert "measured on sample.txt" in capsys.readouterr().out
+    assert "on sample.txt" in (tmp_path / "small/quantization.svg").read_text()
 
 
 def test_the_model_itself_is_never_written(model: Path, tmp_path: Path) -> None:
