@@ -51,9 +51,15 @@ def chat_request(body: dict[str, Any], settings: GatewaySettings) -> ChatRequest
     if "max_completion_tokens" in fields:
         sampling["max_tokens"] = whole("max_completion_tokens", fields["max_completion_tokens"], 1, 2**31 - 1)
     sampling["logprobs"] = chat_logprobs(fields)
+    common, tools = wanted(fields, sampling), offer(fields)
+    if tools is not None and tools.forced and common[4] is not None:
+        raise InvalidRequest(
+            common[4].field, f"a form of answer beside tool_choice {sent(fields['tool_choice'])}, which forces a call",
+            "leave out one of the two, or let tool_choice be auto",
+        )  # fmt: skip
     given = listed("messages", fields.get("messages"), settings.messages)
     messages = tuple(message(one, f"messages[{index}]") for index, one in enumerate(given))
-    return ChatRequest(*wanted(fields, sampling), messages=messages, offer=offer(fields))
+    return ChatRequest(*common, messages=messages, offer=tools)
 
 
 def completion_request(body: dict[str, Any], settings: GatewaySettings) -> CompletionRequest:

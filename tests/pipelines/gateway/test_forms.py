@@ -114,6 +114,16 @@ async def test_tools_name_the_field(stage: Stage, body: dict, field: str):
     await refused(stage, CHAT, HELLO | body, field)
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}], ids=str)
+async def test_a_forced_call_leaves_no_room_for_a_form(stage: Stage, choice: object):
+    form = {"response_format": {"type": "json_object"}}
+    body = HELLO | function() | {"tool_choice": choice} | form
+    await refused(stage, CHAT, body, "response_format")
+    async with stage.http() as http:
+        answer = await http.post(CHAT, json=body)
+    assert "tool_choice" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(("messages", "field"), REFUSED_MESSAGES, ids=lambda case: str(case)[:60])
 async def test_messages_name_the_field(stage: Stage, messages: list, field: str):
     await refused(stage, CHAT, HELLO | {"messages": messages}, field)
