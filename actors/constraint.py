@@ -167,11 +167,12 @@ def bounded(text: Any, field: str, most: int) -> str:
 def choices_text(choices: Any, field: str) -> str:
     """The choices as a JSON list. Raises InvalidRequest."""
     if not isinstance(choices, Sequence) or isinstance(choices, str) or not choices:
-        raise InvalidRequest(field, sent(choices), "it is a list of texts")
+        raise InvalidRequest(field, sent(choices), "give a list of at least one non-empty text")
     if len(choices) > CHOICES:
         raise InvalidRequest(field, f"a list of {len(choices)}", f"give at most {CHOICES}")
     if not all(isinstance(choice, str) and choice for choice in choices):
-        raise InvalidRequest(field, "a choice that is no text", "each is a text that is not empty")
+        wrong = next(choice for choice in choices if not isinstance(choice, str) or not choice)
+        raise InvalidRequest(field, f"the choice {sent(wrong)}", "give at least one non-empty text, and nothing else")
     return bounded(json_text(list(choices), field), field, CHOICES_BYTES)
 
 

@@ -129,7 +129,7 @@ class Loader:
         found = [self.matrices.read(name, (s.total * unit, hidden), first=s.scaled(unit)) for name, s in parts]
         small = [one for one in found if one is not None]
         if len(small) == len(parts):
-            return self._quantized(join(small, parts[0][0]), offsets)
+            return self._quantized(join(small, f"{self.matrices.checkpoint.path}: {parts[0][0]}"), offsets)
         weight, at = self._empty(at, hidden), 0
         for (name, share), one in zip(parts, found, strict=True):
             until = at + share.count * unit

@@ -37,7 +37,7 @@ def declaration(path: Path) -> dict[str, Any] | None:
     if found is None and isinstance(raw.get("text_config"), dict):
         found = raw["text_config"].get("quantization_config")
     if found is not None and not isinstance(found, dict):
-        raise _refused(path, f"quantization_config is {shorten(str(found))}")
+        raise _malformed(path, "quantization_config", found)
     return found
 
 
@@ -58,17 +58,27 @@ def declared(path: Path) -> Declared | None:
 def _compressed(path: Path, said: dict[str, Any]) -> Declared:
     if str(said.get("format")) not in FORMATS:
         raise _refused(path, f"compressed-tensors in the format {shorten(str(said.get('format')))!r}")
-    if (said.get("sparsity_config") or {}).get("format", "dense") != "dense":
-        raise _refused(path, f"sparse weights in the format {said['sparsity_config']['format']!r}")
+    sparse = _object(path, said, "sparsity_config").get("format", "dense")
+    if sparse != "dense":
+        raise _refused(path, f"sparse weights in the format {shorten(str(sparse))!r}")
     kinds = []
-    for name, group in (said.get("config_groups") or {}).items():
-        weights = (group or {}).get("weights") or {}
+    groups = _object(path, said, "config_groups")
+    for name in groups:
+        weights = _object(path, _object(path, groups, name, "config_groups."), "weights", f"config_groups.{name}.")
         kind, bits = weights.get("type", "int"), weights.get("num_bits", 8)
         if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8)):
             raise _refused(path, f"{name} of quantization_config has {kind} weights of {bits} bits")
-        if kind == "int" and (group or {}).get("weights"):
+        if kind == "int" and weights:
             kinds.append((bits, _columns(weights)))
     return Declared("compressed-tensors", kinds=tuple(kinds), bits_key="num_bits")
+
+
+def _object(path: Path, holder: dict[str, Any], key: str, where: str = "") -> dict[str, Any]:
+    """The object at `key`; an empty one where there is none. Raises ModelInvalid, with the key, for anything else."""
+    found = holder.get(key) or {}
+    if not isinstance(found, dict):
+        raise _malformed(path, f"{where}{key} of quantization_config", found)
+    return found
 
 
 def _columns(weights: dict[str, Any]) -> int | None:
@@ -114,6 +124,10 @@ def _fp8(path: Path, said: dict[str, Any]) -> Declared:
 
 
 METHODS = {"compressed-tensors": _compressed, "gptq": _gptq, "awq": _awq, "fp8": _fp8}
+
+
+def _malformed(path: Path, key: str, found: Any) -> ModelInvalid:
+    return ModelInvalid(str(path), f"{key} is {shorten(str(found))}, where an object is read", WORKS)
 
 
 def _refused(path: Path, found: str) -> ModelInvalid:

@@ -100,3 +100,11 @@ def test_a_constraint_travels_as_text():
 def test_a_schema_just_within_bounds_is_taken():
     assert structured({"json": deep(SCHEMA_DEPTH - 1)})
     assert structured({"json": {"properties": {"multipleOf": {"type": "integer"}}}})
+
+
+@pytest.mark.parametrize(("choices", "value"), [([], "[]"), ([""], 'the choice ""'), (["a", 1], "the choice 1")])
+def test_choices_that_say_nothing_are_refused_with_what_to_give(choices, value):
+    with pytest.raises(InvalidRequest) as caught:
+        structured({"choice": choices})
+    assert f"{value} is not accepted" in str(caught.value)
+    assert "at least one non-empty text" in str(caught.value)

@@ -156,6 +156,20 @@ def test_a_projection_left_in_floats_joins_the_others(small, tmp_path, plain):
     assert apart(logits(model), logits(load(small("llama"), dtype="float32"))) < FAR["int8"]
 
 
+def test_projections_of_unlike_kinds_are_refused_with_the_folder(small, tmp_path):
+    write(small("llama"), tmp_path / "int4", Plan("int4"))
+    write(small("llama"), tmp_path / "int8", Plan("int8"))
+    name = "model.layers.0.self_attn.q_proj."
+    other = {key: tensor for key, tensor in layouts.contents(tmp_path / "int8").items() if key.startswith(name)}
+    save_file(layouts.contents(tmp_path / "int4") | other, tmp_path / "int4" / "model.safetensors")
+    config = tmp_path / "int4" / "config.json"
+    said = json.loads(config.read_text())
+    said["quantization_config"]["config_groups"] = {}
+    config.write_text(json.dumps(said))
+    with pytest.raises(ModelInvalid, match=r"/int4: model\.layers\.0\.self_attn\.q_proj.*quantized unlike"):
+        load(tmp_path / "int4")
+
+
 def test_what_is_quantized_is_not_rounded_again(small, tmp_path):
     write(small("qwen3"), tmp_path, Plan("int8"))
     with pytest.raises(ModelInvalid, match="quantized already"):
