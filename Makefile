@@ -34,6 +34,7 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@echo "Installing into $(VENV): some minutes the first time"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[dev]'
+	@$(BIN)/strata build || echo "Nothing was compiled ahead; strata up tries again" >&2
 	@touch $@
 
 clean:

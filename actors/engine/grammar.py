@@ -198,9 +198,19 @@ def lark(text: str) -> str:
         raise ValueError(str(error)) from error
 
 
+# What llguidance says in words of its own, or of options that our API has not, and what that means to who asked.
+_MEANT = (
+    ("oneOf constraints are not supported", "oneOf is taken only where its branches exclude each other: use anyOf"),
+    ("Current row has", "it leaves too many ways open at one place: give fewer optional properties or alternatives"),
+    ("Too many items", "it leaves too many ways open at one place: give fewer optional properties or alternatives"),
+    ("too many expressions", "its patterns are too large together: make them shorter or fewer"),
+)
+
+
 def said(problem: str) -> str:
     """The compiler's words, fit for an answer."""
     text = " ".join(problem.replace("<non-verbose/>", "").split())
+    text = next((meant for words, meant in _MEANT if words in text), text)
     return text if len(text) <= REFUSED_CHARACTERS else text[:REFUSED_CHARACTERS] + "..."
 
 

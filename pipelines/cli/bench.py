@@ -100,7 +100,9 @@ def _gateway(asked: Asked, begin: Begin) -> Found:
     from pipelines.driver import connect  # noqa: PLC0415
 
     cluster = settle(asked.file).settings.cluster
-    base, key = asked.url or cluster.url, mine(cluster)
+    base = asked.url or cluster.url
+    _answers(base, asked.url is not None)
+    key = mine(cluster)
     with connect(base, key) as strata:
         found = Found(asked.model or strata.models()[0])
     rows = found.engines.setdefault(OURS, [])
@@ -113,6 +115,19 @@ def _gateway(asked: Asked, begin: Begin) -> Found:
         if all(sample.failed for sample in samples):
             raise Unavailable("every request", samples[0].failed)
     return found
+
+
+def _answers(base: str, given: bool) -> None:
+    """Raises where nothing answers, before a key is looked for that nobody could check."""
+    import httpx  # noqa: PLC0415
+
+    try:
+        httpx.get(f"{base}/health", timeout=5.0, trust_env=False)
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL):
+        raise InvalidRequest("url", base, "http://HOST:PORT, where Strata answers") from None
+    except httpx.HTTPError as wrong:
+        remedy = "is it the right address?" if given else "start it with: strata up"
+        raise Unavailable(base, f"nothing answers there ({wrong or type(wrong).__name__}); {remedy}") from None
 
 
 def _folder(asked: Asked, folder: Path, begin: Begin) -> Found:

@@ -174,3 +174,15 @@ def test_the_compilers_words_are_short_and_hold_no_schema(grammars: Grammars):
         grammars.check("regex:(" + "x" * 3000)
     assert len(caught.value.remedy) < 320
     assert re.fullmatch(r"[ -~]*", caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 5}]}, "use anyOf"),
+        ({"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(3000)}}, "fewer optional"),
+    ],
+)
+def test_what_is_too_much_is_said_in_words_that_help(grammars: Grammars, schema, says):
+    with pytest.raises(InvalidRequest, match=says):
+        grammars.check(structured({"json": schema}), "response_format")

@@ -115,3 +115,17 @@ def test_what_cannot_be_measured_is_refused_by_name(
 
 def test_no_stream_at_all_is_misuse(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     assert strata(monkeypatch, "bench", str(model), "--streams", "0") == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("garbage", "http://HOST:PORT"), ("http://127.0.0.1:9", "nothing answers there"), (None, "strata up")],
+)
+def test_where_nothing_answers_is_said_before_a_key_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, url: str | None, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STRATA_CLUSTER__HTTP_PORT", "9")
+    monkeypatch.setenv("STRATA_CLUSTER__STATE_DIR", str(tmp_path / "state"))
+    assert strata(monkeypatch, "bench", *(["--url", url] if url else [])) == 1
+    assert says in " ".join(capsys.readouterr().err.split())
