@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TRAINS := $(VENV)/.trains
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -17,7 +18,7 @@ help:
 serve: install
 	@exec $(BIN)/strata up
 
-test: install
+test: install $(TRAINS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -35,6 +36,11 @@ $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV): some minutes the first time"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[dev]'
 	@$(BIN)/strata build || echo "Nothing was compiled ahead; strata up tries again" >&2
+	@touch $@
+
+# What serves does not train: the tests do.
+$(TRAINS): $(STAMP)
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[dev,train]'
 	@touch $@
 
 clean:

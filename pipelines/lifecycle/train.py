@@ -6,6 +6,7 @@ Owns the command and the Ray Train job around `loop.train_worker`. Starts a Ray 
 import argparse
 import os
 import secrets
+import sys
 import tempfile
 import threading
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from cluster.errors import ExtraMissing
 from cluster.loopback import LOOPBACK_NODE
 from pipelines.lifecycle.curve import write_curve
 from pipelines.lifecycle.progress import follow
@@ -94,8 +96,12 @@ def fit(recipe: Recipe, out: Path) -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray  # noqa: PLC0415  after the environment that it reads on import
     import torch  # noqa: PLC0415
-    from ray.train import FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
-    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+
+    try:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
+        from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+    except ImportError:
+        sys.exit(str(ExtraMissing("training", "train")))
 
     gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory(prefix="strata-train-") as scratch:

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from pipelines.lifecycle.train import parser
+from pipelines.lifecycle.recipe import Recipe
+from pipelines.lifecycle.train import fit, parser
 
 
 @pytest.mark.slow
@@ -18,6 +19,12 @@ def test_the_command_trains_on_ray_and_leaves_a_model(tmp_path):
     assert json.loads((tmp_path / "model" / "training.json").read_text())["steps"] == 3
     assert (tmp_path / "model" / "loss_curve.svg").read_text().startswith("<svg")
     assert (tmp_path / "model" / "model.safetensors").stat().st_size < 40 * 2**20
+
+
+def test_without_ray_train_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.train", None)
+    with pytest.raises(SystemExit, match=r"pip install 'strata\[train\]'"):
+        fit(Recipe(), tmp_path)
 
 
 def test_only_the_folder_must_be_given():
