@@ -56,13 +56,11 @@ class Decoder:
         self.norm = loader.final_norm()
         self.head = loader.head(self.embedding)
         self.caches: list[tuple[CachedTensor, CachedTensor]] = []  # keys and values of each layer
-        self._determined = False
         self.fused: Fused | None = None  # the same step, compiled, where this machine can have it
 
-    def determine(self) -> bool:
-        """Compute every row as if it were alone, from the next `allocate` on; whether that can be had here."""
-        self._determined = fits(self, SLOTS)
-        return self._determined
+    def determined(self) -> bool:
+        """Whether the next `allocate` has every row computed as if it were alone, as the kernels do."""
+        return fits(self, SLOTS)
 
     def allocate(self, blocks: int, block_tokens: int) -> None:
         """Make the KV cache, zeroed; drops the one before."""
@@ -71,7 +69,7 @@ class Decoder:
         compiled = fits(self, block_tokens)
         keys, values = (KEYS, VALUES) if compiled else (None, None)
         self.caches = [(self._empty(shape, keys), self._empty(shape, values)) for _ in range(self.family.layers)]
-        self.fused = fuse(self, self._determined) if compiled else None
+        self.fused = fuse(self) if compiled else None
 
     def _empty(self, shape: tuple[int, ...], tiles: Tiles | None) -> CachedTensor:
         return CachedTensor(shape, self.dtype, self.device, self.kv_cache_dtype, tiles)
@@ -83,7 +81,7 @@ class Decoder:
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:
         """One step: float32 logits [R, vocab] of `batch.rows`, complete on rank 0."""
-        if self.fused is not None and self.fused.suits(batch):
+        if self.fused is not None:
             return self._finished(self.fused.forward(batch))
         attention = PagedAttention(batch)
         angles = {kind: rope.angles(batch.positions, self.dtype) for kind, rope in self.ropes.items()}

@@ -18,16 +18,12 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Linear:
-    """`x @ weight.T + bias`, with weight [out, in]: row-major, or in panels once the kernels have taken it.
+    """`x @ weight.T + bias`, with weight [out, in]: row-major, or in panels once the kernels have taken it."""
 
-    `panels` is the kernels' own copy where plain torch goes on using the row-major weight.
-    """
-
-    __slots__ = ("bias", "panels", "weight")
+    __slots__ = ("bias", "weight")
 
     def __init__(self, weight: torch.Tensor | PanelWeight, bias: torch.Tensor | None = None) -> None:
         self.weight, self.bias = weight, bias
-        self.panels: PanelWeight | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if isinstance(self.weight, PanelWeight):
@@ -45,7 +41,6 @@ class QuantizedLinear:
     """The same with a weight of 8 or 4 bits: packed for the kernels where they can take it, else in plain torch."""
 
     __slots__ = ("bias", "weight")
-    panels = None  # of floats alone
 
     def __init__(self, weight: PackedWeight | QuantizedWeight, bias: torch.Tensor | None = None) -> None:
         self.weight, self.bias = packed(weight) if isinstance(weight, QuantizedWeight) else weight, bias

@@ -17,7 +17,10 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "src"
 CACHE = Path.home() / ".cache" / "strata" / "kernels"
 NEEDED = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
-OPTIONAL = {"avx512_bf16": "-mavx512bf16", "avx512_vnni": "-mavx512vnni"}
+OPTIONAL = {
+    "avx512_bf16": "-mavx512bf16", "avx512_vnni": "-mavx512vnni", "amx_tile": "-mamx-tile", "amx_bf16": "-mamx-bf16",
+    "amx_int8": "-mamx-int8",
+}  # fmt: skip
 COMPILE_SECONDS = 300  # one file takes 2 to 5; a machine with one slow, busy core gets patience
 # Without contraction a product and a sum become one rounding only where the source says so: the compiler would decide
 # it anew for each number of rows, and a row has to come out the same beside any others.

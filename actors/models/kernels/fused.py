@@ -19,11 +19,9 @@ import torch
 from actors.models.batch import Batch
 from actors.models.cache import CachedTensor
 from actors.models.kernels import interface
-from actors.models.kernels.building import processor_features
 from actors.models.kernels.operations import TYPES, cache_of, step_of
 from actors.models.kernels.panels import PanelWeight, pack
 from actors.models.kernels.quantized import PackedWeight
-from actors.models.memory import empty
 from actors.models.tiles import SLOTS
 
 if TYPE_CHECKING:
@@ -35,11 +33,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# Where the processor has AMX, oneDNN's tiles do 1,680 to 2,500 GFLOP/s at 512 rows (two cores of a Xeon) and 340 to 500
-# at 32, about what AVX-512 reaches: from here on plain torch is left to compute the step. It wants the weights row by
-# row, so that such a machine holds them twice; and it adds up in another order than the kernels do, so that what a
-# sequence yields depends on how many rows are computed beside it.
-AMX_ROWS = 64
 ACTIVATIONS = {"silu": 0, "swish": 0, "gelu_pytorch_tanh": 1, "gelu_new": 1}
 
 
@@ -63,11 +56,11 @@ def fits(decoder: "Decoder", block_tokens: int) -> bool:
     return True
 
 
-def fuse(decoder: "Decoder", determined: bool = False) -> "Fused":
-    """The compiled form of `decoder`, which `fits`, over its caches as they are now; `determined`: for all steps."""
+def fuse(decoder: "Decoder") -> "Fused":
+    """The compiled form of `decoder`, which `fits`, over its caches as they are now."""
     library = interface.loaded()
     assert library is not None
-    return Fused(decoder, library, determined)
+    return Fused(decoder, library)
 
 
 def _linears(decoder: "Decoder") -> "Iterator[AnyLinear]":
@@ -76,36 +69,25 @@ def _linears(decoder: "Decoder") -> "Iterator[AnyLinear]":
     yield decoder.head
 
 
-def _pack(decoder: "Decoder", *, beside: bool) -> None:
-    """The float weights in panels: where they lie, or in a copy `beside` them."""
+def _pack(decoder: "Decoder") -> None:
+    """The float weights in panels, where they lie."""
     tied = decoder.embedding is decoder.head.weight
     for linear in _linears(decoder):
-        if not isinstance(linear.weight, torch.Tensor):
-            continue
-        if beside:
-            linear.panels = linear.panels or pack(_copy(linear.weight))
-        else:
+        if isinstance(linear.weight, torch.Tensor):
             linear.weight = pack(linear.weight)
     if tied:
         decoder.embedding = decoder.head.weight
 
 
-def _copy(weight: torch.Tensor) -> torch.Tensor:
-    return empty(weight.shape, weight.dtype, weight.device).copy_(weight)
-
-
 class Fused:
     """The compiled form of one decoder and its KV cache."""
 
-    def __init__(self, decoder: "Decoder", library: interface.Library, determined: bool = False) -> None:
+    def __init__(self, decoder: "Decoder", library: interface.Library) -> None:
         self._library, self._world, self._dtype = library, decoder.world, decoder.dtype
         collective = getattr(decoder.world, "collective", None)
         self._collective = None if collective is None else collective.address
         self._kept: list[torch.Tensor] = []
-        plain = all(isinstance(linear.weight, torch.Tensor) for linear in _linears(decoder))
-        tiles = plain and not determined and self._dtype is torch.bfloat16 and "amx_bf16" in processor_features()
-        self._most_rows = AMX_ROWS if tiles else None
-        _pack(decoder, beside=tiles)
+        _pack(decoder)
         self._hidden, self._columns = decoder.family.hidden, decoder.head.weight.shape[0]
         self._layers = (interface.Layer * len(decoder.layers))(
             *(self._layer(decoder, index) for index in range(len(decoder.layers)))
@@ -113,10 +95,6 @@ class Fused:
         self._model = self._describe(decoder)
         self._address = addressof(self._model)
         self._rows = torch.empty(2, 0, self._hidden, dtype=self._dtype)
-
-    def suits(self, batch: Batch) -> bool:
-        """Whether this is the faster way to compute `batch`; the caches are the same either way."""
-        return self._most_rows is None or batch.tokens.shape[0] < self._most_rows
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """float32 logits [R, columns] of `batch.rows`: complete on rank 0, of the others perhaps their own columns."""
@@ -209,8 +187,7 @@ class Fused:
         return interface.Norm() if norm is None else interface.Norm(self._address_of(norm.weight.float()), norm.eps)
 
     def _weights(self, linear: "AnyLinear") -> interface.Weights:
-        weight = linear.weight if linear.panels is None else linear.panels
-        return self._matrix(weight, None if linear.bias is None else self._address_of(linear.bias.float()))
+        return self._matrix(linear.weight, None if linear.bias is None else self._address_of(linear.bias.float()))
 
     def _matrix(
         self, weight: "torch.Tensor | PanelWeight | PackedWeight | QuantizedWeight", bias: int | None = None

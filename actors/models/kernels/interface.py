@@ -105,6 +105,7 @@ class Collective(Structure):
 STRUCTURES = (Step, Attention, Norm, Weights, Cache, Layer, Model, Collective)
 P, N, F = c_void_p, c_int64, c_float
 ARGUMENTS = {
+    "use_amx": (N,),
     "linear": (N, N, P, P, P, N, N, N),
     "pack_panels": (N, P),
     "unpack_panels": (N, P),

@@ -186,24 +186,6 @@ def test_a_packed_model_computes_without_the_compiled_step_too(folder):
     torch.testing.assert_close(model.forward(batch), made, rtol=1e-3, atol=1e-3)
 
 
-def test_many_rows_are_left_to_amx_tiles_over_the_same_cache(folder, monkeypatch):
-    monkeypatch.setattr(fused, "processor_features", lambda: {"amx_bf16"})
-    monkeypatch.setattr(fused, "AMX_ROWS", 8)
-    model, plain = load(folder, dtype="bfloat16"), load(folder, dtype="bfloat16")
-    for each in (model, plain):
-        each.allocate(64, 16)
-    plainly(plain)
-    chunk, token = scattered([9], [0]), scattered([1], [9])  # the same table: both take one block
-    assert not model.fused.suits(chunk)
-    assert model.fused.suits(token)
-    again = [linear.panels for linear in fused._linears(model)]
-    model.allocate(64, 16)
-    assert [id(linear.panels) for linear in fused._linears(model)] == [id(one) for one in again]  # packed once
-    assert torch.equal(model.forward(chunk), plain.forward(chunk))
-    made, exact = model.forward(token), plain.forward(token)
-    torch.testing.assert_close(made / exact.std(), exact / exact.std(), rtol=0, atol=TOLERANCE["bfloat16"])
-
-
 def test_blocks_that_are_not_whole_tiles_are_left_to_plain_torch(folder):
     model = load(folder, dtype="float32")
     model.allocate(8, 8)
@@ -215,15 +197,6 @@ def test_blocks_that_are_not_whole_tiles_are_left_to_plain_torch(folder):
     made = model.forward(scattered([9, 3], [0, 4]))
     assert made.shape == plain.shape  # the second sequence's first four tokens are zeros to both
     torch.testing.assert_close(made / plain.std(), plain / plain.std(), rtol=0, atol=TOLERANCE["float32"])
-
-
-def test_deterministic_keeps_every_step_to_the_kernels(folder, monkeypatch):
-    monkeypatch.setattr(fused, "processor_features", lambda: {"amx_bf16"})
-    monkeypatch.setattr(fused, "AMX_ROWS", 8)
-    model = load(folder, dtype="bfloat16", deterministic=True)
-    model.allocate(64, 16)
-    assert model.fused.suits(scattered([9], [0]))
-    assert all(linear.panels is None for linear in fused._linears(model))  # and holds no weight twice
 
 
 def test_deterministic_is_refused_where_the_kernels_are_not(folder, tmp_path, monkeypatch):

@@ -73,8 +73,6 @@ def test_of_every_token(folder, dtype, kept):
     computed = Computed(model)
     whole = computed([TOKENS])
     assert model.fused is not None
-    if not model.fused.suits(plan([Running([0] * 99, list(range(9)), 99)], [99], 0, BLOCK)):
-        pytest.skip("this processor leaves many rows to plain torch, which adds in another order")
     assert whole.std() > 0
     assert torch.equal(computed(range(1, TOKENS + 1)), whole)
     assert torch.equal(computed(cuts_of(TOKENS, 1)), whole)

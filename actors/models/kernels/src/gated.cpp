@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include "activation.h"
+#include "amx.h"
 #include "panels.h"
 
 namespace strata {
@@ -141,7 +142,9 @@ bool joins_gate(const Weights& w, int64_t rows) {
 
 void gated_linear(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
                   int64_t rows, int64_t x_stride, int64_t y_stride, const Weights* next) {
-  const Panels own(type, w), following(type, next && !next->bits && next->group ? *next : w);
+  const Weights& then = next && !next->bits && next->group ? *next : w;
+  if (type == kBf16 && amx()) return amx_gated(activation, x, w, bias, y, rows, x_stride, y_stride, then);
+  const Panels own(type, w), following(type, then);
   if (type == kF32)
     multiply<F32>({own, (const char*)x, bias, (float*)y, rows, 4 * x_stride, y_stride, activation}, following);
   else

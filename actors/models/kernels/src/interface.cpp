@@ -1,4 +1,5 @@
 // The C names that `interface.py` calls. `strata_sizes` lets it check that both sides see the same structures.
+#include "amx.h"
 #include "kernels.h"
 
 using namespace strata;
@@ -10,6 +11,8 @@ void strata_sizes(int64_t* sizes) {
                          sizeof(Cache), sizeof(Layer),     sizeof(Model), sizeof(Collective)};
   for (int i = 0; i < 8; i++) sizes[i] = all[i];
 }
+
+void strata_use_amx(int64_t wanted) { use_amx(wanted); }
 
 void strata_linear(int64_t type, int64_t out, const void* x, const Weights* w, void* y, int64_t rows, int64_t x_stride,
                    int64_t y_stride) {

@@ -13,6 +13,7 @@
 // for 512, and 10 GB/s from memory.
 #include <omp.h>
 
+#include "amx.h"
 #include "panels.h"
 
 namespace strata {
@@ -192,7 +193,9 @@ void multiply(const Product<T, O>& p, const Panels& next) {
 
 void linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
             int64_t x_stride, int64_t y_stride, const Weights* next) {
-  const Panels own(type, w), following(type, next && !next->bits && next->group ? *next : w);
+  const Weights& then = next && !next->bits && next->group ? *next : w;
+  if (type == kBf16 && amx()) return amx_linear(out, x, w, bias, y, rows, x_stride, y_stride, then);
+  const Panels own(type, w), following(type, then);
   const char* from = (const char*)x;
   if (type == kF32)
     multiply<F32, F32>({own, from, bias, (float*)y, rows, 4 * x_stride, y_stride}, following);

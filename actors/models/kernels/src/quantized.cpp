@@ -12,6 +12,8 @@
 // A weight of 100 MB comes from memory at 37 GB/s for 1 row, with 8 or with 4 bits; bf16's at 31.
 #include "quantized.h"
 
+#include "amx.h"
+
 #include <omp.h>
 
 #include <algorithm>
@@ -22,6 +24,7 @@ namespace {
 constexpr int64_t kSharedRows = 1 << 15;  // elements below which one thread quantizes x faster
 constexpr int64_t kDistance = 2048;       // bytes that each stream is fetched ahead
 constexpr int kMostRows = 8;              // of a tile
+constexpr int64_t kTiledRows = 5;         // from which on AMX is faster
 constexpr int64_t kCache = 640 << 10;     // bytes of x and y that stay in the second cache while weights pass by
 
 inline __m512i dot(__m512i sum, __m512i w, __m512i x) {
@@ -37,11 +40,13 @@ inline __m512i dot(__m512i sum, __m512i w, __m512i x) {
 #endif
 }
 
-// What is not finite keeps the scale from being so, and with it every sum.
+// Bytes of the row that `x` is, the first at `values` and each further `step` places `apart`. What is not finite keeps the
+// scale from being so, and with it every sum.
 template <class T>
-void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values, float* scales, int32_t* starts) {
+void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values, int64_t step, int64_t apart,
+                  float* scales, int32_t* starts) {
   const int32_t added = p.centred ? (p.w.bits == 8 ? 128 : 8) : 1;
-  for (int64_t part = 0; part < p.parts(); part++, x += p.shared, values += p.shared) {
+  for (int64_t part = 0; part < p.parts(); part++, x += p.shared) {
     __m512i most = _mm512_setzero_si512();
     for (int64_t i = 0; i < p.shared; i += kLanes)  // as integers, NaN is the largest
       most = _mm512_max_epi32(
@@ -51,42 +56,32 @@ void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values,
     memcpy(&top, &bits, sizeof(top));
     const __m512 factor = _mm512_set1_ps(top == 0 ? 0 : 127 / top);
     __m512i sum = _mm512_setzero_si512();
-    for (int64_t i = 0; i < p.shared; i += kLanes) {
-      const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(T::load(x + i), factor));
-      _mm_storeu_si128((__m128i*)(values + i), _mm512_cvtsepi32_epi8(v));
-      sum = _mm512_add_epi32(sum, v);
-    }
+    for (int64_t from = 0; from < p.shared; from += step, values += apart)
+      for (int64_t i = 0; i < step; i += kLanes) {
+        const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(T::load(x + from + i), factor));
+        _mm_storeu_si128((__m128i*)(values + i), _mm512_cvtsepi32_epi8(v));
+        sum = _mm512_add_epi32(sum, v);
+      }
     scales[part] = top / 127;
     starts[part] = -added * _mm512_reduce_add_epi32(sum);
   }
 }
 
 template <class T>
-Quantized quantize(const Packed& p, const void* x, int64_t rows, int64_t stride) {
-  const int64_t inner = p.w.inner, parts = p.parts(), size = (rows * inner + 63) / 64 * 64;
+Quantized quantize(const Packed& p, const void* x, int64_t rows, int64_t stride, bool tiles) {
+  const int64_t inner = p.w.inner, parts = p.parts(), places = tiles && rows > kTileRows ? (rows + 15) / 16 * 16 : rows;
+  const int64_t size = (places * inner + 63) / 64 * 64, step = p.shared % kTileBytes ? kTileBytes / 2 : kTileBytes;
+  const int64_t held = std::min(rows, kTileRows);
   char* all = (char*)scratch<kPacked>(size + rows * parts * 8 + 64);
-  const Quantized q{(int8_t*)all, (float*)(all + size), (int32_t*)(all + size) + rows * parts};
+  const Quantized q{(int8_t*)all, (float*)(all + size), (int32_t*)(all + size) + rows * parts, tiles ? step : 0, held};
   const int threads = rows * inner < kSharedRows ? 1 : omp_get_max_threads();
 #pragma omp parallel for if (threads > 1) schedule(static) num_threads(threads)
-  for (int64_t r = 0; r < rows; r++)
-    quantize_row<T>(p, (const typename T::Element*)x + r * stride, q.values + r * inner, q.scales + r * parts,
-                    q.starts + r * parts);
+  for (int64_t r = 0; r < rows; r++) {  // what lies in the last tile beyond the rows is nobody's
+    int8_t* at = q.values + (tiles ? r / kTileRows * kTileRows * inner + r % kTileRows * step : r * inner);
+    quantize_row<T>(p, (const typename T::Element*)x + r * stride, at, tiles ? step : p.shared,
+                    tiles ? held * step : p.shared, q.scales + r * parts, q.starts + r * parts);
+  }
   return q;
-}
-
-struct Target {
-  char* y;
-  int64_t stride;
-  Type type;
-  const float* bias;
-};
-
-inline void put(const Target& to, int64_t row, int64_t column, __m512 v, __mmask16 mask) {
-  if (to.bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, to.bias + column));
-  if (to.type == kF32)
-    F32::store((float*)to.y + row * to.stride + column, v, mask);
-  else
-    Bf16::store((uint16_t*)to.y + row * to.stride + column, v, mask);
 }
 
 // Where a tile fetches what comes later. Many tiles: `step` bytes further each time. A single one: its streams go on
@@ -237,7 +232,7 @@ void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, in
   const int64_t most = std::max<int64_t>(8, kCache / width / kMostRows) * kMostRows, count = (rows + most - 1) / most;
   for (int64_t i = 0; i < count; i++) {
     const int64_t m = rows * i / count, now = rows * (i + 1) / count - m;
-    const Quantized part{x.values + m * p.w.inner, x.scales + m * p.parts(), x.starts + m * p.parts()};
+    const Quantized part{x.values + m * p.w.inner, x.scales + m * p.parts(), x.starts + m * p.parts(), 0, 0};
     const Target there{to.y + m * to.stride * size, to.stride, to.type, to.bias};
     const Ahead then = i + 1 < count ? Ahead{p.block(begin), p.bytes} : after;
     p.w.bits == 8 ? panels<8>(p, part, now, begin, end, then, there) : panels<4>(p, part, now, begin, end, then, there);
@@ -249,13 +244,16 @@ void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, in
 void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
                       int64_t x_stride, int64_t y_stride, const Weights* next) {
   const Packed p(w), following(next && next->bits ? *next : w);
-  const Quantized q = type == kF32 ? quantize<F32>(p, x, rows, x_stride) : quantize<Bf16>(p, x, rows, x_stride);
+  const bool tiles = amx() && rows >= kTiledRows;
+  const Quantized q = type == kF32 ? quantize<F32>(p, x, rows, x_stride, tiles)
+                                   : quantize<Bf16>(p, x, rows, x_stride, tiles);
   const Target to{(char*)y, y_stride, out, bias};
   const int64_t threads = omp_get_max_threads(), blocks = p.blocks();
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
   for (int64_t i = 0; i < threads; i++) {
     const Ahead after{following.block(following.blocks() * i / threads), following.bytes};
-    chunks(p, q, rows, blocks * i / threads, blocks * (i + 1) / threads, after, to);
+    const int64_t begin = blocks * i / threads, end = blocks * (i + 1) / threads;
+    tiles ? amx_quantized(p, q, rows, begin, end, after.at, to) : chunks(p, q, rows, begin, end, after, to);
   }
 }
 

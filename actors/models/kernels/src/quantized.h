@@ -68,11 +68,35 @@ inline __m512 sixteen(const Packed& p, int64_t column, int64_t at) {
   return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(v, _mm512_set1_epi32(added + zero))), _mm512_set1_ps(scale));
 }
 
-// Rows of x as bytes: x = values * scales, one scale for each `shared` places.
+// Rows of x as bytes: x = values * scales, one scale for each `shared` places. Row by row where `step` is 0, else in
+// tiles of `held` rows, 16 where there are as many, and `step` places: [tile][inner / step][held][step].
 struct Quantized {
   int8_t* values;   // [rows][inner]
   float* scales;    // [rows][parts]
   int32_t* starts;  // [rows][parts]: minus the sum of the part's values times what was added to the weight's
+  int64_t step, held;
+
+  const int8_t* tile(int64_t row, int64_t inner) const { return values + row * inner; }
 };
+
+// Where a product goes.
+struct Target {
+  char* y;
+  int64_t stride;
+  Type type;
+  const float* bias;
+};
+
+inline void put(const Target& to, int64_t row, int64_t column, __m512 v, __mmask16 mask) {
+  if (to.bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, to.bias + column));
+  if (to.type == kF32)
+    F32::store((float*)to.y + row * to.stride + column, v, mask);
+  else
+    Bf16::store((uint16_t*)to.y + row * to.stride + column, v, mask);
+}
+
+// Blocks [begin, end) of the weight for all rows of x, which lie in tiles; `after` is what is read next.
+void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, const uint8_t* after,
+                   const Target& to);
 
 }  // namespace strata

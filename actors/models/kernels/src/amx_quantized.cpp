@@ -1,0 +1,186 @@
+// Products with a weight of 8 or 4 bits, by tiles: `quantized_linear` for more than a few rows where the processor has
+// them.
+//
+// The sums of bytes are whole numbers, so that tiles and VNNI agree to the last bit and each takes the rows that it is
+// faster for. A tile's sums hold one part of the inner places; while they become floats (the vector units' work), the
+// tiles already multiply the next part. Of 4 bits a block is spread into bytes once for all rows.
+#include <omp.h>
+
+#include "amx.h"
+#include "quantized.h"
+
+#ifdef STRATA_AMX
+
+namespace strata {
+namespace {
+
+constexpr int64_t kCache = 640 << 10;  // bytes of x and y that stay in the second cache while weights pass by
+constexpr int kBlocks = 2;             // of 16 columns at a time
+
+// What is computed together: up to 32 rows of x with up to two blocks.
+struct Pair {
+  const Packed& p;
+  const Quantized& x;
+  int64_t row, rows;     // of x
+  int64_t block, count;  // of the weight
+};
+
+// Where the tiles of a block lie: in the block itself, or spread out.
+template <int Bits>
+const uint8_t* bytes_of(const Packed& p, int64_t block, uint8_t* into) {
+  const uint8_t* values = p.block(block) + p.values;
+  if constexpr (Bits == 8) return values;
+  const __m512i low = _mm512_set1_epi8(15);
+  for (int64_t k = 0; k < p.w.inner / 8; k++) {
+    const __m512i both = _mm512_load_si512(values + k * 64);
+    _mm512_store_si512(into + k * 128, _mm512_and_si512(both, low));
+    _mm512_store_si512(into + k * 128 + 64, _mm512_and_si512(_mm512_srli_epi16(both, 4), low));
+  }
+  return into;
+}
+
+// The sums of one part of all four tiles, [2 tiles][16 rows][2 blocks][16 columns].
+template <int MA, int NB>
+inline void multiply(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t part, int32_t* sums) {
+  const int64_t step = pair.x.step, inner = pair.p.w.inner, shared = pair.p.shared, held = pair.x.held;
+  const int8_t *upper = pair.x.tile(pair.row, inner), *lower = MA > 1 ? pair.x.tile(pair.row + kTileRows, inner) : nullptr;
+  asm volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
+  _tile_zero(0);
+  if constexpr (NB > 1) _tile_zero(1);
+  if constexpr (MA > 1) _tile_zero(2);
+  if constexpr (MA > 1 && NB > 1) _tile_zero(3);
+  for (int64_t k = part * shared; k < (part + 1) * shared; k += step) {
+    _tile_loadd(4, upper + k * held, step);
+    _tile_loadd(6, w[0] + k * kColumns, kTileBytes);
+    _tile_dpbsud(0, 4, 6);
+    if constexpr (MA > 1) {
+      _tile_loadd(5, lower + k * held, step);
+      _tile_dpbsud(2, 5, 6);
+    }
+    if constexpr (NB > 1) {
+      _tile_loadd(7, w[1] + k * kColumns, kTileBytes);
+      _tile_dpbsud(1, 4, 7);
+      if constexpr (MA > 1) _tile_dpbsud(3, 5, 7);
+    }
+  }
+  constexpr int64_t stride = NB * kTileBytes, half = kTileRows * NB * kLanes;
+  _tile_stored(0, sums, stride);
+  if constexpr (NB > 1) _tile_stored(1, sums + kLanes, stride);
+  if constexpr (MA > 1) _tile_stored(2, sums + half, stride);
+  if constexpr (MA > 1 && NB > 1) _tile_stored(3, sums + half + kLanes, stride);
+}
+
+// Adds a part's sums, scaled, to the floats of the parts before.
+template <int Bits, int NB>
+inline void scale(const Pair& pair, int64_t part, const int32_t* sums, float* floats) {
+  const Packed& p = pair.p;
+  const int64_t parts = p.parts(), group = part / (p.group / p.shared);
+  __m512 ratio[NB];
+  __m512i added[NB];
+#pragma GCC unroll 2
+  for (int j = 0; j < NB; j++) {
+    const uint8_t* at = p.block(pair.block + j);
+    if (p.grouped) ratio[j] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(at + p.ratios + group * 32)));
+    if (!p.centred)
+      added[j] = _mm512_add_epi32(
+          _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i*)(at + p.zeros + group * kColumns))),
+          _mm512_set1_epi32(Bits == 8 ? 128 : 8));
+  }
+  const int32_t* starts = pair.x.starts + pair.row * parts + part;
+  const float* scales = pair.x.scales + pair.row * parts + part;
+  const auto each = [&](auto grouped, auto centred) __attribute__((always_inline)) {
+    for (int64_t i = 0; i < pair.rows; i++, sums += NB * kLanes, floats += NB * kLanes) {
+      const __m512i start = _mm512_set1_epi32(starts[i * parts]);
+      const __m512 own = _mm512_set1_ps(scales[i * parts]);
+#pragma GCC unroll 2
+      for (int j = 0; j < NB; j++) {
+        const __m512i off = centred ? start : _mm512_mullo_epi32(start, added[j]);
+        __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_load_si512(sums + j * kLanes), off));
+        if (grouped) sum = _mm512_mul_ps(sum, ratio[j]);
+        _mm512_store_ps(floats + j * kLanes, _mm512_fmadd_ps(sum, own, _mm512_load_ps(floats + j * kLanes)));
+      }
+    }
+  };
+  using Yes = std::true_type;
+  using No = std::false_type;
+  p.grouped ? (p.centred ? each(Yes(), Yes()) : each(Yes(), No())) : (p.centred ? each(No(), Yes()) : each(No(), No()));
+}
+
+// `fetch` is told of each part and fetches what comes later.
+template <int Bits, int MA, int NB, class Fetch>
+void compute(const Pair& pair, const uint8_t* const (&w)[kBlocks], const Target& to, const Fetch& fetch) {
+  constexpr int64_t size = MA * kTileRows * NB * kLanes;
+  alignas(64) int32_t sums[2][size];
+  alignas(64) float floats[size];
+  const int64_t parts = pair.p.parts();
+  memset(floats, 0, pair.rows * NB * kLanes * sizeof(float));
+  multiply<MA, NB>(pair, w, 0, sums[0]);
+  for (int64_t part = 0; part < parts; part++) {
+    fetch(part);
+    if (part + 1 < parts) multiply<MA, NB>(pair, w, part + 1, sums[(part + 1) % 2]);
+    scale<Bits, NB>(pair, part, sums[part % 2], floats);
+  }
+#pragma GCC unroll 2
+  for (int j = 0; j < NB; j++) {
+    const __m512 scale = _mm512_load_ps((const float*)pair.p.block(pair.block + j));
+    const int64_t column = (pair.block + j) * kColumns;
+    const __mmask16 mask = first(pair.p.w.columns - column);
+    for (int64_t i = 0; i < pair.rows; i++)
+      put(to, pair.row + i, column, _mm512_mul_ps(_mm512_load_ps(floats + (i * NB + j) * kLanes), scale), mask);
+  }
+}
+
+// Blocks [begin, end) for rows [row, row + rows); fetches the next pair of blocks meanwhile, and at last from `after` on.
+template <int Bits>
+void pass(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t begin, int64_t end,
+          const uint8_t* after, const Target& to) {
+  const int64_t pairs = (rows + 2 * kTileRows - 1) / (2 * kTileRows), parts = p.parts();
+  for (int64_t block = begin; block < end; block += kBlocks) {
+    const int64_t count = std::min<int64_t>(kBlocks, end - block);
+    const uint8_t* w[kBlocks];
+    w[0] = bytes_of<Bits>(p, block, Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel0>(p.w.inner * kColumns));
+    w[1] = count > 1
+               ? bytes_of<Bits>(p, block + 1, Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel1>(p.w.inner * kColumns))
+               : nullptr;
+    const uint8_t* next = block + count < end ? p.block(block + count) : after;
+    for (int64_t i = 0; i < pairs; i++) {
+      const Pair pair{p, x, row + 2 * kTileRows * i, std::min(2 * kTileRows, rows - 2 * kTileRows * i), block, count};
+      const auto fetch = [&](int64_t part) __attribute__((always_inline)) {
+        const int64_t lines = count * p.bytes / 64, done = i * parts + part, all = pairs * parts;
+        for (int64_t line = lines * done / all; line < lines * (done + 1) / all; line++)
+          _mm_prefetch((const char*)next + line * 64, _MM_HINT_T1);
+      };
+      const bool two = pair.rows > kTileRows;
+      if (count > 1)
+        two ? compute<Bits, 2, 2>(pair, w, to, fetch) : compute<Bits, 1, 2>(pair, w, to, fetch);
+      else
+        two ? compute<Bits, 2, 1>(pair, w, to, fetch) : compute<Bits, 1, 1>(pair, w, to, fetch);
+    }
+  }
+}
+
+}  // namespace
+
+void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, const uint8_t* after,
+                   const Target& to) {
+  const int64_t size = to.type == kF32 ? 4 : 2, width = p.w.inner + (end - begin) * kColumns * size;
+  const int64_t most = std::max<int64_t>(1, kCache / width / (2 * kTileRows)) * 2 * kTileRows;
+  const Shaped shaped(x.held, x.held, false, x.step);
+  for (int64_t row = 0; row < rows; row += most) {
+    const int64_t now = std::min(most, rows - row);
+    const uint8_t* then = row + now < rows ? p.block(begin) : after;
+    p.w.bits == 8 ? pass<8>(p, x, row, now, begin, end, then, to) : pass<4>(p, x, row, now, begin, end, then, to);
+  }
+}
+
+}  // namespace strata
+
+#else
+
+namespace strata {
+
+void amx_quantized(const Packed&, const Quantized&, int64_t, int64_t, int64_t, const uint8_t*, const Target&) {}
+
+}  // namespace strata
+
+#endif
