@@ -2,8 +2,11 @@
 //
 // x is copied into tiles first, so that a tile is one piece of memory and its lines do not fall onto one another's place
 // in a cache. Up to 32 rows read each panel once, from streams that lie far from each other and are fetched ahead. More
-// rows pass a pair of panels, 32 at a time, and fetch the next pair into the second cache meanwhile.
+// rows pass a pair of panels, 32 at a time, as many steps at once as have the pair stay in the first cache: tiles of x
+// are loaded so that they leave it alone. The next pair is fetched into the second cache meanwhile.
 #include <omp.h>
+
+#include <type_traits>
 
 #include "activation.h"
 #include "amx.h"
@@ -17,7 +20,8 @@ namespace {
 constexpr int64_t kTile = kTileRows * kTileBytes;
 constexpr int64_t kFew = 2 * kTileRows;
 constexpr int64_t kDistance = 4096;       // bytes that each stream is fetched ahead
-constexpr int64_t kCache = 1024 << 10;    // bytes of x that stay in the second cache while weights pass by
+constexpr int64_t kCache = 1280 << 10;    // bytes of x that stay in the second cache while weights pass by
+constexpr int64_t kSteps = 20;            // of a pair of panels, 40 of the 48 KB of the first cache
 constexpr int64_t kSharedWork = 1 << 16;  // bytes of x that one thread copies faster
 
 // x in tiles [tile][step][its rows][64 bytes]; what a row has beyond its width is zero, and where `filled` so are the
@@ -47,7 +51,7 @@ Rows in_tiles(const char* x, int64_t rows, int64_t bytes, int64_t stride) {
   const int64_t steps = (bytes + kTileBytes - 1) / kTileBytes, tiles = (rows + kTileRows - 1) / kTileRows;
   char* at = (char*)scratch<kRows>(tiles * steps * kTile);
   const Rows made{at, rows, steps, rows > kFew};
-  const int threads = rows * bytes < kSharedWork ? 1 : omp_get_max_threads();
+  const int threads = omp_in_parallel() || rows * bytes < kSharedWork ? 1 : omp_get_max_threads();
 #pragma omp parallel for if (threads > 1) schedule(static) num_threads(threads)
   for (int64_t i = 0; i < tiles; i++)
     copy_tile(x + i * kTileRows * stride, std::min(kTileRows, rows - i * kTileRows), made.held(i), bytes, stride,
@@ -91,23 +95,55 @@ struct Ahead {
   int64_t between;
 };
 
-// MA tiles of rows times NB panels: sums [MA][16 rows][NB][16 columns]. `fetch(k)` fetches what comes later.
-template <int MA, int NB, class Fetch>
-inline void block(const Rows& x, const char* const (&w)[NB], const Fetch& fetch, float* sums) {
+// Sums of MA tiles of rows and NB panels in the registers, and in memory: [MA][16 rows][NB][16 columns].
+template <int MA, int NB>
+struct Sums {
+  static constexpr int64_t stride = NB * kTileBytes, half = kTileRows * NB * kLanes, size = MA * half;
+
+  static void zero() {
+    _tile_zero(0);
+    if constexpr (NB > 1) _tile_zero(1);
+    if constexpr (MA > 1 || NB > 2) _tile_zero(2);
+    if constexpr (NB > (MA > 1 ? 1 : 2)) _tile_zero(3);
+  }
+
+  static void load(const float* sums) {
+    _tile_loadd(0, sums, stride);
+    if constexpr (NB > 1) _tile_loadd(1, sums + kLanes, stride);
+    if constexpr (MA > 1) _tile_loadd(2, sums + half, stride);
+    if constexpr (MA > 1 && NB > 1) _tile_loadd(3, sums + half + kLanes, stride);
+  }
+
+  static void store(float* sums) {
+    _tile_stored(0, sums, stride);
+    if constexpr (NB > 1) _tile_stored(1, sums + kLanes, stride);
+    if constexpr (MA > 1) _tile_stored(2, sums + half, stride);
+    if constexpr (MA > 1 && NB > 1) _tile_stored(3, sums + half + kLanes, stride);
+    if constexpr (NB > 2) {
+      _tile_stored(2, sums + 2 * kLanes, stride);
+      _tile_stored(3, sums + 3 * kLanes, stride);
+    }
+  }
+};
+
+// Adds steps [from, to) to the sums; `Passing`: x is not to stay in the first cache. `fetch(k)` fetches what comes later.
+template <int MA, int NB, bool Passing, class Fetch>
+inline void add(const Rows& x, const char* const (&w)[NB], int64_t from, int64_t to, const Fetch& fetch) {
   const int64_t left = x.held(0) * kTileBytes, right = MA > 1 ? x.held(1) * kTileBytes : 0;
   const char *upper = x.tile(0), *lower = MA > 1 ? x.tile(1) : nullptr;
-  asm volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
-  _tile_zero(0);
-  if constexpr (NB > 1) _tile_zero(1);
-  if constexpr (MA > 1 || NB > 2) _tile_zero(2);
-  if constexpr (NB > (MA > 1 ? 1 : 2)) _tile_zero(3);
-  for (int64_t k = 0; k < x.steps; k++) {
+  for (int64_t k = from; k < to; k++) {
     fetch(k);
-    _tile_loadd(4, upper + k * left, kTileBytes);
+    if constexpr (Passing)
+      _tile_stream_loadd(4, upper + k * left, kTileBytes);
+    else
+      _tile_loadd(4, upper + k * left, kTileBytes);
     _tile_loadd(6, w[0] + k * kTile, kTileBytes);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (MA > 1) {
-      _tile_loadd(5, lower + k * right, kTileBytes);
+      if constexpr (Passing)
+        _tile_stream_loadd(5, lower + k * right, kTileBytes);
+      else
+        _tile_loadd(5, lower + k * right, kTileBytes);
       _tile_dpbf16ps(2, 5, 6);
     }
     if constexpr (NB > 1) {
@@ -122,16 +158,9 @@ inline void block(const Rows& x, const char* const (&w)[NB], const Fetch& fetch,
       _tile_dpbf16ps(3, 4, 7);
     }
   }
-  constexpr int64_t stride = NB * kTileBytes, half = kTileRows * NB * kLanes;
-  _tile_stored(0, sums, stride);
-  if constexpr (NB > 1) _tile_stored(1, sums + kLanes, stride);
-  if constexpr (MA > 1) _tile_stored(2, sums + half, stride);
-  if constexpr (MA > 1 && NB > 1) _tile_stored(3, sums + half + kLanes, stride);
-  if constexpr (NB > 2) {
-    _tile_stored(2, sums + 2 * kLanes, stride);
-    _tile_stored(3, sums + 3 * kLanes, stride);
-  }
 }
+
+inline void written() { asm volatile("" : : : "memory"); }  // GCC 12 does not know that loads of tiles read memory
 
 // Where sums go: plain, with a bias.
 template <class O>
@@ -141,6 +170,7 @@ struct Plain {
   int64_t stride;
 
   Plain from(int64_t row) const { return {bias, y + row * stride, stride}; }
+
 
   template <int NB>
   void take(const Walk& walk, int64_t i, int64_t row, const float* sums) const {
@@ -169,6 +199,7 @@ struct Gated {
 
   Gated from(int64_t row) const { return {bias, y + row * stride, stride, activation}; }
 
+
   template <int NB>
   void take(const Walk& walk, int64_t i, int64_t row, const float* sums) const {
     const int64_t column = walk.panel(i, 0) * kLanes;
@@ -181,13 +212,10 @@ struct Gated {
   }
 };
 
-template <int MA, int NB, class Out, class Fetch>
-inline void compute(const Walk& walk, int64_t i, const char* const (&w)[NB], const Rows& x, const Out& out,
-                    const Fetch& fetch) {
-  alignas(64) float sums[MA * kTileRows * NB * kLanes];
-  block<MA, NB>(x, w, fetch, sums);
-  const int64_t rows = std::min<int64_t>(x.rows, MA * kTileRows);
-  for (int64_t r = 0; r < rows; r++) out.template take<NB>(walk, i, r, sums + r * NB * kLanes);
+template <int NB, class Out>
+inline void take(const Walk& walk, int64_t i, const Rows& x, const float* sums, const Out& out) {
+  for (int64_t r = 0; r < std::min<int64_t>(x.rows, kFew); r++)
+    out.template take<NB>(walk, i, r, sums + r * NB * kLanes);
 }
 
 // Up to two tiles of rows: the panels of a walk are streams. The last of each fetches from `after` on.
@@ -195,13 +223,16 @@ template <int MA, int NB, class Out>
 void streams(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
   if (!walk.count) return;
   const Shaped shaped(x.held(0), MA > 1 ? x.held(1) : 0, NB > 2);
+  alignas(64) float sums[Sums<MA, NB>::size];
   const char* w[NB];
   for (int64_t i = 0; i < walk.count; i++) {
     walk.all(i, w);
     const bool last = i + 1 == walk.count;
     const int64_t turn = last ? std::max<int64_t>(0, x.steps - kDistance / kTile) : x.steps, between = walk.between();
     const char* own = walk.at(i) + kDistance;
-    compute<MA, NB>(walk, i, w, x, out, [&](int64_t k) __attribute__((always_inline)) {
+    written();
+    Sums<MA, NB>::zero();
+    add<MA, NB, false>(x, w, 0, x.steps, [&](int64_t k) __attribute__((always_inline)) {
       const char* soon = k < turn ? own + k * kTile : after.at + (k - turn) * kTile;
       const int64_t apart = k < turn ? between : after.between;
 #pragma GCC unroll 4
@@ -209,7 +240,21 @@ void streams(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
 #pragma GCC unroll 16
         for (int line = 0; line < 16; line++) _mm_prefetch(soon + j * apart + line * 64, _MM_HINT_T0);
     });
+    Sums<MA, NB>::store(sums);
+    take<NB>(walk, i, x, sums, out);
   }
+}
+
+// One pair of panels and one of tiles of rows, of which the last may lack the second.
+template <int NB, class Fetch>
+inline void add_pair(const Rows& x, const char* const (&w)[NB], int64_t from, int64_t to, float* sums,
+                     const Fetch& fetch) {
+  const auto run = [&](auto both) __attribute__((always_inline)) {
+    constexpr int MA = decltype(both)::value;
+    from ? Sums<MA, NB>::load(sums) : Sums<MA, NB>::zero();
+    add<MA, NB, true>(x, w, from, to, fetch);
+  };
+  x.tiles() > 1 ? run(std::integral_constant<int, 2>()) : run(std::integral_constant<int, 1>());
 }
 
 // Many rows: a pair of panels passes all of a chunk.
@@ -217,23 +262,33 @@ template <int NB, class Out>
 void passes(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
   const Shaped shaped(kTileRows, kTileRows);
   const int64_t pairs = (x.tiles() + 1) / 2, each = std::max<int64_t>(1, kTileRows / pairs), own = walk.between();
+  const int64_t spans = (x.steps + kSteps - 1) / kSteps;
+  float* all = (float*)scratch<kSums>(pairs * Sums<2, NB>::size * sizeof(float));
   const char* w[NB];
   for (int64_t i = 0; i < walk.count; i++) {
     walk.all(i, w);
+    written();
     const bool last = i + 1 == walk.count;
     const char* next = last ? after.at : walk.at(i + 1);
     const int64_t between = last ? after.between : own;
-    for (int64_t pair = 0; pair < pairs; pair++) {
-      const Rows rows = x.from(2 * pair, 2);
-      const Out to = out.from(2 * pair * kTileRows);
-      const char* from = next + x.steps * kTile * pair / pairs / 64 * 64;
-      const auto fetch = [&](int64_t k) __attribute__((always_inline)) {
-        for (int64_t line = k * each; line < (k + 1) * each; line++)
+    const auto rows = [&](int64_t pair) { return x.from(2 * pair, 2); };
+    const auto taken = [&](int64_t pair) {
+      take<NB>(walk, i, rows(pair), all + pair * Sums<2, NB>::size, out.from(2 * pair * kTileRows));
+    };
+    for (int64_t span = 0; span < spans; span++)
+      for (int64_t pair = 0; pair < pairs; pair++) {
+        float* sums = all + pair * Sums<2, NB>::size;
+        const char* from = next + x.steps * kTile * pair / pairs / 64 * 64;
+        const auto fetch = [&](int64_t k) __attribute__((always_inline)) {
+          for (int64_t line = k * each; line < (k + 1) * each; line++)
 #pragma GCC unroll 2
-          for (int j = 0; j < NB; j++) _mm_prefetch(from + j * between + line * 64, _MM_HINT_T1);
-      };
-      rows.tiles() > 1 ? compute<2, NB>(walk, i, w, rows, to, fetch) : compute<1, NB>(walk, i, w, rows, to, fetch);
-    }
+            for (int j = 0; j < NB; j++) _mm_prefetch(from + j * between + line * 64, _MM_HINT_T1);
+        };
+        add_pair<NB>(rows(pair), w, x.steps * span / spans, x.steps * (span + 1) / spans, sums, fetch);
+        if (span + 1 == spans && pair) taken(pair - 1);  // while the tiles are still at work
+        rows(pair).tiles() > 1 ? Sums<2, NB>::store(sums) : Sums<1, NB>::store(sums);
+      }
+    taken(pairs - 1);
   }
 }
 
@@ -275,20 +330,26 @@ void columns(const Panels& w, const Rows& x, int64_t begin, int64_t end, Ahead a
     streams<1, 2>(walk, x, after, out);
 }
 
-// `count` panels shared out: all rows to each thread, or where there are few panels, a part of the rows to some.
+// What a thread gets: of many rows a part of the rows, which it also copies into tiles, so that they lie in its own
+// cache; of few rows a part of the panels.
 template <class Out>
-void multiply(const Panels& w, int64_t count, const Rows& x, const Panels& next, const Out& out) {
-  const int64_t threads = omp_get_max_threads();
+void multiply(const Panels& w, int64_t count, const char* x, int64_t rows, int64_t stride, const Panels& next,
+              const Out& out) {
+  const int64_t threads = omp_get_max_threads(), tiles = (rows + kTileRows - 1) / kTileRows, following = next.count();
+  const int64_t bytes = 4 * w.units;
   int64_t parts = 1;
-  while (threads % (2 * parts) == 0 && count * parts < 12 * threads && x.tiles() >= 8 * parts) parts *= 2;
-  const int64_t shares = threads / parts, following = next.count();
+  while (threads % (2 * parts) == 0 && tiles >= 8 * parts) parts *= 2;
+  const int64_t shares = threads / parts;
+  const Rows all = shares == 1 ? Rows{} : in_tiles(x, rows, bytes, stride);
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
   for (int64_t i = 0; i < threads; i++) {
-    const int64_t part = i / shares, share = i % shares, from = x.tiles() * part / parts;
+    const int64_t part = i / shares, share = i % shares, from = tiles * part / parts, to = tiles * (part + 1) / parts;
+    const int64_t row = from * kTileRows, mine = std::min(rows, to * kTileRows) - row;
+    if (mine <= 0) continue;
     const int64_t soon = following * share / shares, streamed = following * (share + 1) / shares - soon;
     const Ahead after{(const char*)next.panel(soon), streamed / 4 * next.size() * (int64_t)sizeof(Unit)};
-    columns(w, x.from(from, x.tiles() * (part + 1) / parts - from), count * share / shares,
-            count * (share + 1) / shares, after, out.from(from * kTileRows));
+    columns(w, shares == 1 ? in_tiles(x + row * stride, mine, bytes, stride) : all.from(from, to - from),
+            count * share / shares, count * (share + 1) / shares, after, out.from(row));
   }
 }
 
@@ -298,18 +359,15 @@ void amx_linear(Type out, const void* x, const Weights& w, const float* bias, vo
                 int64_t y_stride, const Weights& next) {
   if (!rows) return;  // the head of a step in which nobody's prompt ends
   const Panels own(kBf16, w), following(kBf16, next);
-  const Rows tiles = in_tiles((const char*)x, rows, 2 * w.inner, 2 * x_stride);
-  if (out == kF32)
-    multiply(own, own.count(), tiles, following, Plain<F32>{bias, (float*)y, y_stride});
-  else
-    multiply(own, own.count(), tiles, following, Plain<Bf16>{bias, (uint16_t*)y, y_stride});
+  const auto run = [&](const auto& to) { multiply(own, own.count(), (const char*)x, rows, 2 * x_stride, following, to); };
+  out == kF32 ? run(Plain<F32>{bias, (float*)y, y_stride}) : run(Plain<Bf16>{bias, (uint16_t*)y, y_stride});
 }
 
 void amx_gated(Activation activation, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
                int64_t x_stride, int64_t y_stride, const Weights& next) {
   const Panels own(kBf16, w), following(kBf16, next);
-  const Rows tiles = in_tiles((const char*)x, rows, 2 * w.inner, 2 * x_stride);
-  multiply(own, own.count() / 2, tiles, following, Gated{bias, (uint16_t*)y, y_stride, activation});
+  multiply(own, own.count() / 2, (const char*)x, rows, 2 * x_stride, following,
+           Gated{bias, (uint16_t*)y, y_stride, activation});
 }
 
 }  // namespace strata

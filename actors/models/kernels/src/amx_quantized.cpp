@@ -15,14 +15,15 @@ namespace strata {
 namespace {
 
 constexpr int64_t kCache = 640 << 10;  // bytes of x and y that stay in the second cache while weights pass by
+constexpr int64_t kFirst = 40 << 10;   // of them, of a pair of blocks in the first
 constexpr int kBlocks = 2;             // of 16 columns at a time
 
 // What is computed together: up to 32 rows of x with up to two blocks.
 struct Pair {
   const Packed& p;
   const Quantized& x;
-  int64_t row, rows;     // of x
-  int64_t block, count;  // of the weight
+  int64_t row, rows;  // of x
+  int64_t block;      // of the weight
 };
 
 // Where the tiles of a block lie: in the block itself, or spread out.
@@ -39,22 +40,21 @@ const uint8_t* bytes_of(const Packed& p, int64_t block, uint8_t* into) {
   return into;
 }
 
-// The sums of one part of all four tiles, [2 tiles][16 rows][2 blocks][16 columns].
+// The sums of one part, in the registers.
 template <int MA, int NB>
-inline void multiply(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t part, int32_t* sums) {
+inline void multiply(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t part) {
   const int64_t step = pair.x.step, inner = pair.p.w.inner, shared = pair.p.shared, held = pair.x.held;
   const int8_t *upper = pair.x.tile(pair.row, inner), *lower = MA > 1 ? pair.x.tile(pair.row + kTileRows, inner) : nullptr;
-  asm volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
   _tile_zero(0);
   if constexpr (NB > 1) _tile_zero(1);
   if constexpr (MA > 1) _tile_zero(2);
   if constexpr (MA > 1 && NB > 1) _tile_zero(3);
   for (int64_t k = part * shared; k < (part + 1) * shared; k += step) {
-    _tile_loadd(4, upper + k * held, step);
+    _tile_stream_loadd(4, upper + k * held, step);
     _tile_loadd(6, w[0] + k * kColumns, kTileBytes);
     _tile_dpbsud(0, 4, 6);
     if constexpr (MA > 1) {
-      _tile_loadd(5, lower + k * held, step);
+      _tile_stream_loadd(5, lower + k * held, step);
       _tile_dpbsud(2, 5, 6);
     }
     if constexpr (NB > 1) {
@@ -63,6 +63,11 @@ inline void multiply(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64
       if constexpr (MA > 1) _tile_dpbsud(3, 5, 7);
     }
   }
+}
+
+// And in memory: [MA tiles][16 rows][NB blocks][16 columns].
+template <int MA, int NB>
+inline void store(int32_t* sums) {
   constexpr int64_t stride = NB * kTileBytes, half = kTileRows * NB * kLanes;
   _tile_stored(0, sums, stride);
   if constexpr (NB > 1) _tile_stored(1, sums + kLanes, stride);
@@ -86,40 +91,49 @@ inline void scale(const Pair& pair, int64_t part, const int32_t* sums, float* fl
           _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i*)(at + p.zeros + group * kColumns))),
           _mm512_set1_epi32(Bits == 8 ? 128 : 8));
   }
-  const int32_t* starts = pair.x.starts + pair.row * parts + part;
-  const float* scales = pair.x.scales + pair.row * parts + part;
+  const int64_t rows = std::min(pair.rows, kTileRows), later = pair.rows - rows;
   const auto each = [&](auto grouped, auto centred) __attribute__((always_inline)) {
-    for (int64_t i = 0; i < pair.rows; i++, sums += NB * kLanes, floats += NB * kLanes) {
-      const __m512i start = _mm512_set1_epi32(starts[i * parts]);
-      const __m512 own = _mm512_set1_ps(scales[i * parts]);
+    const auto tile = [&](int64_t row, int64_t count) __attribute__((always_inline)) {
+      const int64_t at = pair.x.place(row, part, parts);
+      for (int64_t i = 0; i < count; i++, sums += NB * kLanes, floats += NB * kLanes) {
+        const __m512i start = _mm512_set1_epi32(pair.x.starts[at + i]);
+        const __m512 own = _mm512_set1_ps(pair.x.scales[at + i]);
 #pragma GCC unroll 2
-      for (int j = 0; j < NB; j++) {
-        const __m512i off = centred ? start : _mm512_mullo_epi32(start, added[j]);
-        __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_load_si512(sums + j * kLanes), off));
-        if (grouped) sum = _mm512_mul_ps(sum, ratio[j]);
-        _mm512_store_ps(floats + j * kLanes, _mm512_fmadd_ps(sum, own, _mm512_load_ps(floats + j * kLanes)));
+        for (int j = 0; j < NB; j++) {
+          const __m512i off = centred ? start : _mm512_mullo_epi32(start, added[j]);
+          __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_load_si512(sums + j * kLanes), off));
+          if (grouped) sum = _mm512_mul_ps(sum, ratio[j]);
+          _mm512_store_ps(floats + j * kLanes, _mm512_fmadd_ps(sum, own, _mm512_load_ps(floats + j * kLanes)));
+        }
       }
-    }
+    };
+    tile(pair.row, rows);
+    if (later) tile(pair.row + kTileRows, later);
   };
   using Yes = std::true_type;
   using No = std::false_type;
   p.grouped ? (p.centred ? each(Yes(), Yes()) : each(Yes(), No())) : (p.centred ? each(No(), Yes()) : each(No(), No()));
 }
 
-// `fetch` is told of each part and fetches what comes later.
+// Adds parts [from, to) to `floats`, which are begun with the first. `fetch` is told of each part.
 template <int Bits, int MA, int NB, class Fetch>
-void compute(const Pair& pair, const uint8_t* const (&w)[kBlocks], const Target& to, const Fetch& fetch) {
-  constexpr int64_t size = MA * kTileRows * NB * kLanes;
-  alignas(64) int32_t sums[2][size];
-  alignas(64) float floats[size];
-  const int64_t parts = pair.p.parts();
-  memset(floats, 0, pair.rows * NB * kLanes * sizeof(float));
-  multiply<MA, NB>(pair, w, 0, sums[0]);
-  for (int64_t part = 0; part < parts; part++) {
+void add(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t from, int64_t to, float* floats,
+         const Fetch& fetch) {
+  alignas(64) int32_t sums[MA * kTileRows * NB * kLanes];
+  if (!from) memset(floats, 0, pair.rows * NB * kLanes * sizeof(float));
+  asm volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
+  multiply<MA, NB>(pair, w, from);
+  for (int64_t part = from; part < to; part++) {
+    // In this order: stores of sums that the tiles still work on would hold up loads of the same address modulo 4096.
+    store<MA, NB>(sums);
+    if (part + 1 < to) multiply<MA, NB>(pair, w, part + 1);
     fetch(part);
-    if (part + 1 < parts) multiply<MA, NB>(pair, w, part + 1, sums[(part + 1) % 2]);
-    scale<Bits, NB>(pair, part, sums[part % 2], floats);
+    scale<Bits, NB>(pair, part, sums, floats);
   }
+}
+
+template <int NB>
+void write(const Pair& pair, const float* floats, const Target& to) {
 #pragma GCC unroll 2
   for (int j = 0; j < NB; j++) {
     const __m512 scale = _mm512_load_ps((const float*)pair.p.block(pair.block + j));
@@ -130,33 +144,41 @@ void compute(const Pair& pair, const uint8_t* const (&w)[kBlocks], const Target&
   }
 }
 
-// Blocks [begin, end) for rows [row, row + rows); fetches the next pair of blocks meanwhile, and at last from `after` on.
-template <int Bits>
-void pass(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t begin, int64_t end,
-          const uint8_t* after, const Target& to) {
+// NB blocks from `block` on for rows [row, row + rows), as many parts at once as have the blocks stay in the first cache;
+// fetches `next` meanwhile, which is as large.
+template <int Bits, int NB>
+void pass(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t block, const uint8_t* next,
+          const Target& to) {
+  constexpr int64_t floats_of = 2 * kTileRows * NB * kLanes;
   const int64_t pairs = (rows + 2 * kTileRows - 1) / (2 * kTileRows), parts = p.parts();
-  for (int64_t block = begin; block < end; block += kBlocks) {
-    const int64_t count = std::min<int64_t>(kBlocks, end - block);
-    const uint8_t* w[kBlocks];
-    w[0] = bytes_of<Bits>(p, block, Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel0>(p.w.inner * kColumns));
-    w[1] = count > 1
-               ? bytes_of<Bits>(p, block + 1, Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel1>(p.w.inner * kColumns))
-               : nullptr;
-    const uint8_t* next = block + count < end ? p.block(block + count) : after;
+  const int64_t spans = (p.w.inner * kBlocks * kColumns + kFirst - 1) / kFirst;
+  const int64_t lines = NB * p.bytes / 64, each = (lines + pairs * parts - 1) / (pairs * parts);
+  float* all = (float*)scratch<kSums>(pairs * floats_of * sizeof(float));
+  const uint8_t* w[kBlocks];
+  w[0] = bytes_of<Bits>(p, block, Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel0>(p.w.inner * kColumns));
+  if constexpr (NB > 1)
+    w[1] = bytes_of<Bits>(p, block + 1, Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel1>(p.w.inner * kColumns));
+  for (int64_t span = 0; span < spans; span++)
     for (int64_t i = 0; i < pairs; i++) {
-      const Pair pair{p, x, row + 2 * kTileRows * i, std::min(2 * kTileRows, rows - 2 * kTileRows * i), block, count};
+      const Pair pair{p, x, row + 2 * kTileRows * i, std::min(2 * kTileRows, rows - 2 * kTileRows * i), block};
       const auto fetch = [&](int64_t part) __attribute__((always_inline)) {
-        const int64_t lines = count * p.bytes / 64, done = i * parts + part, all = pairs * parts;
-        for (int64_t line = lines * done / all; line < lines * (done + 1) / all; line++)
-          _mm_prefetch((const char*)next + line * 64, _MM_HINT_T1);
+        const int64_t from = (i * parts + part) * each, stop = std::min(from + each, lines);
+        for (int64_t line = from; line < stop; line++) _mm_prefetch((const char*)next + line * 64, _MM_HINT_T1);
       };
-      const bool two = pair.rows > kTileRows;
-      if (count > 1)
-        two ? compute<Bits, 2, 2>(pair, w, to, fetch) : compute<Bits, 1, 2>(pair, w, to, fetch);
-      else
-        two ? compute<Bits, 2, 1>(pair, w, to, fetch) : compute<Bits, 1, 1>(pair, w, to, fetch);
+      float* floats = all + i * floats_of;
+      const int64_t from = parts * span / spans, end = parts * (span + 1) / spans;
+      pair.rows > kTileRows ? add<Bits, 2, NB>(pair, w, from, end, floats, fetch)
+                            : add<Bits, 1, NB>(pair, w, from, end, floats, fetch);
+      if (span + 1 == spans) write<NB>(pair, floats, to);
     }
-  }
+}
+
+template <int Bits>
+void passes(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t begin, int64_t end,
+            const uint8_t* after, const Target& to) {
+  for (; begin + kBlocks <= end; begin += kBlocks)
+    pass<Bits, kBlocks>(p, x, row, rows, begin, begin + kBlocks < end ? p.block(begin + kBlocks) : after, to);
+  if (begin < end) pass<Bits, 1>(p, x, row, rows, begin, after, to);
 }
 
 }  // namespace
@@ -169,7 +191,7 @@ void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t be
   for (int64_t row = 0; row < rows; row += most) {
     const int64_t now = std::min(most, rows - row);
     const uint8_t* then = row + now < rows ? p.block(begin) : after;
-    p.w.bits == 8 ? pass<8>(p, x, row, now, begin, end, then, to) : pass<4>(p, x, row, now, begin, end, then, to);
+    p.w.bits == 8 ? passes<8>(p, x, row, now, begin, end, then, to) : passes<4>(p, x, row, now, begin, end, then, to);
   }
 }
 

@@ -69,6 +69,20 @@ inline Tile tile_at(const Pages<T, C>& pages, int64_t tile, int64_t kv_head) {
           cache.value_scales + at * kTile};
 }
 
+// A tile's values with zeros where nobody has written yet: what lies there may not be a number.
+template <class C>
+void copy_written(const char* from, int64_t written, int64_t dim, Unit* into) {
+  for (int64_t i = 0; i < kTile / C::per_unit; i++) {
+    const int64_t left = written - i * C::per_unit;
+    const __m512i keep = _mm512_set1_epi32(left >= C::per_unit ? -1 : left <= 0 ? 0 : 0xffff);
+    for (int64_t d = 0; d < dim; d += kLanes) {
+      const __mmask16 mask = first(dim - d);
+      _mm512_mask_storeu_epi32(into + i * dim + d, mask,
+                               _mm512_and_si512(keep, _mm512_maskz_loadu_epi32(mask, (Unit*)from + i * dim + d)));
+    }
+  }
+}
+
 // How the units of a cache are multiplied: a float, a pair of bf16, or a pair of bytes as 16-bit integers, whose sums
 // are exact. Queries and weights are rounded to 16 bits for the last, so that what is lost is lost in the cache.
 template <class C>

@@ -9,6 +9,7 @@
 // GB/s of bytes.
 #include <omp.h>
 
+#include "amx_attention.h"
 #include "decode_pass.h"
 
 namespace strata {
@@ -125,20 +126,10 @@ struct AllQueries {
 
 // Joins the segments of one query head, `stride` apart, and writes its row.
 template <class T, class C>
-void finish(const Pages<T, C>& pages, const Running* pieces, int64_t count, int64_t stride,
-            typename T::Element* out) {
+void finish(const Pages<T, C>& pages, Running* pieces, int64_t count, int64_t stride, typename T::Element* out) {
   const int64_t dim = pages.shape.head_dim;
-  float* acc = pieces[0].acc;
-  __m512 top = _mm512_set1_ps(pieces[0].top), total = _mm512_set1_ps(pieces[0].total);
-  for (int64_t i = 1; i < count; i++) {
-    const Running& piece = pieces[i * stride];
-    const Joint<T> joint(top, _mm512_set1_ps(piece.top));
-    top = joint.top, total = joint.join(total, _mm512_set1_ps(piece.total));
-    for (int64_t d = 0; d < dim; d += kLanes)
-      _mm512_store_ps(acc + d, joint.join(_mm512_load_ps(acc + d), _mm512_load_ps(piece.acc + d)));
-  }
-  for (int64_t d = 0; d < dim; d += kLanes)
-    T::store(out + d, _mm512_div_ps(_mm512_load_ps(acc + d), total), first(dim - d));
+  for (int64_t i = 1; i < count; i++) join_segment<T>(pieces[0], pieces[i * stride], dim);
+  write_head<T>(pieces[0], dim, out);
 }
 
 }  // namespace
@@ -159,9 +150,11 @@ void attend_decodes(const Pages<T, C>& pages) {
   float* acc = (float*)scratch<kDecode>(items * heads * width * sizeof(float));
   Running* running = (Running*)scratch<kPartial>(items * heads * sizeof(Running));
   const AllQueries<T, C> queries(pages);
+  const bool tiles = tiled(pages);
 #pragma omp parallel for if (threads > 1 && items > 1) schedule(static, 1) num_threads(threads)
   for (int64_t thread = 0; thread < threads; thread++) {
     Walk<T, C> now(pages, items, segments, each, thread, threads), ahead(now);
+    const HeadTiles shaped(tiles ? group : 0);
     for (int64_t opened = -1; now.live(); now.take(ahead)) {
       Running* own = running + now.item * heads;
       if (opened != now.item) {
@@ -177,7 +170,11 @@ void attend_decodes(const Pages<T, C>& pages) {
           next = now.places(now.kv_head() + h + 1);
         else if (ahead.live())
           next = ahead.places(ahead.kv_head());
-        attend_heads(pages, queries.of(now.sequence(), now.kv_head() + h), now.span, places, next, own + h * group);
+        const Queries asking = queries.of(now.sequence(), now.kv_head() + h);
+        if (tiles)
+          amx_heads(pages, asking, now.span, places, next, own + h * group);
+        else
+          attend_heads(pages, asking, now.span, places, next, own + h * group);
         places = next;
       }
     }

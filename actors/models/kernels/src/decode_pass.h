@@ -10,6 +10,23 @@ struct Running {
   float* acc;  // [head_dim] floats, padded to whole vectors
 };
 
+// A segment joins those before it.
+template <class T>
+inline void join_segment(Running& before, const Running& piece, int64_t dim) {
+  const Joint<T> joint(_mm512_set1_ps(before.top), _mm512_set1_ps(piece.top));
+  before.top = _mm512_cvtss_f32(joint.top);
+  before.total = _mm512_cvtss_f32(joint.join(_mm512_set1_ps(before.total), _mm512_set1_ps(piece.total)));
+  for (int64_t d = 0; d < dim; d += kLanes)
+    _mm512_store_ps(before.acc + d, joint.join(_mm512_load_ps(before.acc + d), _mm512_load_ps(piece.acc + d)));
+}
+
+template <class T>
+inline void write_head(const Running& all, int64_t dim, typename T::Element* out) {
+  const __m512 total = _mm512_set1_ps(all.total);
+  for (int64_t d = 0; d < dim; d += kLanes)
+    T::store(out + d, _mm512_div_ps(_mm512_load_ps(all.acc + d), total), first(dim - d));
+}
+
 // The tiles of a pass that hold something to see, one after the other in the sequence.
 struct Span {
   int64_t tiles[kTiles];

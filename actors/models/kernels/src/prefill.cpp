@@ -9,6 +9,7 @@
 
 #include <vector>
 
+#include "amx_attention.h"
 #include "columns.h"
 
 namespace strata {
@@ -142,20 +143,6 @@ struct Span {
 // Bytes of a tile as 16-bit integers in the same order.
 inline void widen(const char* from, int64_t units, Unit* into) {
   for (int64_t i = 0; i < units; i += kLanes) _mm512_store_si512(into + i, Units<Int8>::load(from + 2 * i));
-}
-
-// A tile's values with zeros where nobody has written yet: what lies there may not be a number.
-template <class C>
-void copy_written(const char* from, int64_t written, int64_t dim, Unit* into) {
-  for (int64_t i = 0; i < kTile / C::per_unit; i++) {
-    const int64_t left = written - i * C::per_unit;
-    const __m512i keep = _mm512_set1_epi32(left >= C::per_unit ? -1 : left <= 0 ? 0 : 0xffff);
-    for (int64_t d = 0; d < dim; d += kLanes) {
-      const __mmask16 mask = first(dim - d);
-      _mm512_mask_storeu_epi32(into + i * dim + d, mask,
-                               _mm512_and_si512(keep, _mm512_maskz_loadu_epi32(mask, (Unit*)from + i * dim + d)));
-    }
-  }
 }
 
 template <class T, class C>
@@ -349,6 +336,7 @@ void run(const Pages<T, C>& pages, const Item& item) {
 
 template <class T, class C>
 void attend_chunks(const Pages<T, C>& pages) {
+  if (tiled(pages)) return amx_chunks(pages);
   const Step& step = pages.step;
   const int threads = omp_get_max_threads();
   std::vector<Item> items;

@@ -44,7 +44,7 @@ inline __m512i dot(__m512i sum, __m512i w, __m512i x) {
 // scale from being so, and with it every sum.
 template <class T>
 void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values, int64_t step, int64_t apart,
-                  float* scales, int32_t* starts) {
+                  const Quantized& q, int64_t row) {
   const int32_t added = p.centred ? (p.w.bits == 8 ? 128 : 8) : 1;
   for (int64_t part = 0; part < p.parts(); part++, x += p.shared) {
     __m512i most = _mm512_setzero_si512();
@@ -62,24 +62,25 @@ void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values,
         _mm_storeu_si128((__m128i*)(values + i), _mm512_cvtsepi32_epi8(v));
         sum = _mm512_add_epi32(sum, v);
       }
-    scales[part] = top / 127;
-    starts[part] = -added * _mm512_reduce_add_epi32(sum);
+    const int64_t at = q.place(row, part, p.parts());
+    q.scales[at] = top / 127;
+    q.starts[at] = -added * _mm512_reduce_add_epi32(sum);
   }
 }
 
 template <class T>
 Quantized quantize(const Packed& p, const void* x, int64_t rows, int64_t stride, bool tiles) {
-  const int64_t inner = p.w.inner, parts = p.parts(), places = tiles && rows > kTileRows ? (rows + 15) / 16 * 16 : rows;
+  const int64_t inner = p.w.inner, parts = p.parts(), places = tiles ? (rows + 15) / 16 * 16 : rows;
   const int64_t size = (places * inner + 63) / 64 * 64, step = p.shared % kTileBytes ? kTileBytes / 2 : kTileBytes;
   const int64_t held = std::min(rows, kTileRows);
-  char* all = (char*)scratch<kPacked>(size + rows * parts * 8 + 64);
-  const Quantized q{(int8_t*)all, (float*)(all + size), (int32_t*)(all + size) + rows * parts, tiles ? step : 0, held};
+  char* all = (char*)scratch<kPacked>(size + places * parts * 8 + 64);
+  const Quantized q{(int8_t*)all, (float*)(all + size), (int32_t*)(all + size) + places * parts, tiles ? step : 0, held};
   const int threads = rows * inner < kSharedRows ? 1 : omp_get_max_threads();
 #pragma omp parallel for if (threads > 1) schedule(static) num_threads(threads)
   for (int64_t r = 0; r < rows; r++) {  // what lies in the last tile beyond the rows is nobody's
     int8_t* at = q.values + (tiles ? r / kTileRows * kTileRows * inner + r % kTileRows * step : r * inner);
     quantize_row<T>(p, (const typename T::Element*)x + r * stride, at, tiles ? step : p.shared,
-                    tiles ? held * step : p.shared, q.scales + r * parts, q.starts + r * parts);
+                    tiles ? held * step : p.shared, q, r);
   }
   return q;
 }

@@ -72,9 +72,13 @@ inline __m512 sixteen(const Packed& p, int64_t column, int64_t at) {
 // tiles of `held` rows, 16 where there are as many, and `step` places: [tile][inner / step][held][step].
 struct Quantized {
   int8_t* values;   // [rows][inner]
-  float* scales;    // [rows][parts]
-  int32_t* starts;  // [rows][parts]: minus the sum of the part's values times what was added to the weight's
+  float* scales;    // [rows][parts], or [tile][parts][16]
+  int32_t* starts;  // likewise: minus the sum of the part's values times what was added to the weight's
   int64_t step, held;
+
+  int64_t place(int64_t row, int64_t part, int64_t parts) const {
+    return step ? (row / 16 * parts + part) * 16 + row % 16 : row * parts + part;
+  }
 
   const int8_t* tile(int64_t row, int64_t inner) const { return values + row * inner; }
 };

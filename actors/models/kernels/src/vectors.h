@@ -169,7 +169,7 @@ inline __m512 tanh(__m512 x) {
 
 // Memory of this thread that lasts until it asks for the same purpose again; never shrinks.
 enum Purpose { kPacked, kDecode, kPrefill, kPartial, kHidden, kMerged, kSeen, kAngles, kBlock, kQueries,
-               kRows, kPanel0, kPanel1, kPanel2, kPanel3 };
+               kRows, kSums, kPanel0, kPanel1, kPanel2, kPanel3 };
 
 template <Purpose P>
 inline void* scratch(size_t bytes) {
