@@ -5,16 +5,22 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray._private.parameter import RayParams
 
 from cluster import runtime
 from cluster.errors import NotReady
-from cluster.registration import AGENT_SECONDS, last_words, patient
+from cluster.registration import AGENT_PORTS, AGENT_SECONDS, agent_ports, last_words, patient
 
 
 def node(logs: Path, poll: Callable[[], int | None]) -> SimpleNamespace:
     raylet = SimpleNamespace(process=SimpleNamespace(poll=poll))
     return SimpleNamespace(
-        all_processes={"raylet": [raylet]}, gcs_address="a:1", node_id="n", get_logs_dir_path=lambda: str(logs)
+        **dict.fromkeys(AGENT_PORTS),
+        get_session_dir_path=lambda: str(logs),
+        all_processes={"raylet": [raylet]},
+        gcs_address="a:1",
+        node_id="n",
+        get_logs_dir_path=lambda: str(logs),
     )
 
 
@@ -36,7 +42,9 @@ def test_a_raylet_that_lives_is_waited_for_however_long_it_takes(tmp_path: Path)
 
 def test_a_raylet_that_ends_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "raylet.out").write_text("of another node\n")
-    (tmp_path / "raylet.1.out").write_text("[state-dump] 1\nno port for the agent\n\n[state-dump] 2\n")
+    (tmp_path / "raylet.1.out").write_text(
+        "[state-dump] 1\nno port for the agent\n\n*** Stack ***\n/raylet(+0x1) main\n[state-dump] 2\n"
+    )
     polls = iter([None, None, 1])
 
     def look(*_: str) -> None:
@@ -48,6 +56,25 @@ def test_a_raylet_that_ends_is_an_error_with_its_last_words(tmp_path: Path) -> N
 
 def test_no_words_at_all_say_where_they_would_be(tmp_path: Path) -> None:
     assert last_words(tmp_path) == f"nothing in {tmp_path}"
+
+
+def test_every_agent_has_a_port_of_its_own_that_no_raylet_looks_for_in_a_file() -> None:
+    ports = agent_ports()
+    assert len(set(ports.values())) == len(ports) == 4
+    assert all(ports.values())
+    parameters = RayParams(**ports)
+    assert {name: getattr(parameters, name) for name in ports} == ports
+
+
+def test_the_files_that_a_raylet_looks_for_are_there_when_it_starts(tmp_path: Path) -> None:
+    told = node(tmp_path, lambda: None)
+    told.metrics_agent_port, told.dashboard_agent_listen_port = 4001, 4002
+    seen: list[dict[str, str]] = []
+    start = patient(
+        lambda _: seen.append({path.name: path.read_text() for path in tmp_path.iterdir()}), lambda *_: None
+    )
+    start(told)
+    assert seen == [{"metrics_agent_port_n": "4001", "dashboard_agent_listen_port_n": "4002"}]
 
 
 def test_a_raylet_waits_for_its_agents_as_long() -> None:

@@ -11,7 +11,7 @@ from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.services import get_node
 
-from cluster.registration import patient
+from cluster.registration import agent_ports, patient
 
 
 def main(address: str, name: str, cpus: str) -> None:
@@ -27,8 +27,8 @@ def main(address: str, name: str, cpus: str) -> None:
         max_worker_port=0,
         node_manager_port=0,
         include_log_monitor=False,
+        **agent_ports(),
     )
-    parameters.dashboard_agent_listen_port = None
     Node.start_ray_processes = patient(Node.start_ray_processes, get_node)
     node = Node(parameters, head=False, shutdown_at_exit=False, spawn_reaper=True)
     signal.sigwait({signal.SIGTERM})
