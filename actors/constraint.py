@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
+from actors import burden
 from cluster.errors import InvalidRequest, sent, shorten
 
 SCHEMA_BYTES = 128 * 1024  # the OpenAI API takes 120,000 characters
@@ -120,9 +121,11 @@ def json_text(value: Any, field: str) -> str:
 
 
 def check_schema(schema: Any, field: str) -> None:
-    """Raises InvalidRequest for a schema that is too deep, sets the compiler's own options or counts too far."""
-    multiple = 1
+    """Raises InvalidRequest for a schema that is too deep, sets the compiler's own options, counts too far or costs
+    too much."""
+    multiple, containers = 1, []
     for value, depth in walked(schema):
+        containers.append(value)
         if depth > SCHEMA_DEPTH:
             raise InvalidRequest(field, f"a schema more than {SCHEMA_DEPTH} deep", f"nest at most {SCHEMA_DEPTH} deep")
         if not isinstance(value, Mapping):
@@ -134,6 +137,7 @@ def check_schema(schema: Any, field: str) -> None:
             multiple = math.lcm(multiple, digits(step))
             if multiple > MULTIPLE:
                 raise InvalidRequest(field, f"multipleOf {step}", f"all of them together divide some n <= {MULTIPLE}")
+    burden.check_schema(schema, field, containers)
 
 
 def walked(schema: Any) -> Iterator[tuple[Any, int]]:
@@ -185,4 +189,5 @@ def grammar_text(grammar: Any, field: str) -> str:
     squeezed = text.replace(" ", "").replace("\t", "")
     if found := next((name for name in DIRECTIVES if name in squeezed), None):
         raise InvalidRequest(field, found, "a grammar holds rules alone: send a schema as json")
+    burden.check_grammar(text, field)
     return text

@@ -12,9 +12,12 @@ from functools import partialmethod
 from pathlib import Path
 
 import ray
+from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray._private.services import get_node
 from ray._private.utils import get_num_cpus, write_ray_address
 
+from cluster.registration import patient
 from cluster.settings import ClusterSettings
 
 LEAST_CORES = 2  # what the starter's gang of two asks for; on one core its shards take turns
@@ -27,6 +30,7 @@ def main() -> None:
     settings = ClusterSettings.model_validate_json(sys.stdin.read())
     # `ray.init` has no argument for the job agent's port, and 52365 is taken where another Ray runs on the machine.
     RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+    Node.start_ray_processes = patient(Node.start_ray_processes, get_node)
     cores, note = cores_of(settings.num_cpus, get_num_cpus())
     started = ray.init(
         address="local",

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import folders, loopback
+from cluster import folders, loopback, registration
 from cluster.errors import NotReady, Unavailable
 from cluster.settings import ClusterSettings
 
 _started: list["subprocess.Popen[bytes]"] = []  # heads whose parent is this process, which has to bury them
 
-START_SECONDS = 180.0  # 4 s on an idle machine; one that compiles on every core took 50
+START_SECONDS = 300.0  # 4 s on an idle machine; one that compiles on every core took 50. What fails ends before
 STOP_SECONDS = 15.0
 
 ALWAYS = {
@@ -35,6 +35,7 @@ ALWAYS = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",  # by default 0.1: processor time that ranks go without, for ever
     "RAY_worker_niceness": "0",  # by default 15: anything else on the machine would starve ranks, which spin
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's default warns at each start; this is tomorrow's
+    **registration.ENVIRONMENT,
 }
 
 

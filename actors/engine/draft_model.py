@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CATCH_UP_TOKENS = 512  # in one step, of sequences that it left alone for a while; what lags further guesses later
 _AT_ONCE = 2  # tokens that a sequence lags behind where its last guess was right throughout
 _WARM_UP = 3  # steps whose times tell nothing of later ones
+_LEARN = 0.2  # how much of what reading costs the last time counts
 _UNKNOWN = -1
 _SALT = "draft"  # the model's own blocks keep tenants apart, and these follow them
 
@@ -56,6 +57,7 @@ class DraftModel:
         self._vocab = vocab_size
         self._costs = Costs(unknown=0.0)
         self._steps = 0
+        self._token_seconds = 0.0  # of one token among many that are read at once; nothing until that was measured
         self._read = np.full(slots, _UNKNOWN, np.int64)  # leading tokens of a slot whose keys and values are right
         self._ahead: dict[int, int] = {}  # tokens of the slot's last guess that are read already
         self._digests: list[list[bytes]] = [[] for _ in range(slots)]  # of each slot's full blocks that are read
@@ -82,6 +84,11 @@ class DraftModel:
     def seconds(self, slots: int, length: int) -> float:
         """What guesses of `length` tokens for so many slots are thought to take, as steps took so far."""
         return length * self._costs.of(slots)
+
+    def reading(self, slot: int, text: np.ndarray) -> float:
+        """Seconds that catching up with `text` will take; none where it lags by no more than one guess leaves."""
+        lag = len(text) - self._known(slot, text)
+        return lag * self._token_seconds if lag > _AT_ONCE else 0.0
 
     def guess(self, texts: Mapping[int, np.ndarray], lengths: Mapping[int, int]) -> dict[int, np.ndarray]:
         """Token by token for all slots at once, as far as each wants it or until its answer would end.
@@ -176,8 +183,13 @@ class DraftModel:
 
     def _learn_cost(self, rows: int, took: float) -> None:
         self._steps += 1
-        if self._steps > _WARM_UP and rows <= _AT_ONCE * len(self._read):
+        if self._steps <= _WARM_UP:
+            return
+        if rows <= _AT_ONCE * len(self._read):
             self._costs.learn(rows, took)
+        else:
+            each = took / rows
+            self._token_seconds += (_LEARN if self._token_seconds else 1.0) * (each - self._token_seconds)
 
 
 def _copy(source: Mapping[int, bytes], start: int, target: dict[int, bytes], end: int) -> None:

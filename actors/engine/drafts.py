@@ -23,6 +23,9 @@ _LENGTHS = (MOST, 4, 2, 1)
 _FADE = 0.9  # of what is known of a slot, with every guess
 _COMMON, _DRIFT = 0.05, 0.001  # the same of all sequences together
 _LEAST = 0.15
+_ANSWER = 64.0  # steps that a sequence is thought to take until some have ended
+_LENGTHEN = 0.1  # how much of that the last one to end counts
+_PRUDENCE = 2.0  # what is read must earn that many times: it is paid at once, and what it brings is a hope
 _FORGET = 0.98  # with every step that guessed nothing: what failed once may pay later
 
 log = structlog.get_logger()
@@ -37,6 +40,10 @@ class Guesser(Protocol):
 
     def seconds(self, slots: int, length: int) -> float:
         """What guesses of `length` tokens for so many slots are thought to take."""
+        ...
+
+    def reading(self, slot: int, text: np.ndarray) -> float:
+        """Seconds that it will take, before it guesses for the slot, to read what it has not read of `text`."""
         ...
 
     def guess(self, texts: Mapping[int, np.ndarray], lengths: Mapping[int, int]) -> dict[int, np.ndarray]:
@@ -99,6 +106,7 @@ class Slot:
     draft: Record = field(default_factory=Record)
     pairs: Pairs = field(default_factory=Pairs)
     drafted: bool = False  # whether its last guess was the draft model's
+    steps: int = 0  # that it took so far
 
 
 class Drafter:
@@ -109,10 +117,13 @@ class Drafter:
         self._slots = [Slot() for _ in range(slots)]
         self._costs = Costs()
         self._model = model
+        self._answer = _ANSWER  # steps that sequences take of late
         self.guessed = self.right = 0
 
     def join(self, slot: int) -> None:
         """Another sequence has the slot now."""
+        if self._slots[slot].steps:
+            self._answer += _LENGTHEN * (self._slots[slot].steps - self._answer)
         self._slots[slot] = Slot(self._past.record(), self._drafts.record())
         if self._model is not None:
             self._model.join(slot)
@@ -120,6 +131,8 @@ class Drafter:
     def worthy(self, slots: list[int]) -> list[int]:
         """Which of `slots` (by index) one guessed token could pay for at all, as the costs and their past stand."""
         rows = len(slots)
+        for slot in slots:
+            self._slots[slot].steps += 1
         bar = self._bar(rows)
         if bar >= 1.0:
             return []
@@ -138,8 +151,9 @@ class Drafter:
         """
         rooms = {slot: min(MOST, left) for slot, left in zip(asked, room, strict=True) if left > 0}
         found = self._looked_up(asked, rooms)
-        drafted = self._draftable(rows, [slot for slot in rooms if slot not in found])
-        longest, drafts = self._best(rows, found, {slot: rooms[slot] for slot in drafted})
+        dues = {slot: self._due(slot, asked[slot]) for slot in rooms if slot not in found}
+        drafted = self._draftable(rows, dues)
+        longest, drafts = self._best(rows, found, {s: rooms[s] for s in drafted}, sum(dues[s] for s in drafted))
         guesses = {slot: guess[:longest] for slot, guess in found.items()} if longest else {}
         if drafts:
             guesses |= self._drafted(
@@ -210,16 +224,26 @@ class Drafter:
             self._model = None
             return {}
 
-    def _draftable(self, rows: int, slots: list[int]) -> list[int]:
-        if self._model is None or not slots:
-            return []
-        bar = self._bar(rows, self._drafting(1, 1))
-        return [slot for slot in slots if self._slots[slot].draft.hope > bar]
+    def _due(self, slot: int, text: np.ndarray) -> float:
+        """What reading so far adds to the price of one guess, shared out over the steps that are left in the answer.
 
-    def _best(self, rows: int, found: dict[int, np.ndarray], drafted: dict[int, int]) -> tuple[int, bool]:
+        Short answers to long prompts do not earn it.
+        """
+        if self._model is None:
+            return 0.0
+        left = max(1.0, self._answer - self._slots[slot].steps)
+        return _PRUDENCE * self._model.reading(slot, text) / left
+
+    def _draftable(self, rows: int, dues: Mapping[int, float]) -> list[int]:
+        if self._model is None or not dues:
+            return []
+        drafting = self._drafting(1, 1)
+        return [slot for slot, due in dues.items() if self._slots[slot].draft.hope > self._bar(rows, drafting + due)]
+
+    def _best(self, rows: int, found: dict[int, np.ndarray], drafted: dict[int, int], due: float) -> tuple[int, bool]:
         """The longest guess to allow and whether to draft: what makes the most tokens a second. 0: no guess.
 
-        `drafted`: for each slot that a draft model could guess for, the most tokens.
+        `drafted`: for each slot that a draft model could guess for, the most tokens. `due`: seconds beside its guesses.
         """
         best, drafts, best_rate = 0, False, rows / self._costs.of(rows)
         for most in _LENGTHS if found or drafted else ():
@@ -238,7 +262,7 @@ class Drafter:
                 tokens += expected(self._slots[slot].draft.hope, length)
                 more += length
             assert self._model is not None
-            rate = tokens / (self._costs.of(rows + more) + self._drafting(len(drafted), most))
+            rate = tokens / (self._costs.of(rows + more) + self._drafting(len(drafted), most) + due)
             if rate > best_rate:
                 best, drafts, best_rate = most, True, rate
         return best, drafts

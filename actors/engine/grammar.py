@@ -36,15 +36,15 @@ REHEARSED = 4  # tokens that an answer is tried with: an object with too many op
 REFUSED_CHARACTERS = 300  # of the compiler's own words
 
 # What one automaton may cost. The defaults of llguidance allow a gigabyte and 70 ms a token; with these the worst
-# ambiguous grammar that we found takes 40 ms for one token and is then given up (see `masks`), and a schema with 200
-# optional properties still compiles.
+# ambiguous grammar that we found takes 40 ms for one token and is then given up (see `masks`), the worst pattern 80 ms
+# to be refused and the worst schema within `actors.burden` 150, while one with 200 optional properties still compiles.
 LIMITS = LLParserLimits(
     max_items_in_row=1000,
-    initial_lexer_fuel=500_000,
+    initial_lexer_fuel=100_000,
     step_lexer_fuel=50_000,
     step_max_items=10_000,
     max_lexer_states=10_000,
-    max_grammar_size=100_000,
+    max_grammar_size=30_000,
     verbose_errors=False,  # they would hold the schema
 )
 

@@ -17,10 +17,6 @@ class Load:
     prompt_tokens: int
     max_tokens: int
 
-    def rounds(self, streams: int) -> int:
-        """How often all streams are served anew, for engines that take a whole batch."""
-        return -(-self.requests // streams)
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -54,7 +54,7 @@ class Folder:
         """Serve all requests; `advance` hears how many are done."""
         self._serve(load, min(streams, 2), min(streams, 2), lambda _: None)  # first calls compile and page in
         begun = time.perf_counter()
-        samples = self._serve(load, load.rounds(streams) * streams, streams, advance)
+        samples = self._serve(load, load.requests, streams, advance)
         return summarize(streams, samples, time.perf_counter() - begun)
 
     def _serve(self, load: Load, requests: int, streams: int, advance: Callable[[int], None]) -> list[Sample]:

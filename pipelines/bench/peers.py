@@ -39,8 +39,8 @@ def check(quantization: str | None) -> None:
 
 def listen(folder: Path, quantization: str | None, load: Load, vocabulary: int) -> Iterator[Heard]:
     """All peers' rows, as they come. Raises StrataError if the process fails as a whole."""
-    levels = [f"{load.rounds(streams)}:{streams}" for streams in load.streams]
-    words = [str(folder.resolve()), quantization or "none", vocabulary, load.prompt_tokens, load.max_tokens, *levels]
+    shape = [vocabulary, load.prompt_tokens, load.max_tokens, load.requests]
+    words = [str(folder.resolve()), quantization or "none", *shape, *load.streams]
     command = [sys.executable, "-m", "benchmarks.peers.of_folder", *map(str, words)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
     assert process.stdout is not None
@@ -71,7 +71,7 @@ def _row(said: dict[str, Any]) -> Row:
     answers = said["answers_ms"]
     return {
         "streams": said["streams"],
-        "requests": len(answers) * said["streams"],
+        "requests": said["requests"],
         "failed": 0,
         "answer p50 ms": percentile(answers, 50),
         "tokens/s": said["tokens"] / said["seconds"],

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,10 +22,18 @@ from pipelines.cli import show
 
 QUANTIZATIONS = ("int8", "int4", "fp8")
 OURS = "Strata"
-COLUMNS = (
-    "streams", "tokens/s", "answer p50 ms", "first token p50 ms", "first token p99 ms", "between tokens p50 ms",
-    "failed", "seconds",
-)  # fmt: skip
+NAME_WIDTH = 14  # of an engine's name beside the columns
+# What stands over a column of the table, which fits 80 characters with an engine's name.
+COLUMNS = {
+    "streams": "streams",
+    "tokens/s": "tokens\n/s",
+    "answer p50 ms": "answer\np50 ms",
+    "first token p50 ms": "first\ntoken\np50 ms",
+    "first token p99 ms": "first\ntoken\np99 ms",
+    "between tokens p50 ms": "next\ntoken\np50 ms",
+    "failed": "failed",
+    "seconds": "seconds",
+}
 Begin = Callable[[str, int], Callable[[int], None]]
 
 
@@ -139,8 +148,8 @@ def _folder(asked: Asked, folder: Path, begin: Begin) -> Found:
         found.load_seconds, vocabulary = loaded.load_seconds, loaded.vocabulary
         rows = found.engines.setdefault(OURS, [])
         for streams in load.streams:
-            many = load.rounds(streams) * streams
-            rows.append(loaded.row(load, streams, begin(f"{many} requests, {streams} at a time", many)))
+            begun = begin(f"{load.requests} requests, {streams} at a time", load.requests)
+            rows.append(loaded.row(load, streams, begun))
     if asked.peers:
         for heard in peers.listen(folder, _rounding(asked), load, vocabulary):
             if heard.failed:
@@ -200,12 +209,20 @@ def _document(asked: Asked, found: Found) -> dict[str, Any]:
 def _print(asked: Asked, found: Found) -> None:
     several = len(found.engines) > 1
     rows = [
-        (*([name] if several else []), *(f"{row[column]:.4g}" if column in row else "" for column in COLUMNS))
+        (
+            *([fill(name, NAME_WIDTH)] if several else []),
+            *(figure(row[column]) if column in row else "" for column in COLUMNS),
+        )
         for name, rows in found.engines.items()
         for row in rows
     ]
-    show.table((*(["engine"] if several else []), *COLUMNS), rows)
+    show.table((*(["engine"] if several else []), *COLUMNS.values()), rows)
     for name, why in found.failed.items():
         show.line(f"{name}: {why}")
     if asked.picture is not None:
         show.line(f"Drawn in {asked.picture}.")
+
+
+def figure(value: float) -> str:
+    """Four digits, and all that stand before the point."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"

@@ -13,11 +13,10 @@ import httpx
 import pytest
 import yaml
 
-from cluster import loopback, runtime
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
+from tests.system.machines import ROOT, Machines, joined
 
-ROOT = Path(__file__).parents[2]
 MODEL = "tiny"
 
 
@@ -70,31 +69,21 @@ def until(done: Callable[[], object], seconds: float = 120.0) -> None:
 
 
 @pytest.fixture(scope="session")
-def nodes(ray_cluster: ClusterSettings) -> Iterator[ClusterSettings]:
-    """Two more nodes of four cores beside the shared cluster's head of two; each with its own files and ports."""
-    running = runtime.find(ray_cluster)
-    assert running
-    runtime.connect(ray_cluster, running)  # another test may have ended this process's connection
-    import ray
-
-    processes = []
+def machines(ray_cluster: ClusterSettings) -> Iterator[Machines]:
+    """Nodes beside the shared cluster's head of two cores."""
+    made = Machines(ray_cluster, joined(ray_cluster))
     try:
-        for count, name in enumerate(("b", "c"), start=2):
-            surroundings = {
-                **os.environ,
-                **runtime.environment(ray_cluster),
-                **loopback.ingress(ray_cluster.run_dir / name),
-            }
-            command = [sys.executable, "-m", "tests.system.node", running.address, name, "4"]
-            processes.append(subprocess.Popen(command, env=surroundings, cwd=ROOT, start_new_session=True))
-            # one after the other: two at once would take the same socket's name
-            until(lambda count=count: sum(node["Alive"] for node in ray.nodes()) == count)
-        yield ray_cluster
+        yield made
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(30)
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def nodes(ray_cluster: ClusterSettings, machines: Machines) -> ClusterSettings:
+    """Two more nodes of four cores; one after the other, as two at once would take the same socket's name."""
+    for name in ("b", "c"):
+        machines.start(name)
+    return ray_cluster
 
 
 @pytest.fixture(scope="session")

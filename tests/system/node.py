@@ -1,6 +1,7 @@
 """One more node of a Ray cluster on this machine, until SIGTERM: `python -m tests.system.node ADDRESS NAME CPUS`.
 
-`ray start` refuses a second node on loopback; this is what ray.cluster_utils does for its simulated nodes.
+`ray start` refuses a second node on loopback; this is what ray.cluster_utils does for its simulated nodes. It is there
+when its machine had the time for that: see cluster/registration.py.
 """
 
 import signal
@@ -8,6 +9,9 @@ import sys
 
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray._private.services import get_node
+
+from cluster.registration import agent_ports, patient
 
 
 def main(address: str, name: str, cpus: str) -> None:
@@ -23,8 +27,9 @@ def main(address: str, name: str, cpus: str) -> None:
         max_worker_port=0,
         node_manager_port=0,
         include_log_monitor=False,
+        **agent_ports(),
     )
-    parameters.dashboard_agent_listen_port = None
+    Node.start_ray_processes = patient(Node.start_ray_processes, get_node)
     node = Node(parameters, head=False, shutdown_at_exit=False, spawn_reaper=True)
     signal.sigwait({signal.SIGTERM})
     node.kill_all_processes(check_alive=False, allow_graceful=True)

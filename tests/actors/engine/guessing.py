@@ -1,6 +1,6 @@
 """Engines that guess wherever there is anything to guess, over models whose every mistake shows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -35,10 +35,10 @@ class Eager(Drafter):
     def _looked_up(self, asked: dict[int, np.ndarray], rooms: dict[int, int]) -> dict[int, np.ndarray]:
         return super()._looked_up(asked, rooms) if self._looks else {}
 
-    def _draftable(self, rows: int, slots: list[int]) -> list[int]:
-        return slots if self._model is not None else []
+    def _draftable(self, rows: int, dues: Mapping[int, float]) -> list[int]:
+        return list(dues) if self._model is not None else []
 
-    def _best(self, rows: int, found: dict[int, np.ndarray], drafted: dict[int, int]) -> tuple[int, bool]:
+    def _best(self, rows: int, found: dict[int, np.ndarray], drafted: dict[int, int], due: float) -> tuple[int, bool]:
         return MOST, bool(drafted)
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from actors.constraint import structured
-from actors.engine.grammar import MATCHER_BYTES, Cache, Grammars, lark
+from actors.engine.grammar import MATCHER_BYTES, Cache, Grammars, lark, rehearsed
 from cluster.errors import InvalidRequest
 from tests.actors.engine.tokenizers_made import KINDS, tokenizer
 
@@ -88,7 +88,7 @@ HOSTILE = [
     {"json": {"type": "string", "enum": [1]}},
     {"json": {"type": "string", "pattern": "(?=a)b"}},
     {"json": {"type": "array", "uniqueItems": True}},
-    {"json": {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(900)}}},
+    {"json": {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(270)}}},
     {"json": {"allOf": [{"anyOf": [{"type": "object", "properties": {f"k{i}{j}": {"type": "integer"}}}
                                    for j in range(4)]} for i in range(12)]}},
     {"regex": "(a"},
@@ -143,6 +143,18 @@ def test_one_spec_is_compiled_once(grammars: Grammars, monkeypatch: pytest.Monke
     assert compiled == ["regex:a"] * 2
 
 
+@pytest.mark.parametrize("pattern", ["(a{1000}){1000}", "(((a{100}){100}){100}){100}", "(a{100}b{100}){500}"])
+def test_what_was_refused_once_is_refused_again_without_a_look(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch, pattern: str
+):
+    spec, looks = structured({"regex": pattern}), []
+    monkeypatch.setattr("actors.engine.grammar.rehearsed", lambda *given: looks.append(1) or rehearsed(*given))
+    for _ in range(16):
+        with pytest.raises(InvalidRequest, match="too large together"):
+            grammars.check(spec)
+    assert looks == [1]
+
+
 def test_the_cache_keeps_what_was_used_last():
     cache: Cache[str] = Cache(10)
     cache.put(b"a", "a", 4)
@@ -180,7 +192,7 @@ def test_the_compilers_words_are_short_and_hold_no_schema(grammars: Grammars):
     ("schema", "says"),
     [
         ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 5}]}, "use anyOf"),
-        ({"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(3000)}}, "fewer optional"),
+        ({"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(270)}}, "fewer optional"),
     ],
 )
 def test_what_is_too_much_is_said_in_words_that_help(grammars: Grammars, schema, says):

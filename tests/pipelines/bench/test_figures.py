@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.bench.figures import Load, Sample, percentile, summarize
+from pipelines.bench.figures import Sample, percentile, summarize
 
 
 def test_a_summary_leaves_failures_out_of_the_times() -> None:
@@ -17,8 +17,3 @@ def test_percentiles_of_few_values() -> None:
     assert percentile([], 50) == 0
     assert percentile([7.0], 99) == 7.0
     assert percentile([1.0, 2.0, 3.0], 50) == 2.0
-
-
-@pytest.mark.parametrize(("streams", "rounds"), [(1, 10), (8, 2), (10, 1), (32, 1)])
-def test_every_stream_is_served_in_every_round(streams: int, rounds: int) -> None:
-    assert Load((streams,), 10, 8, 4).rounds(streams) == rounds

@@ -9,7 +9,15 @@ from pipelines.bench.figures import Load
 
 LINES = [
     {"peer": "a", "title": "A"},
-    {"peer": "a", "streams": 8, "load_seconds": 1, "answers_ms": [100, 300], "tokens": 1600, "seconds": 0.4},
+    {
+        "peer": "a",
+        "streams": 8,
+        "requests": 11,
+        "load_seconds": 1,
+        "answers_ms": [100, 300],
+        "tokens": 1600,
+        "seconds": 0.4,
+    },
     {"peer": "b", "title": "B"},
     {"peer": "b", "failed": "not installed"},
 ]
@@ -20,7 +28,7 @@ def test_rows_and_reasons_are_heard_with_whose_they_are() -> None:
     assert (begun.title, begun.row, begun.failed) == ("A", None, "")
     assert row.title == "A"
     assert row.row is not None
-    assert row.row["requests"] == 16
+    assert row.row["requests"] == 11
     assert row.row["tokens/s"] == pytest.approx(4000)
     assert row.row["answer p50 ms"] == pytest.approx(200)
     assert (other.title, reason.title, reason.failed) == ("B", "B", "not installed")

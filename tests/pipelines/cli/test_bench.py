@@ -2,17 +2,20 @@ import json
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from pipelines.bench import peers
+from pipelines.bench.figures import Load
 from pipelines.bench.peers import Heard
-from pipelines.cli import main
+from pipelines.cli import bench, main
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def test_a_folder_is_measured_and_drawn(
     document = json.loads(said.out)
     one, three = document["results"]
     assert (one["streams"], one["requests"], one["failed"]) == (1, 4, 0)
-    assert (three["streams"], three["requests"]) == (3, 6)
+    assert (three["streams"], three["requests"]) == (3, 4), "as many as were asked for, whatever the streams"
     for row in (one, three):
         assert 0 < row["first token p50 ms"] <= row["answer p50 ms"]
         assert row["tokens/s"] == pytest.approx(row["requests"] * 6 / row["seconds"])
@@ -84,6 +87,29 @@ def test_peers_stand_beside_us_and_say_why_they_do_not(
     document = json.loads(capsys.readouterr().out)
     assert document["peers"]["Fast"][0]["tokens/s"] == 4321.0
     assert document["failed"] == {"Absent": "not installed; do this"}
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_the_table_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch, others: int) -> None:
+    """Each row is one line and no heading is broken within a word, with slow and fast engines."""
+    row = {
+        "streams": 1024, "tokens/s": 123456.7, "answer p50 ms": 987654.3, "first token p50 ms": 12345.6,
+        "first token p99 ms": 987654.3, "between tokens p50 ms": 1234.5, "failed": 0, "seconds": 12345.6,
+    }  # fmt: skip
+    engines = (
+        {"Strata": [row], "OpenVINO GenAI": [row], "Hugging Face generate": [row]} if others else {"Strata": [row]}
+    )
+    paper = Console(width=80, file=StringIO(), highlight=False)
+    monkeypatch.setattr(bench.show, "out", paper)
+    bench._print(bench.Asked(Load((1,), 1, 1, 1)), bench.Found("m", engines))
+    lines = paper.file.getvalue().splitlines()
+    assert len(lines) == 3 + len(engines) + others  # the longest name takes two
+    figures = ["1024", "123457", "987654", "12346", "987654", "1234", "0", "12346"]
+    assert [line.split()[-8:] for line in lines[3 : 3 + len(engines)]] == [figures] * len(engines)
+    assert set(" ".join(lines[:3]).split()) == {
+        *("streams", "tokens", "/s", "answer", "p50", "p99", "ms", "first", "token", "next", "failed", "seconds"),
+        *(["engine"] if others else []),
+    }
 
 
 @pytest.mark.parametrize(

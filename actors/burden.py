@@ -1,0 +1,128 @@
+"""What would take long to compile, told from a schema's or a grammar's text and refused before anybody begins.
+
+The compiler has limits of its own, but what follows it does before it counts: members of an object against each other,
+patterns of members against each other, and all ways in which patterns that one text must match may overlap, which
+double with each. Knows JSON Schema's words. Knows nothing of requests and automata.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cluster.errors import InvalidRequest
+
+MEMBERS = 2000  # of one object; that many take 70 ms, ten thousand 2 s
+OPTIONAL = 300  # one after the other in one object; from 248 to 254 on, with and without others, nothing can match them
+MEMBER_PATTERNS = 64  # of a whole schema; 64 take 30 ms, 300 took 4.5 s
+MEETING = 8  # patterns that one text must match; 15 took 30 ms, and 60 no end
+_SINGLE = frozenset({"items", "additionalProperties", "contains", "propertyNames"})  # words with a schema
+_SEVERAL = frozenset({"items", "prefixItems", "properties"})  # words with schemas of different values
+_ADDED = frozenset({"patternProperties", "anyOf", "oneOf"})  # words with schemas of which some is added to the rest
+
+_QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|#[^\n]*')
+
+
+def check_schema(schema: Any, field: str, containers: Iterable[Any]) -> None:
+    """Raises InvalidRequest, naming `field`. `containers`: every object and list in `schema`, which is no deeper than
+    recursion goes."""
+    patterns = meeting = 0
+    for value in containers:
+        if not isinstance(value, Mapping):
+            continue
+        meeting += ("pattern" in value) + ("format" in value)
+        members, named = value.get("properties"), value.get("patternProperties")
+        if isinstance(members, Mapping):
+            _check_members(members, value.get("required"), field)
+        patterns += len(named) if isinstance(named, Mapping) else 0
+        if patterns > MEMBER_PATTERNS:
+            raise InvalidRequest(field, f"{patterns} patternProperties", f"give at most {MEMBER_PATTERNS} in all")
+    if meeting > MEETING:
+        _check_meetings(schema, field)
+
+
+def _check_meetings(schema: Any, field: str) -> None:
+    try:
+        most = Meetings(schema).of(schema)
+    except RecursionError:
+        raise InvalidRequest(field, "a chain of references", "have fewer of them lead on to another") from None
+    if most > MEETING:
+        remedy = f"have at most {MEETING} patterns and formats meet, by allOf and $ref, in one place"
+        raise InvalidRequest(field, f"a text that may have to match {most} patterns", remedy)
+
+
+def _check_members(members: Mapping[str, Any], required: Any, field: str) -> None:
+    needed = {name for name in required if isinstance(name, str)} if isinstance(required, list | tuple) else set()
+    run = 0
+    for name, value in members.items():
+        run = 0 if name in needed else run + (value is not False)
+        if run > OPTIONAL:
+            raise InvalidRequest(
+                field,
+                f"an object with more than {OPTIONAL} optional properties in a row",
+                "give fewer optional properties or require some of them",
+            )
+    if len(members) > MEMBERS:
+        raise InvalidRequest(field, f"an object of {len(members)} properties", f"give an object at most {MEMBERS}")
+
+
+def check_grammar(text: str, field: str) -> None:
+    """Raises InvalidRequest where the terminals of a grammar meet, or are turned round, too often."""
+    bare = _QUOTED.sub("", text)
+    if (count := bare.count("&") + bare.count("~")) > MEETING:
+        raise InvalidRequest(field, f"{count} times & or ~", f"use them at most {MEETING} times in all")
+
+
+class Meetings:
+    """How many patterns may come together in one value of a schema, at the most."""
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._known: dict[
+            str, int
+        ] = {}  # by reference; 0 while it is being found, as one that comes round adds nothing
+
+    def of(self, schema: Any) -> int:
+        """Those of what is joined by allOf and $ref add up; of alternatives and of different members the most count."""
+        if not isinstance(schema, Mapping):
+            return 0
+        here = more = 0
+        for word, value in schema.items():
+            if word in ("pattern", "format"):
+                here = max(here, 1)
+            elif word in _SEVERAL and isinstance(value, Mapping if word == "properties" else list):
+                here = max(here, self._most(value))
+            elif word in _SINGLE:
+                here = max(here, self.of(value))
+            elif word in _ADDED:
+                more += self._most(value)
+            elif word == "allOf" and isinstance(value, list):
+                more += sum(map(self.of, value))
+            elif word == "$ref":
+                more += self._referred(value)
+        return here + more
+
+    def _most(self, several: Any) -> int:
+        values = several.values() if isinstance(several, Mapping) else several if isinstance(several, list) else ()
+        return max(map(self.of, values), default=0)
+
+    def _referred(self, reference: Any) -> int:
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            return 0
+        if reference not in self._known:
+            self._known[reference] = 0
+            self._known[reference] = self.of(pointed(self._root, reference))
+        return self._known[reference]
+
+
+def pointed(root: Any, reference: str) -> Any:
+    """What a reference such as `#/$defs/a` points to, as RFC 6901 has it; None for nothing."""
+    found = root
+    for word in reference.split("/")[1:]:
+        name = word.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, Mapping):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return None
+    return found
