@@ -17,10 +17,12 @@ import numpy.typing as npt
 from llguidance import LLMatcher
 
 from actors.engine.grammar import Grammars
-from actors.engine.redraw import FEW, Bits, allowed, strike
+from actors.engine.logits import Rows
+from actors.engine.redraw import FEW, Bits, allowed, counts, strike
 from cluster.errors import StrataError
 
-# What one sequence may take from all others of its batch. A usual schema takes 1 to 50 us a token over 3,000 tokens of
+# What one sequence may take from all others of its batch, of the processor: on a busy machine the clock runs on while
+# nothing is computed. A usual schema takes 1 to 50 us a token over 3,000 tokens of
 # vocabulary and some 200 us over 128,000; what takes 1 ms for long is made to.
 FIRST_SECONDS = 0.1
 TOKEN_SECONDS = 0.001
@@ -39,7 +41,7 @@ class Bound:
     matcher: LLMatcher | None = None
     mask: Bits | None = None  # of what may follow `tokens`
     forced: bool = False  # whether that is the one token that spells it best, though others may begin to spell it, too
-    few: bool = False  # whether the last token was drawn again, from few
+    few: bool = False  # whether what was allowed was few tokens when a mask was made last
     seconds: float = 0.0
     stuck: bool = False
     renewed: bool = False
@@ -51,13 +53,13 @@ class Bound:
         except (StrataError, ValueError, RecursionError):
             self.stuck = True
             return
-        begun = time.perf_counter()
+        begun = time.thread_time()
         for token in self.tokens:
             if not self.matcher.is_stopped() and not self.matcher.consume_token(token):
                 break
             self.done += 1
         self.stuck = self.done < len(self.tokens) or self.matcher.is_error()
-        self._spend(begun)
+        self.spend(begun)
 
     def take(self, token: int, ends: frozenset[int], grammars: Grammars, known: int) -> bool:
         """Go on with `token` if it fits. `known` tokens mean something: a model may have rows that none stands for."""
@@ -68,15 +70,13 @@ class Bound:
         if matcher.is_stopped() and not matcher.is_error():
             fits = token in ends
         else:
-            begun = time.perf_counter()
             fits = matcher.try_consume_tokens([token]) == 1
-            self._spend(begun)
             if not fits and matcher.is_error() and self._renew(grammars):
                 return self.take(token, ends, grammars, known)
         if fits:
             self.tokens.append(token)
             self.done += 1
-            self.mask, self.few = None, False
+            self.mask = None
         return fits
 
     def free(self) -> bool:
@@ -92,10 +92,10 @@ class Bound:
         matcher = self.matcher
         if matcher is None or self.stuck or matcher.is_stopped():
             return len(tokens)
-        begun = time.perf_counter()
+        begun = time.thread_time()
         known = next((at for at, token in enumerate(tokens) if token >= vocab_size), len(tokens))
         fits: int = matcher.validate_tokens([int(token) for token in tokens[:known]])
-        self._spend(begun)
+        self.spend(begun)
         return fits
 
     def look(self, grammars: Grammars, vocab: int) -> Bits:
@@ -114,20 +114,24 @@ class Bound:
 
     def _fill(self, grammars: Grammars, mask: Bits, known: int) -> None:
         assert self.matcher is not None
-        begun = time.perf_counter()
+        begun = time.thread_time()
         forced = self.matcher.compute_ff_tokens()  # the first would be alone in the mask, and costs a tenth of it
         self.forced = bool(forced)
         if forced:
             mask[forced[0] >> 5] = 1 << (forced[0] & 31)
         else:
             self.matcher.unsafe_compute_mask_ptr(mask.ctypes.data, 4 * -(-known // 32))
-        self._spend(begun)
+        self.spend(begun)
         if self.matcher.is_error() and self._renew(grammars):
             self._fill(grammars, mask, known)
 
-    def _spend(self, begun: float) -> None:
-        self.seconds += time.perf_counter() - begun
-        self.stuck |= self.seconds > FIRST_SECONDS + TOKEN_SECONDS * len(self.tokens)
+    def spend(self, begun: float) -> float:
+        """Count what its matcher took since `begun`: the time now."""
+        now = time.thread_time()
+        self.seconds += now - begun
+        if self.seconds > FIRST_SECONDS + TOKEN_SECONDS * len(self.tokens):
+            self.stuck = True
+        return now
 
     def _renew(self, grammars: Grammars) -> bool:
         """Once, with an automaton of its own: those of one spec share what they learn, and that has a limit."""
@@ -195,45 +199,48 @@ class Masks:
         get = self._bound.get
         return tuple([row for row, slot in enumerate(slots) if (bound := get(slot)) is not None and bound.stuck])
 
-    def take(self, slots: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    def take(self, slots: Sequence[int], tokens: Sequence[int], again: bool = False) -> list[int]:
         """Let every sequence go on with its token. The rows where that does not fit, and another may."""
         get, ends, grammars, known = self._bound.get, self._ends, self._grammars, self._grammars.vocabulary.vocab_size
-        astray = []
+        astray, now = [], time.thread_time()
         for row, slot in enumerate(slots):
             bound = get(slot)
-            if bound is None or bound.stuck or bound.take(tokens[row], ends, grammars, known):
+            if bound is None or bound.stuck:
                 continue
-            if not bound.stuck:
+            fits = bound.take(tokens[row], ends, grammars, known)
+            now = bound.spend(now)
+            if fits:
+                bound.few = bound.few and again
+            elif not bound.stuck:
                 astray.append(row)
         return astray
 
     def take_again(self, slots: Sequence[int], tokens: Sequence[int]) -> None:
         """`take` for tokens that were drawn from masks: one that does not fit is the end of its form."""
-        few = [self._few(slot) for slot in slots]
-        for row in self.take(slots, tokens):
+        for row in self.take(slots, tokens, again=True):
             self._bound[slots[row]].stuck = True
-        for slot, these in zip(slots, few, strict=True):
-            self._bound[slot].few = these
 
     def free(self, slot: int) -> bool:
         """Whether so much may come next, for all that is known, that to ask for a few tokens beats to make a mask."""
         bound = self._bound[slot]
         return not bound.few and not bound.stuck and bound.free()
 
-    def bits(self, slots: Sequence[int]) -> Bits:
-        """What may come next, a row of bits for each of `slots`; none is set where the form was given up."""
-        return np.stack([self._bound[slot].look(self._grammars, self._vocab) for slot in slots])
+    def bits(self, slots: Sequence[int]) -> tuple[Bits, Rows]:
+        """What may come next, a row of bits for each of `slots`, and how many are set: none if a form was given up."""
+        bounds = [self._bound[slot] for slot in slots]
+        bits = np.stack([bound.look(self._grammars, self._vocab) for bound in bounds])
+        many = counts(bits)
+        for bound, few in zip(bounds, (many <= FEW).tolist(), strict=True):
+            bound.few = few
+        return bits, many
 
     def apply(self, slot: int, line: Line) -> None:
         """Strike out of a row of logits what may not come next. What may is never all struck out."""
         bound = self._bound[slot]
         mask = bound.look(self._grammars, self._vocab)
+        bound.few = int(counts(mask[None])[0]) <= FEW
         if not bound.stuck:
             strike(line, allowed(mask, len(line)))  # the form outranks `min_tokens`
-
-    def _few(self, slot: int) -> bool:
-        mask = self._bound[slot].mask
-        return mask is not None and int(np.bitwise_count(mask).sum()) <= FEW
 
     def _look(self, needing: list[Bound]) -> None:
         for bound in needing:

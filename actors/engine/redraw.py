@@ -32,16 +32,25 @@ class Wishes:
         return Wishes(self.random[rows], self.temperature[rows], self.uniform[rows])
 
 
-def drawn(lines: Logits, at: Rows, bits: Bits, wishes: Wishes, fallback: int) -> Rows:
-    """A token for each row of `bits` [rows, words] by the logits `lines[at]`; `fallback` where none is allowed."""
+def drawn(lines: Logits, at: Rows, bits: Bits, many: Rows, wishes: Wishes, fallback: int) -> Rows:
+    """A token for each row of `bits` [rows, words], `many` of them set, by the logits `lines[at]`.
+
+    `fallback` where none is allowed.
+    """
     tokens = np.full(len(bits), fallback, np.int64)
-    counts = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
-    few = np.flatnonzero((counts > 0) & (counts <= FEW))
+    few = np.flatnonzero((many > 0) & (many <= FEW))
     if len(few):
-        tokens[few] = _of_few(lines, at[few], bits[few], counts[few], wishes.of(few))
-    for row in np.flatnonzero(counts > FEW).tolist():
+        tokens[few] = _of_few(lines, at[few], bits[few], many[few], wishes.of(few))
+    for row in np.flatnonzero(many > FEW).tolist():
         tokens[row] = _of_many(lines[at[row]], allowed(bits[row], lines.shape[1]), wishes, row)
     return tokens
+
+
+def counts(bits: Bits) -> Rows:
+    """How many bits each row has."""
+    words = np.flatnonzero(bits != 0)  # of truth values it is five times as quick as of numbers
+    ones = np.bitwise_count(bits.reshape(-1)[words])
+    return np.bincount(words // bits.shape[1], ones, len(bits)).astype(np.int64)
 
 
 def allowed(bits: Bits, vocab: int) -> npt.NDArray[np.bool_]:
@@ -51,18 +60,18 @@ def allowed(bits: Bits, vocab: int) -> npt.NDArray[np.bool_]:
 
 def strike(line: Logits, fits: npt.NDArray[np.bool_]) -> None:
     """Set to -inf, in place, what does not fit. What does is never all struck out."""
-    np.copyto(line, -np.inf, where=~fits)
-    if not line.max() > -np.inf and fits.any():
+    line[:] = np.where(fits, line, np.float32(-np.inf))  # five times as quick as to assign by a mask
+    if not (line > -np.inf).any() and fits.any():
         line[fits] = 0.0
 
 
-def _of_few(lines: Logits, at: Rows, bits: Bits, counts: Rows, wishes: Wishes) -> Rows:
-    words = np.flatnonzero(bits)  # most words of such rows are empty
+def _of_few(lines: Logits, at: Rows, bits: Bits, many: Rows, wishes: Wishes) -> Rows:
+    words = np.flatnonzero(bits != 0)  # most words of such rows are empty
     set_bits = np.flatnonzero(np.unpackbits(bits.reshape(-1)[words].view(np.uint8), bitorder="little").view(np.bool_))
     words = words[set_bits >> 5]
     row, token = words // bits.shape[1], (words % bits.shape[1] << 5) + (set_bits & 31)
-    each, column = np.arange(len(bits)), np.arange(len(row)) - (counts.cumsum() - counts)[row]
-    tokens = np.zeros((len(bits), counts.max()), np.int64)
+    each, column = np.arange(len(bits)), np.arange(len(row)) - (many.cumsum() - many)[row]
+    tokens = np.zeros((len(bits), many.max()), np.int64)
     tokens[row, column] = token
     values = np.full(tokens.shape, -np.inf, np.float32)
     values[row, column] = lines[at[row], token]
@@ -77,7 +86,7 @@ def _of_few(lines: Logits, at: Rows, bits: Bits, counts: Rows, wishes: Wishes) -
             scaled = (values[rolled] - best[rolled, None]) / wishes.temperature[rolled, None]
         running = np.exp(scaled).cumsum(axis=1, dtype=np.float64)
         target = wishes.uniform[rolled] * running[:, -1]
-        column[rolled] = np.minimum((running <= target[:, None]).sum(axis=1), counts[rolled] - 1)
+        column[rolled] = np.minimum((running <= target[:, None]).sum(axis=1), many[rolled] - 1)
     chosen: Rows = tokens[each, column]
     return chosen
 

@@ -213,7 +213,7 @@ class Sampler:
         )
         uniform = chance.uniforms(self._keys[names] ^ AGAIN, self._positions[names])
         wishes = redraw.Wishes(self._random[names], self._temperature[names], uniform)
-        chosen = redraw.drawn(lines, at, self.masks.bits(names.tolist()), wishes, self._fallback)
+        chosen = redraw.drawn(lines, at, *self.masks.bits(names.tolist()), wishes, self._fallback)
         for row, token in zip(plain, chosen.tolist(), strict=True):
             tokens[row] = token
 
