@@ -122,11 +122,9 @@ def compare(
 
 def report(name: str, temperature: float, row: dict[str, float]) -> dict[str, object]:
     """Print a row; the row."""
-    print(
-        f"{name:8} t={temperature:.0f}  plain {row['plain_processor_ms']:.2f} ms  "
-        f"held {row['held_processor_ms']:.2f} ms  {row['added_processor_percent']:+.1f} % of the processor, {row['added_clock_percent']:+.1f} % of the clock",
-        flush=True,
-    )
+    added = " and ".join(f"{row[f'added_{what}_percent']:+.1f} % of the {what}" for what in ("processor", "clock"))
+    plain, held = row["plain_processor_ms"], row["held_processor_ms"]
+    print(f"{name:8} t={temperature:.0f}  plain {plain:.2f} ms  held {held:.2f} ms  {added}", flush=True)
     return {"schema": name, "temperature": temperature, **row}
 
 
