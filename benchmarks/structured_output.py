@@ -17,6 +17,7 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from actors.engine import LLM, SamplingParams
@@ -145,7 +146,12 @@ def main() -> None:
         for temperature in (0.0, 1.0):
             told = compare(llm, sentences(llm), PERSON, temperature, 5 * chosen.rounds)
             rows.append(report("person", temperature, told))
-    print(write("structured_output", {"size": chosen.size, "batch": BATCH, "tokens": TOKENS, "rows": rows}))
+    print(
+        write(
+            "structured_output",
+            {"size": chosen.size, "threads": torch.get_num_threads(), "batch": BATCH, "tokens": TOKENS, "rows": rows},
+        )
+    )
 
 
 if __name__ == "__main__":
