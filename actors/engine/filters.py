@@ -38,8 +38,19 @@ def _drop(weights: Logits, scaled: Logits, floor: Floats) -> None:
 
 
 def _likeliest(scaled: Logits, count: int) -> Logits:
+    """In any order; -inf where there are fewer. Partitions are slow in rows that are all the same but for a few."""
     vocab = scaled.shape[1]
-    return scaled if count == vocab else np.partition(scaled, vocab - count, axis=1)[:, vocab - count :]
+    if count == vocab:
+        return scaled
+    left = scaled > -np.inf
+    sparse = left.sum(axis=1) <= count
+    found = np.full((len(scaled), count), -np.inf, np.float32)
+    for row in np.flatnonzero(sparse):
+        values = scaled[row][left[row]]
+        found[row, : len(values)] = values
+    if not sparse.all():
+        found[~sparse] = np.partition(scaled[~sparse], vocab - count, axis=1)[:, vocab - count :]
+    return found
 
 
 def _kth(scaled: Logits, head: Logits, top_k: npt.NDArray[np.int64]) -> Floats:

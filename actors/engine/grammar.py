@@ -7,6 +7,7 @@ calls it from one thread. Knows nothing of requests, slots and logits.
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -32,6 +33,8 @@ VERDICT_BYTES = 512
 JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": r"( |\n[ \t]{0,32})?"}
 # Tokens between which models write calls: text to a grammar, whether or not a tokenizer calls them special.
 MARKS = ("<tool_call>", "</tool_call>", "<|python_tag|>")
+# Texts that a grammar left no choice about, whose tokens are remembered: keys and signs, which every answer asks for.
+SPELLINGS, SPELLED_CHARACTERS = 4096, 64
 REHEARSED = 4  # tokens that an answer is tried with: an object with too many optional members fails at its second
 REFUSED_CHARACTERS = 300  # of the compiler's own words
 
@@ -224,7 +227,7 @@ class _Spelled:
         self.eos_token_id = tokenizer.end_tokens[0]
         self.tokens = [tokenizer.bytes_of(token) for token in range(tokenizer.vocab_size)]
         self.special_token_ids = sorted(tokenizer.special_ids - {tokenizer.id_of(mark) for mark in MARKS})
-        self._encode = tokenizer.plain_tokens
+        self._encode, self._known = tokenizer.plain_tokens, lru_cache(SPELLINGS)(tokenizer.plain_tokens)
         self._exact = all(self._returns(text) for text in ('{"a": [1', " b", "c"))
         self.greedy: Callable[[str], Sequence[int]] | None = None
 
@@ -232,7 +235,7 @@ class _Spelled:
         """The tokens of a text that a grammar leaves no choice about; as the model was taught them, where possible."""
         if not self._exact and self.greedy is not None:
             return list(self.greedy(text))
-        return self._encode(text)
+        return self._known(text) if len(text) <= SPELLED_CHARACTERS else self._encode(text)
 
     def _returns(self, text: str) -> bool:
         return b"".join(self.tokens[token] for token in self._encode(text)) == text.encode()

@@ -19,16 +19,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from actors.engine import chance, filters
+from actors.engine import chance, filters, redraw
 from actors.engine.edits import Edits
 from actors.engine.grammar import Grammars
-from actors.engine.logits import LARGEST, Logits, Rows, clean, host, likeliest
+from actors.engine.logits import Logits, Rows, clean, host, likeliest
 from actors.engine.logprobs import logprobs
 from actors.engine.masks import Masks
 from actors.messages import SamplingParams, TokenLogprob
 from cluster.errors import InvalidRequest
 
 CHUNK = 2**18  # weights drawn from at a time: 1 MiB stays in a core's cache
+NEXT = 2  # tokens asked about before a mask is made
 
 Keys = npt.NDArray[np.uint64]
 AGAIN = np.uint64(0xD1B54A32D192ED03)  # another stream than the key's own; the golden ratio's cousin for two dimensions
@@ -84,10 +85,8 @@ class Sampler:
         Prompt tokens are within the vocabulary: admission saw to it. Stop ids and biases beyond it do nothing.
         """
         self.leave(slot)
-        if params.constraint is not None:
-            if self.masks is None:
-                raise InvalidRequest("structured_outputs", "a constraint", "this engine was made without grammars")
-            self.masks.join(slot, params.constraint, emitted)
+        if params.constraint is not None and self.masks is None:
+            raise InvalidRequest("structured_outputs", "a constraint", "this engine was made without grammars")
         edited = self._edits.join(slot, params, prompt, emitted)
         self._random[slot] = not params.greedy and params.top_k != 1  # of equal maxima top_k 1 means one, too
         self._keys[slot] = chance.key(seed, choice)
@@ -101,6 +100,8 @@ class Sampler:
         self._narrow[slot] = self._random[slot] and filtered
         self._plain[slot] = not edited and params.logprobs is None and not self._narrow[slot]
         self._special[slot] = self._random[slot] or edited or params.logprobs is not None
+        if params.constraint is not None and self.masks is not None:
+            self.masks.join(slot, params.constraint, emitted, always=bool(self._narrow[slot]))
 
     def leave(self, slot: int) -> None:
         """Forget the sequence in `slot`."""
@@ -167,30 +168,54 @@ class Sampler:
         astray = masks.take(slots, tokens)
         if astray:
             plain = [row for row in astray if self._plain[slots[row]]]
-            for row in plain:
-                tokens[row] = self._among(host(logits[row]), slots[row])
+            kept = self._next_likeliest(logits, slots, plain, tokens)
+            plain = [row for row in plain if row not in kept]
+            self._among(logits, slots, plain, tokens)
             special = np.array([row for row in astray if not self._plain[slots[row]]], np.int64)
             self._special_rows(logits, index, special, tokens, found, again=True)
-            masks.take_again([slots[row] for row in astray], [tokens[row] for row in astray])
+            again = [row for row in astray if row not in kept]
+            masks.take_again([slots[row] for row in again], [tokens[row] for row in again])
         return masks.stuck(slots)
 
-    def _among(self, line: Logits, slot: int) -> int:
-        """A second draw for a sequence that asks for nothing but a temperature, from the few tokens that fit."""
+    def _next_likeliest(
+        self, logits: torch.Tensor, slots: list[int], astray: list[int], tokens: list[int]
+    ) -> frozenset[int]:
+        """Of rows that want the likeliest token, those of which one of the next likeliest fitted: it is their token.
+
+        The first that fits, in order, is the likeliest of all that fit.
+        """
         assert self.masks is not None
-        allowed = self.masks.allowed(slot)
-        if not len(allowed):
-            return self._fallback
-        values = line[allowed]
-        best = int(values.argmax())
-        if not np.isfinite(values[best]):
-            values = np.nan_to_num(values, nan=-np.inf, posinf=LARGEST, neginf=-np.inf)
-            best = int(values.argmax())
-        if not self._random[slot] or values[best] == -np.inf:
-            return int(allowed[best])
-        with np.errstate(over="ignore"):  # what overflows to -inf had no weight anyway
-            running = np.exp((values - values[best]) / self._temperature[slot]).cumsum(dtype=np.float64)
-        uniform = chance.uniforms(self._keys[[slot]] ^ AGAIN, self._positions[[slot]])[0]
-        return int(allowed[min(int(running.searchsorted(uniform * running[-1], "right")), len(allowed) - 1)])
+        kept = []
+        for row in astray:
+            if self._random[slots[row]] or not self.masks.free(slots[row]):
+                continue
+            line = host(logits[row].clone())
+            for _ in range(NEXT):
+                line[tokens[row]] = -np.inf
+                best = int(line.argmax())
+                if not np.isfinite(line[best]):
+                    break
+                tokens[row] = best
+                if not self.masks.take([slots[row]], [best]):
+                    kept.append(row)
+                    break
+        return frozenset(kept)
+
+    def _among(self, logits: torch.Tensor, slots: list[int], plain: list[int], tokens: list[int]) -> None:
+        """A second draw for sequences that ask for nothing but a temperature, from the tokens that fit."""
+        if not plain:
+            return
+        assert self.masks is not None
+        rows = np.array(plain)
+        names = np.array([slots[row] for row in plain])
+        lines, at = (
+            (host(logits), rows) if _shared(logits) else (host(logits[torch.from_numpy(rows)]), np.arange(len(rows)))
+        )
+        uniform = chance.uniforms(self._keys[names] ^ AGAIN, self._positions[names])
+        wishes = redraw.Wishes(self._random[names], self._temperature[names], uniform)
+        chosen = redraw.drawn(lines, at, *self.masks.bits(names.tolist()), wishes, self._fallback)
+        for row, token in zip(plain, chosen.tolist(), strict=True):
+            tokens[row] = token
 
     def _special_rows(
         self,
@@ -261,3 +286,8 @@ class Sampler:
     def _record(self, slots: Rows, tokens: list[int]) -> None:
         self._positions[slots] += 1
         self._edits.record(slots, tokens)
+
+
+def _shared(logits: torch.Tensor) -> bool:
+    """Whether `host` gives the logits themselves, and no copy."""
+    return logits.device.type == "cpu" and logits.dtype == torch.float32

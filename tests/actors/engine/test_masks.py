@@ -11,6 +11,7 @@ import torch
 
 from actors.engine import masks
 from actors.engine.grammar import Grammars
+from actors.engine.redraw import allowed
 from actors.engine.sampler import Sampler
 from actors.messages import SamplingParams
 from cluster.errors import InvalidRequest
@@ -91,6 +92,54 @@ def test_all_that_comes_out_validates(seed: int):
 def test_an_answer_does_not_depend_on_when_masks_are_made(temperature: float):
     wanted = [asking(schema(Random(s)), temperature=temperature, seed=3) for s in range(4)]
     assert run(sampler(), wanted) == run(sampler(), wanted, prepared=False)
+
+
+def test_the_likeliest_that_fits_is_the_same_however_it_is_found(monkeypatch: pytest.MonkeyPatch):
+    wanted = [asking(schema(Random(s)), temperature=0.0) for s in range(4)]
+    usual = run(sampler(), wanted)
+    for tries in (0, 50):
+        monkeypatch.setattr("actors.engine.sampler.NEXT", tries)
+        assert run(sampler(), wanted) == usual
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_mask_is_the_compiler_s_own(seed: int):
+    """Also where a single token is forced and the mask is not asked for."""
+    dice, own = Random(seed), grammars()
+    bound = masks.Bound("json:" + json.dumps(schema(dice)), [])
+    bound.begin(own)
+    assert bound.matcher is not None
+    for _ in range(40):
+        if bound.matcher.is_stopped():
+            break
+        expected = np.frombuffer(bound.matcher.deep_copy().compute_bitmask(), np.uint32)
+        bits = bound.look(own, VOCAB)
+        assert bits.tolist()[: len(expected)] == expected.tolist()
+        fits = np.flatnonzero(allowed(bits, VOCAB)).tolist()
+        assert bound.forced <= (len(fits) == 1)
+        assert bound.take(dice.choice([token for token in fits if token != END] or fits), frozenset({END}), own, VOCAB)
+
+
+def test_masks_are_made_beside_the_forward_where_they_will_be_needed():
+    own = sampler()
+    own.join(0, SamplingParams(structured_outputs={"regex": "[ab]{99}"}, temperature=0.0), 1, 0, (5,), ())
+    own.join(1, SamplingParams(structured_outputs={"regex": "[ab]{99}"}, top_p=0.5), 1, 0, (5,), ())
+    own.join(2, SamplingParams(structured_outputs={"regex": ".{99}"}, temperature=0.0), 1, 0, (5,), ())
+    for at in range(3):
+        own.prepare([0, 1, 2])
+        own.masks.settle()
+        made = [own.masks._bound[slot].mask is not None for slot in range(3)]
+        assert made == [at > 0, True, False]
+        own.sample(torch.stack([Model(1).logits([at])] * 3), [0, 1, 2])
+
+
+def test_a_busy_machine_s_clock_ends_no_form(monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(0, 10**9, 1000))
+    monkeypatch.setattr(masks.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(masks.time, "monotonic", lambda: float(next(clock)))
+    own = sampler(1)
+    own.join(0, asking(LETTERS), 1, 0, (5,), ())
+    assert own.sample(Model(1).logits([])[None], [0]).stuck == ()
 
 
 def test_an_answer_does_not_depend_on_its_neighbours():
