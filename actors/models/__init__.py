@@ -98,7 +98,7 @@ def load(
             made = load_decoder(
                 folder, decoder, family, chosen, device, world or Alone(), progress, quantization, kv_cache_dtype
             )
-            if deterministic and not made.determined():
+            if deterministic and not made.determine():
                 raise ModelInvalid(str(path), _VARIES, _WAYS)
             return made
         if deterministic:

@@ -56,11 +56,13 @@ class Decoder:
         self.norm = loader.final_norm()
         self.head = loader.head(self.embedding)
         self.caches: list[tuple[CachedTensor, CachedTensor]] = []  # keys and values of each layer
+        self._determined = False
         self.fused: Fused | None = None  # the same step, compiled, where this machine can have it
 
-    def determined(self) -> bool:
-        """Whether the next `allocate` has every row computed as if it were alone, as the kernels do."""
-        return fits(self, SLOTS)
+    def determine(self) -> bool:
+        """Compute every row as if it were alone, from the next `allocate` on; whether that can be had here."""
+        self._determined = fits(self, SLOTS)
+        return self._determined
 
     def allocate(self, blocks: int, block_tokens: int) -> None:
         """Make the KV cache, zeroed; drops the one before."""
@@ -69,7 +71,7 @@ class Decoder:
         compiled = fits(self, block_tokens)
         keys, values = (KEYS, VALUES) if compiled else (None, None)
         self.caches = [(self._empty(shape, keys), self._empty(shape, values)) for _ in range(self.family.layers)]
-        self.fused = fuse(self) if compiled else None
+        self.fused = fuse(self, self._determined) if compiled else None
 
     def _empty(self, shape: tuple[int, ...], tiles: Tiles | None) -> CachedTensor:
         return CachedTensor(shape, self.dtype, self.device, self.kv_cache_dtype, tiles)

@@ -56,11 +56,14 @@ def fits(decoder: "Decoder", block_tokens: int) -> bool:
     return True
 
 
-def fuse(decoder: "Decoder") -> "Fused":
-    """The compiled form of `decoder`, which `fits`, over its caches as they are now."""
+def fuse(decoder: "Decoder", determined: bool = False) -> "Fused":
+    """The compiled form of `decoder`, which `fits`, over its caches as they are now.
+
+    `determined`: each row as if it were alone. All weights but those of 4 bits are computed so anyhow.
+    """
     library = interface.loaded()
     assert library is not None
-    return Fused(decoder, library)
+    return Fused(decoder, library, determined)
 
 
 def _linears(decoder: "Decoder") -> "Iterator[AnyLinear]":
@@ -82,7 +85,8 @@ def _pack(decoder: "Decoder") -> None:
 class Fused:
     """The compiled form of one decoder and its KV cache."""
 
-    def __init__(self, decoder: "Decoder", library: interface.Library) -> None:
+    def __init__(self, decoder: "Decoder", library: interface.Library, determined: bool = False) -> None:
+        self._determined = determined
         self._library, self._world, self._dtype = library, decoder.world, decoder.dtype
         collective = getattr(decoder.world, "collective", None)
         self._collective = None if collective is None else collective.address
@@ -194,7 +198,7 @@ class Fused:
     ) -> interface.Weights:
         if isinstance(weight, PanelWeight | PackedWeight):
             self._address_of(weight.memory)
-            return weight.describe(bias)
+            return weight.describe(bias) if isinstance(weight, PanelWeight) else weight.describe(bias, self._determined)
         if not isinstance(weight, torch.Tensor):
             raise ValueError(f"a weight of {weight.bits} bits is not packed for the kernels")
         return interface.Weights(self._address_of(weight), bias, *weight.shape)

@@ -49,7 +49,7 @@ class Weights(Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("weight", "bias")),
-        *((name, c_int64) for name in ("columns", "inner", "bits", "group", "zeros")),
+        *((name, c_int64) for name in ("columns", "inner", "bits", "group", "zeros", "exact")),
     ]
 
 

@@ -52,11 +52,11 @@ class PackedWeight:
         values = words.reshape(len(block), groups, self.group).float() - (128.0 if self.bits == 8 else 8.0)
         return ((values - zeros) * scales).view(*index.shape, columns)
 
-    def describe(self, bias: int | None = None) -> interface.Weights:
-        """For the compiled code; `bias` is an address."""
+    def describe(self, bias: int | None = None, exact: bool = True) -> interface.Weights:
+        """For the compiled code; `bias` is an address. `exact`: a row comes out the same whatever is beside it."""
         rows, columns = self.shape
         return interface.Weights(
-            self.memory.data_ptr(), bias, rows, columns, self.bits, self.group, 0 if self.centred else 1
+            self.memory.data_ptr(), bias, rows, columns, self.bits, self.group, 0 if self.centred else 1, exact
         )
 
 
@@ -91,9 +91,17 @@ def pack(weight: QuantizedWeight) -> PackedWeight:
 
 
 def linear(
-    x: torch.Tensor, packed: PackedWeight, bias: torch.Tensor | None = None, out_dtype: torch.dtype | None = None
+    x: torch.Tensor,
+    packed: PackedWeight,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    *,
+    exact: bool = True,
 ) -> torch.Tensor:
-    """`x` [M, K] float32 or bf16 times the weight [N, K] transposed, plus float32 `bias` [N]: x's dtype or float32."""
+    """`x` [M, K] float32 or bf16 times the weight [N, K] transposed, plus float32 `bias` [N]: x's dtype or float32.
+
+    `exact`: each row as if it were alone; without it many rows may be computed faster, by other roundings.
+    """
     library = interface.loaded()
     if library is None:
         raise ValueError("the kernels are not available on this machine: ask interface.available() first")
@@ -106,7 +114,7 @@ def linear(
     if bias is not None and (bias.dtype is not torch.float32 or bias.shape != (columns,) or not bias.is_contiguous()):
         raise ValueError(f"the bias is not float32 [{columns}]")
     if x.shape[0]:
-        weights = packed.describe(None if bias is None else bias.data_ptr())
+        weights = packed.describe(None if bias is None else bias.data_ptr(), exact)
         library.quantized_linear(
             TYPES[x.dtype], TYPES[out.dtype], x.data_ptr(), addressof(weights), out.data_ptr(), x.shape[0], inner,
             columns,

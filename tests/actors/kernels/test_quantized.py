@@ -35,7 +35,7 @@ def error(result, exact):
 def as_bytes(x, weight):
     """`x` as the kernels round it, in float32."""
     inner = x.shape[1]
-    part = weight.group if weight.group <= 128 else next(size for size in (128, 64, 32) if inner % size == 0)
+    part = weight.group if weight.group <= 128 else next(size for size in (256, 128, 64, 32) if inner % size == 0)
     parts = x.view(x.shape[0], -1, part)
     top = parts.abs().amax(-1, keepdim=True)
     return ((parts * (127 / top)).round() * (top / 127)).view(x.shape)

@@ -11,6 +11,7 @@
 #include "activation.h"
 #include "amx.h"
 #include "panels.h"
+#include "quantized.h"
 
 #ifdef STRATA_AMX
 
@@ -20,7 +21,7 @@ namespace {
 constexpr int64_t kTile = kTileRows * kTileBytes;
 constexpr int64_t kFew = 2 * kTileRows;
 constexpr int64_t kDistance = 4096;       // bytes that each stream is fetched ahead
-constexpr int64_t kCache = 1280 << 10;    // bytes of x that stay in the second cache while weights pass by
+constexpr int64_t kCache = 1664 << 10;    // bytes of x that stay in the second cache while weights pass by
 constexpr int64_t kSteps = 20;            // of a pair of panels, 40 of the 48 KB of the first cache
 constexpr int64_t kSharedWork = 1 << 16;  // bytes of x that one thread copies faster
 
@@ -59,19 +60,18 @@ Rows in_tiles(const char* x, int64_t rows, int64_t bytes, int64_t stride) {
   return made;
 }
 
-// The panels that are computed together, NB at a time: the j-th of the i-th time is begin + i * step + j * apart.
-struct Walk {
-  const Panels& w;
-  int64_t begin, count, step, apart;
+// A bf16 weight in panels, as tiles read it.
+struct Whole {
+  Panels w;
 
-  int64_t panel(int64_t i, int64_t j) const { return begin + i * step + j * apart; }
-  const char* at(int64_t i) const { return (const char*)w.panel(panel(i, 0)); }
-  int64_t between() const { return apart * w.size() * (int64_t)sizeof(Unit); }
+  int64_t width(int64_t panel) const { return w.width(panel); }
+  const char* at(int64_t panel) const { return (const char*)w.panel(panel); }
+  int64_t bytes() const { return w.size() * sizeof(Unit); }  // of a panel
 
-  // The panel as tiles read it, 16 columns wide and in whole tiles: itself, or a copy that is filled up with zeros.
+  // The panel, 16 columns wide and in whole tiles: itself, or a copy that is filled up with zeros.
   template <Purpose P>
-  const char* lines(int64_t i, int64_t j) const {
-    const int64_t panel = this->panel(i, j), width = w.width(panel), tiles = (w.units + kTileRows - 1) / kTileRows;
+  const char* lines(int64_t panel) const {
+    const int64_t width = w.width(panel), tiles = (w.units + kTileRows - 1) / kTileRows;
     const Unit* from = w.panel(panel);
     if (width == kLanes && w.units % kTileRows == 0) return (const char*)from;
     char* copy = (char*)scratch<P>(tiles * kTile);
@@ -80,12 +80,74 @@ struct Walk {
                          _mm512_maskz_loadu_epi32(k < w.units ? first(width) : 0, from + k * width));
     return copy;
   }
+};
+
+// A block of 4 bits as a panel of bf16: [inner / 2][16 columns][2], each number rounded once.
+void spread(const Packed& p, int64_t index, Unit* to) {
+  const uint8_t *at = p.block(index), *values = at + p.values;
+  const __m512 scale = _mm512_load_ps((const float*)at);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                         20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  for (int64_t group = 0; group < p.w.inner / p.group; group++) {
+    __m512 unit = scale, zero = _mm512_set1_ps(8);
+    if (p.grouped) {
+      const __m256i half = _mm256_load_si256((const __m256i*)(at + p.ratios + group * 32));
+      unit = _mm512_mul_ps(unit, _mm512_cvtph_ps(half));
+    }
+    if (!p.centred) {
+      const __m128i bytes = _mm_load_si128((const __m128i*)(at + p.zeros + group * kColumns));
+      zero = _mm512_add_ps(zero, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+    }
+    for (int64_t k = 0; k < p.group; k += 8, values += 64) {
+      const __m512i line = _mm512_load_si512(values);
+      const auto number = [&](int shift) __attribute__((always_inline)) {
+        const __m512i bits = _mm512_and_si512(_mm512_srli_epi32(line, shift), _mm512_set1_epi32(15));
+        return narrow(_mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(bits), zero), unit));
+      };
+#pragma GCC unroll 4
+      for (const int shift : {0, 16, 4, 20}) {  // the pairs 0, 1 and 2, 3 are low halves of bytes, 4 to 7 high ones
+        const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(number(shift)), number(shift + 8), 1);
+        _mm512_store_si512(to, _mm512_permutexvar_epi16(order, both));
+        to += kLanes;
+      }
+    }
+  }
+}
+
+// A weight of 4 bits, of which each panel is made when it is read.
+struct Spread {
+  Packed p;
+
+  int64_t width(int64_t panel) const { return std::min<int64_t>(kLanes, p.w.columns - panel * kLanes); }
+  const char* at(int64_t panel) const { return (const char*)p.block(panel); }
+  int64_t bytes() const { return p.bytes; }
+
+  template <Purpose P>
+  const char* lines(int64_t panel) const {
+    Unit* to = (Unit*)scratch<P>(p.w.inner / 2 * kTileBytes);
+    spread(p, panel, to);
+    return (const char*)to;
+  }
+};
+
+// The panels that are computed together, NB at a time: the j-th of the i-th time is begin + i * step + j * apart.
+template <class W>
+struct Walk {
+  const W& w;
+  int64_t begin, count, step, apart;
+
+  int64_t panel(int64_t i, int64_t j) const { return begin + i * step + j * apart; }
+  const char* at(int64_t i) const { return w.at(panel(i, 0)); }
+  int64_t between() const { return apart * w.bytes(); }
 
   template <int NB>
   void all(int64_t i, const char* (&found)[NB]) const {
-    found[0] = lines<kPanel0>(i, 0);
-    if constexpr (NB > 1) found[1] = lines<kPanel1>(i, 1);
-    if constexpr (NB > 2) found[2] = lines<kPanel2>(i, 2), found[3] = lines<kPanel3>(i, 3);
+    found[0] = w.template lines<kPanel0>(panel(i, 0));
+    if constexpr (NB > 1) found[1] = w.template lines<kPanel1>(panel(i, 1));
+    if constexpr (NB > 2) {
+      found[2] = w.template lines<kPanel2>(panel(i, 2));
+      found[3] = w.template lines<kPanel3>(panel(i, 3));
+    }
   }
 };
 
@@ -172,8 +234,8 @@ struct Plain {
   Plain from(int64_t row) const { return {bias, y + row * stride, stride}; }
 
 
-  template <int NB>
-  void take(const Walk& walk, int64_t i, int64_t row, const float* sums) const {
+  template <int NB, class W>
+  void take(const Walk<W>& walk, int64_t i, int64_t row, const float* sums) const {
 #pragma GCC unroll 4
     for (int j = 0; j < NB; j++) {
       const int64_t panel = walk.panel(i, j), column = panel * kLanes;
@@ -200,8 +262,8 @@ struct Gated {
   Gated from(int64_t row) const { return {bias, y + row * stride, stride, activation}; }
 
 
-  template <int NB>
-  void take(const Walk& walk, int64_t i, int64_t row, const float* sums) const {
+  template <int NB, class W>
+  void take(const Walk<W>& walk, int64_t i, int64_t row, const float* sums) const {
     const int64_t column = walk.panel(i, 0) * kLanes;
     __m512 gate = _mm512_load_ps(sums), up = _mm512_load_ps(sums + kLanes);
     if (bias) {
@@ -212,15 +274,15 @@ struct Gated {
   }
 };
 
-template <int NB, class Out>
-inline void take(const Walk& walk, int64_t i, const Rows& x, const float* sums, const Out& out) {
+template <int NB, class W, class Out>
+inline void take(const Walk<W>& walk, int64_t i, const Rows& x, const float* sums, const Out& out) {
   for (int64_t r = 0; r < std::min<int64_t>(x.rows, kFew); r++)
     out.template take<NB>(walk, i, r, sums + r * NB * kLanes);
 }
 
 // Up to two tiles of rows: the panels of a walk are streams. The last of each fetches from `after` on.
-template <int MA, int NB, class Out>
-void streams(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
+template <int MA, int NB, class W, class Out>
+void streams(const Walk<W>& walk, const Rows& x, Ahead after, const Out& out) {
   if (!walk.count) return;
   const Shaped shaped(x.held(0), MA > 1 ? x.held(1) : 0, NB > 2);
   alignas(64) float sums[Sums<MA, NB>::size];
@@ -258,10 +320,11 @@ inline void add_pair(const Rows& x, const char* const (&w)[NB], int64_t from, in
 }
 
 // Many rows: a pair of panels passes all of a chunk.
-template <int NB, class Out>
-void passes(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
+template <int NB, class W, class Out>
+void passes(const Walk<W>& walk, const Rows& x, Ahead after, const Out& out) {
   const Shaped shaped(kTileRows, kTileRows);
-  const int64_t pairs = (x.tiles() + 1) / 2, each = std::max<int64_t>(1, kTileRows / pairs), own = walk.between();
+  const int64_t pairs = (x.tiles() + 1) / 2, own = walk.between(), bytes = walk.w.bytes();
+  const int64_t each = (bytes / 64 + pairs * x.steps - 1) / (pairs * x.steps);  // lines of a panel in each step
   const int64_t spans = (x.steps + kSteps - 1) / kSteps;
   float* all = (float*)scratch<kSums>(pairs * Sums<2, NB>::size * sizeof(float));
   const char* w[NB];
@@ -278,11 +341,11 @@ void passes(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
     for (int64_t span = 0; span < spans; span++)
       for (int64_t pair = 0; pair < pairs; pair++) {
         float* sums = all + pair * Sums<2, NB>::size;
-        const char* from = next + x.steps * kTile * pair / pairs / 64 * 64;
         const auto fetch = [&](int64_t k) __attribute__((always_inline)) {
-          for (int64_t line = k * each; line < (k + 1) * each; line++)
+          const int64_t line_from = (pair * x.steps + k) * each, line_to = std::min(line_from + each, bytes / 64);
+          for (int64_t line = line_from; line < line_to; line++)
 #pragma GCC unroll 2
-            for (int j = 0; j < NB; j++) _mm_prefetch(from + j * between + line * 64, _MM_HINT_T1);
+            for (int j = 0; j < NB; j++) _mm_prefetch(next + j * between + line * 64, _MM_HINT_T1);
         };
         add_pair<NB>(rows(pair), w, x.steps * span / spans, x.steps * (span + 1) / spans, sums, fetch);
         if (span + 1 == spans && pair) taken(pair - 1);  // while the tiles are still at work
@@ -293,8 +356,8 @@ void passes(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
 }
 
 // Chunks of rows that stay in the second cache.
-template <int NB, class Out>
-void chunks(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
+template <int NB, class W, class Out>
+void chunks(const Walk<W>& walk, const Rows& x, Ahead after, const Out& out) {
   if (!walk.count) return;
   const int64_t fitting = std::max<int64_t>(2, kCache / (x.steps * kTile) / 2 * 2), tiles = x.tiles();
   const int64_t count = (tiles + fitting - 1) / fitting, most = ((tiles + count - 1) / count + 1) / 2 * 2;
@@ -305,23 +368,25 @@ void chunks(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
 }
 
 // Panels [begin, end) of a weight; `after` is what is read next.
-template <class Out>
-void columns(const Panels& w, const Rows& x, int64_t begin, int64_t end, Ahead after, const Out& out) {
+template <class W, class Out>
+void columns(const W& w, int64_t, const Rows& x, int64_t begin, int64_t end, Ahead after, const Out& out) {
   const int64_t count = end - begin;
   if (x.filled) {
-    chunks<2>({w, begin, count / 2, 2, 1}, x, after, out);
-    chunks<1>({w, begin + count / 2 * 2, count % 2, 1, 0}, x, after, out);
+    chunks<2>(Walk<W>{w, begin, count / 2, 2, 1}, x, after, out);
+    chunks<1>(Walk<W>{w, begin + count / 2 * 2, count % 2, 1, 0}, x, after, out);
   } else if (x.tiles() > 1) {
-    streams<2, 2>({w, begin, count / 2, 1, count / 2}, x, after, out);
-    streams<2, 1>({w, begin + count / 2 * 2, count % 2, 1, 0}, x, after, out);
+    streams<2, 2>(Walk<W>{w, begin, count / 2, 1, count / 2}, x, after, out);
+    streams<2, 1>(Walk<W>{w, begin + count / 2 * 2, count % 2, 1, 0}, x, after, out);
   } else {
-    streams<1, 4>({w, begin, count / 4, 1, count / 4}, x, after, out);
-    streams<1, 1>({w, begin + count / 4 * 4, count % 4, 1, 0}, x, after, out);
+    streams<1, 4>(Walk<W>{w, begin, count / 4, 1, count / 4}, x, after, out);
+    streams<1, 1>(Walk<W>{w, begin + count / 4 * 4, count % 4, 1, 0}, x, after, out);
   }
 }
 
-void columns(const Panels& w, const Rows& x, int64_t begin, int64_t end, Ahead after, const Gated& out) {
-  const Walk walk{w, begin, end - begin, 1, w.count() / 2};
+// The same of gates, with the ups of the same columns, which begin `half` panels later.
+template <class W>
+void columns(const W& w, int64_t half, const Rows& x, int64_t begin, int64_t end, Ahead after, const Gated& out) {
+  const Walk<W> walk{w, begin, end - begin, 1, half};
   if (x.filled)
     chunks<2>(walk, x, after, out);
   else if (x.tiles() > 1)
@@ -331,26 +396,42 @@ void columns(const Panels& w, const Rows& x, int64_t begin, int64_t end, Ahead a
 }
 
 // What a thread gets: of many rows a part of the rows, which it also copies into tiles, so that they lie in its own
-// cache; of few rows a part of the panels.
-template <class Out>
-void multiply(const Panels& w, int64_t count, const char* x, int64_t rows, int64_t stride, const Panels& next,
-              const Out& out) {
-  const int64_t threads = omp_get_max_threads(), tiles = (rows + kTileRows - 1) / kTileRows, following = next.count();
-  const int64_t bytes = 4 * w.units;
+// cache; of few rows a part of the `count` panels. `x`: rows of `bytes`, `stride` apart. `next` is the weight that is
+// read after this one.
+struct Input {
+  const char* x;
+  int64_t rows, bytes, stride;
+  const char* next;
+  int64_t next_panels, next_bytes;
+};
+
+template <class W, class Out>
+void multiply(const W& w, int64_t count, const Input& in, const Out& out) {
+  const int64_t threads = omp_get_max_threads(), tiles = (in.rows + kTileRows - 1) / kTileRows;
   int64_t parts = 1;
   while (threads % (2 * parts) == 0 && tiles >= 8 * parts) parts *= 2;
   const int64_t shares = threads / parts;
-  const Rows all = shares == 1 ? Rows{} : in_tiles(x, rows, bytes, stride);
+  const Rows all = shares == 1 ? Rows{} : in_tiles(in.x, in.rows, in.bytes, in.stride);
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
   for (int64_t i = 0; i < threads; i++) {
     const int64_t part = i / shares, share = i % shares, from = tiles * part / parts, to = tiles * (part + 1) / parts;
-    const int64_t row = from * kTileRows, mine = std::min(rows, to * kTileRows) - row;
+    const int64_t row = from * kTileRows, mine = std::min(in.rows, to * kTileRows) - row;
     if (mine <= 0) continue;
-    const int64_t soon = following * share / shares, streamed = following * (share + 1) / shares - soon;
-    const Ahead after{(const char*)next.panel(soon), streamed / 4 * next.size() * (int64_t)sizeof(Unit)};
-    columns(w, shares == 1 ? in_tiles(x + row * stride, mine, bytes, stride) : all.from(from, to - from),
+    const int64_t soon = in.next_panels * share / shares, streamed = in.next_panels * (share + 1) / shares - soon;
+    const Ahead after{in.next + soon * in.next_bytes, streamed / 4 * in.next_bytes};
+    columns(w, count, shares == 1 ? in_tiles(in.x + row * in.stride, mine, in.bytes, in.stride) : all.from(from, to - from),
             count * share / shares, count * (share + 1) / shares, after, out.from(row));
   }
+}
+
+Input input(const void* x, const Weights& w, int64_t rows, int64_t x_stride, const Weights& next) {
+  if (next.bits) {
+    const Packed packed(next);
+    return {(const char*)x, rows, 2 * w.inner, 2 * x_stride, (const char*)packed.block(0), packed.blocks(), packed.bytes};
+  }
+  const Panels panels(kBf16, next);
+  return {(const char*)x, rows, 2 * w.inner, 2 * x_stride, (const char*)panels.at, panels.count(),
+          panels.size() * (int64_t)sizeof(Unit)};
 }
 
 }  // namespace
@@ -358,16 +439,20 @@ void multiply(const Panels& w, int64_t count, const char* x, int64_t rows, int64
 void amx_linear(Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows, int64_t x_stride,
                 int64_t y_stride, const Weights& next) {
   if (!rows) return;  // the head of a step in which nobody's prompt ends
-  const Panels own(kBf16, w), following(kBf16, next);
-  const auto run = [&](const auto& to) { multiply(own, own.count(), (const char*)x, rows, 2 * x_stride, following, to); };
+  const auto run = [&](const auto& to) {
+    const Input in = input(x, w, rows, x_stride, next);
+    const int64_t count = (w.columns + kLanes - 1) / kLanes;
+    w.bits ? multiply(Spread{Packed(w)}, count, in, to) : multiply(Whole{Panels(kBf16, w)}, count, in, to);
+  };
   out == kF32 ? run(Plain<F32>{bias, (float*)y, y_stride}) : run(Plain<Bf16>{bias, (uint16_t*)y, y_stride});
 }
 
 void amx_gated(Activation activation, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
                int64_t x_stride, int64_t y_stride, const Weights& next) {
-  const Panels own(kBf16, w), following(kBf16, next);
-  multiply(own, own.count() / 2, (const char*)x, rows, 2 * x_stride, following,
-           Gated{bias, (uint16_t*)y, y_stride, activation});
+  const Input in = input(x, w, rows, x_stride, next);
+  const int64_t half = w.columns / kLanes / 2;
+  const Gated to{bias, (uint16_t*)y, y_stride, activation};
+  w.bits ? multiply(Spread{Packed(w)}, half, in, to) : multiply(Whole{Panels(kBf16, w)}, half, in, to);
 }
 
 }  // namespace strata

@@ -14,7 +14,7 @@
 namespace strata {
 namespace {
 
-constexpr int64_t kCache = 640 << 10;  // bytes of x and y that stay in the second cache while weights pass by
+constexpr int64_t kCache = 1 << 20;    // bytes of x and of sums that stay in the second cache while weights pass by
 constexpr int64_t kFirst = 40 << 10;   // of them, of a pair of blocks in the first
 constexpr int kBlocks = 2;             // of 16 columns at a time
 
@@ -185,7 +185,7 @@ void passes(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int6
 
 void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, const uint8_t* after,
                    const Target& to) {
-  const int64_t size = to.type == kF32 ? 4 : 2, width = p.w.inner + (end - begin) * kColumns * size;
+  const int64_t width = p.w.inner + kBlocks * kColumns * (int64_t)sizeof(float);
   const int64_t most = std::max<int64_t>(1, kCache / width / (2 * kTileRows)) * 2 * kTileRows;
   const Shaped shaped(x.held, x.held, false, x.step);
   for (int64_t row = 0; row < rows; row += most) {

@@ -8,6 +8,7 @@
 #include "activation.h"
 #include "amx.h"
 #include "panels.h"
+#include "quantized.h"
 
 namespace strata {
 namespace {
@@ -136,13 +137,14 @@ void multiply(const Gated<T>& p, const Panels& next) {
 
 }  // namespace
 
-bool joins_gate(const Weights& w, int64_t rows) {
-  return !w.bits && w.group && w.columns % (2 * kLanes) == 0 && rows > 8;
+bool joins_gate(Type type, const Weights& w, int64_t rows) {
+  if (w.columns % (2 * kLanes)) return false;
+  return w.bits ? type == kBf16 && spreads(w, rows) : w.group && rows > 8;
 }
 
 void gated_linear(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
                   int64_t rows, int64_t x_stride, int64_t y_stride, const Weights* next) {
-  const Weights& then = next && !next->bits && next->group ? *next : w;
+  const Weights& then = next && next->bits == w.bits && next->group ? *next : w;
   if (type == kBf16 && amx()) return amx_gated(activation, x, w, bias, y, rows, x_stride, y_stride, then);
   const Panels own(type, w), following(type, then);
   if (type == kF32)

@@ -50,11 +50,12 @@ enum Activation : int64_t { kSilu = 0, kGeluTanh = 1 };
 
 // In the model's type where `bits` is 0: row-major where `group` is 0 too, else in panels of `group` columns as
 // `panels.h` says. Else packed as `quantized.h` says: 8 or 4 bits, a scale for each `group` of the `inner` places of a
-// row, and whether there are zeros.
+// row, and whether there are zeros. `exact`: a row of y is the same to the last bit whatever rows are beside it; if not,
+// many rows may be computed in a way that is faster for them.
 struct Weights {
   const void* weight;
   const float* bias;  // may be null
-  int64_t columns, inner, bits, group, zeros;
+  int64_t columns, inner, bits, group, zeros, exact;
 };
 
 // y[rows, columns] = x[rows, inner] w[columns, inner]^T + bias for a float weight in panels; bf16 needs `inner` even.
@@ -63,7 +64,7 @@ struct Weights {
 void linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
             int64_t x_stride, int64_t y_stride, const Weights* next);
 // Whether `gated_linear` takes it: gates and ups fill whole panels each, and the rows more than one tile.
-bool joins_gate(const Weights& w, int64_t rows);
+bool joins_gate(Type type, const Weights& w, int64_t rows);
 // y [rows, columns / 2] = activation(gates) * ups, of which `linear` would make `columns` side by side; to the same bits.
 void gated_linear(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
                   int64_t rows, int64_t x_stride, int64_t y_stride, const Weights* next);

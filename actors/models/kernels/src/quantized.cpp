@@ -1,4 +1,4 @@
-// y = x w^T + bias for a weight of 8 or 4 bits: x becomes bytes row by row, in parts of at most 128 places, and the
+// y = x w^T + bias for a weight of 8 or 4 bits: x becomes bytes row by row, in parts of at most 256 places, and the
 // products are sums of bytes (VNNI). Lanes run along 16 columns of y, so that no sums across lanes are left to do.
 //
 // The weight's bytes are unsigned, as the instruction wants them on one side: what was added to them is taken off
@@ -24,7 +24,8 @@ namespace {
 constexpr int64_t kSharedRows = 1 << 15;  // elements below which one thread quantizes x faster
 constexpr int64_t kDistance = 2048;       // bytes that each stream is fetched ahead
 constexpr int kMostRows = 8;              // of a tile
-constexpr int64_t kTiledRows = 5;         // from which on AMX is faster
+constexpr int64_t kTiledRows = 17;        // from which on AMX is faster
+constexpr int64_t kSpreadRows = 64;       // from which on 4 bits in small groups are better spread into bf16
 constexpr int64_t kCache = 640 << 10;     // bytes of x and y that stay in the second cache while weights pass by
 
 inline __m512i dot(__m512i sum, __m512i w, __m512i x) {
@@ -242,8 +243,12 @@ void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, in
 
 }  // namespace
 
+bool spreads(const Weights& w, int64_t rows) { return amx() && w.bits == 4 && w.group <= 64 && !w.exact && rows >= kSpreadRows; }
+
 void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
                       int64_t x_stride, int64_t y_stride, const Weights* next) {
+  if (type == kBf16 && spreads(w, rows))
+    return amx_linear(out, x, w, bias, y, rows, x_stride, y_stride, next && (next->bits || next->group) ? *next : w);
   const Packed p(w), following(next && next->bits ? *next : w);
   const bool tiles = amx() && rows >= kTiledRows;
   const Quantized q = type == kF32 ? quantize<F32>(p, x, rows, x_stride, tiles)

@@ -15,12 +15,13 @@ constexpr int64_t kColumns = 16;
 struct Packed {
   const Weights& w;
   int64_t group;     // inner places that share a scale
-  int64_t shared;    // of those, places that also share a scale of x: 32, 64 or 128
+  int64_t shared;    // of those, places that also share a scale of x: 32, 64, 128 or 256
   bool grouped, centred;
   int64_t ratios, zeros, values, bytes;  // offsets in a block; its size
 
   explicit Packed(const Weights& w)
       : w(w), group(w.group), shared(w.group <= 128   ? w.group
+                                     : w.inner % 256 == 0 ? 256
                                      : w.inner % 128 == 0 ? 128
                                      : w.inner % 64 == 0  ? 64
                                                           : 32),
@@ -67,6 +68,9 @@ inline __m512 sixteen(const Packed& p, int64_t column, int64_t at) {
   const __m512i v = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i*)bytes));
   return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(v, _mm512_set1_epi32(added + zero))), _mm512_set1_ps(scale));
 }
+
+// Whether so many rows are computed with a copy of the weight in bf16.
+bool spreads(const Weights& w, int64_t rows);
 
 // Rows of x as bytes: x = values * scales, one scale for each `shared` places. Row by row where `step` is 0, else in
 // tiles of `held` rows, 16 where there are as many, and `step` places: [tile][inner / step][held][step].
