@@ -21,7 +21,7 @@ namespace {
 constexpr int64_t kTile = kTileRows * kTileBytes;
 constexpr int64_t kFew = 2 * kTileRows;
 constexpr int64_t kDistance = 4096;       // bytes that each stream is fetched ahead
-constexpr int64_t kCache = 1664 << 10;    // bytes of x that stay in the second cache while weights pass by
+constexpr int64_t kCache = 1280 << 10;    // bytes of x that stay in the second cache while weights pass by
 constexpr int64_t kSteps = 20;            // of a pair of panels, 40 of the 48 KB of the first cache
 constexpr int64_t kSharedWork = 1 << 16;  // bytes of x that one thread copies faster
 
