@@ -2,7 +2,7 @@
 
 x becomes bytes with a scale for each part of 32 to 128 places: half a step of 1/127 of a part's largest value is lost
 in each place, and nothing else but roundings of float32. TOLERANCE bounds the error relative to the exact product,
-in the Frobenius norm; normal values in parts of 128 come to 0.0065.
+in the Frobenius norm; normal values in parts of 128 come to 0.0065, of 512 to 0.0085.
 """
 
 import pytest
@@ -14,7 +14,7 @@ from actors.models.kernels.quantized import PackedWeight, linear, pack, packed
 from actors.models.layers import QuantizedLinear
 from actors.models.quantized import QuantizedWeight
 
-TOLERANCE = 0.009
+TOLERANCE = 0.011
 ROWS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 27, 32, 33, 512]
 SHAPES = [(50, 96), (256, 256), (17, 384), (30, 160), (309, 64), (1, 32)]  # [N, K]
 GROUPS = [32, 64, 128, 0]  # 0: a whole row
@@ -35,7 +35,9 @@ def error(result, exact):
 def as_bytes(x, weight):
     """`x` as the kernels round it, in float32."""
     inner = x.shape[1]
-    part = weight.group if weight.group <= 128 else next(size for size in (256, 128, 64, 32) if inner % size == 0)
+    part = (
+        weight.group if weight.group <= 128 else next(size for size in (*range(512, 63, -64), 32) if inner % size == 0)
+    )
     parts = x.view(x.shape[0], -1, part)
     top = parts.abs().amax(-1, keepdim=True)
     return ((parts * (127 / top)).round() * (top / 127)).view(x.shape)

@@ -219,7 +219,10 @@ struct Chunk {
       const int64_t rows = std::min(kTileRows, item.columns - column);
       if (position(column + rows - 1) < from) continue;
       Span own = span;
+      const bool open = position(column) + 1 >= from + kPass && first_seen(position(column + rows - 1)) <= from;
+      for (__mmask16& seen : own.seen) seen = 0xffff;
       const auto see = [&](int64_t i, const Span&) -> const Span& {
+        if (open) return own;  // every row sees all of it
         const int64_t position = this->position(column + i), earliest = first_seen(position);
         for (int64_t t = 0; t < own.count; t++)
           own.seen[t] = first(position + 1 - from - t * kTile) & ~first(earliest - from - t * kTile);

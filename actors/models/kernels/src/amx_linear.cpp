@@ -247,11 +247,6 @@ struct Plain {
   }
 };
 
-// As it would be read again after it was stored.
-inline __m512 rounded(__m512 v) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(v)), 16));
-}
-
 // Sums of a panel of gates and of the ups of the same columns.
 struct Gated {
   const float* bias;
@@ -270,7 +265,7 @@ struct Gated {
       gate = _mm512_add_ps(gate, _mm512_loadu_ps(bias + column));
       up = _mm512_add_ps(up, _mm512_loadu_ps(bias + walk.panel(i, 1) * kLanes));
     }
-    Bf16::store(y + row * stride + column, _mm512_mul_ps(activate(activation, rounded(gate)), rounded(up)));
+    Bf16::store(y + row * stride + column, _mm512_mul_ps(activate(activation, rounded<Bf16>(gate)), rounded<Bf16>(up)));
   }
 };
 

@@ -4,8 +4,7 @@
 // The sums of bytes are whole numbers, so that tiles and VNNI agree to the last bit and each takes the rows that it is
 // faster for. A tile's sums hold one part of the inner places; while they become floats (the vector units' work), the
 // tiles already multiply the next part. Of 4 bits a block is spread into bytes once for all rows.
-#include <omp.h>
-
+#include "activation.h"
 #include "amx.h"
 #include "quantized.h"
 
@@ -22,8 +21,10 @@ constexpr int kBlocks = 2;             // of 16 columns at a time
 struct Pair {
   const Packed& p;
   const Quantized& x;
-  int64_t row, rows;  // of x
-  int64_t block;      // of the weight
+  int64_t row, rows;     // of x
+  int64_t block, apart;  // of the weight: the first, and how much further the second
+
+  const uint8_t* at(int64_t j) const { return p.block(block + j * apart); }
 };
 
 // Where the tiles of a block lie: in the block itself, or spread out.
@@ -84,7 +85,7 @@ inline void scale(const Pair& pair, int64_t part, const int32_t* sums, float* fl
   __m512i added[NB];
 #pragma GCC unroll 2
   for (int j = 0; j < NB; j++) {
-    const uint8_t* at = p.block(pair.block + j);
+    const uint8_t* at = pair.at(j);
     if (p.grouped) ratio[j] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(at + p.ratios + group * 32)));
     if (!p.centred)
       added[j] = _mm512_add_epi32(
@@ -136,49 +137,75 @@ template <int NB>
 void write(const Pair& pair, const float* floats, const Target& to) {
 #pragma GCC unroll 2
   for (int j = 0; j < NB; j++) {
-    const __m512 scale = _mm512_load_ps((const float*)pair.p.block(pair.block + j));
-    const int64_t column = (pair.block + j) * kColumns;
+    const __m512 scale = _mm512_load_ps((const float*)pair.at(j));
+    const int64_t column = (pair.block + j * pair.apart) * kColumns;
     const __mmask16 mask = first(pair.p.w.columns - column);
     for (int64_t i = 0; i < pair.rows; i++)
       put(to, pair.row + i, column, _mm512_mul_ps(_mm512_load_ps(floats + (i * NB + j) * kLanes), scale), mask);
   }
 }
 
-// NB blocks from `block` on for rows [row, row + rows), as many parts at once as have the blocks stay in the first cache;
-// fetches `next` meanwhile, which is as large.
+// Gates and ups of the same columns.
+template <class T>
+void join(const Pair& pair, const float* floats, const Target& to) {
+  const int64_t column = pair.block * kColumns, up_column = (pair.block + pair.apart) * kColumns;
+  const auto bias = [&](int64_t at) { return to.bias ? _mm512_loadu_ps(to.bias + at) : _mm512_setzero_ps(); };
+  const __m512 gate_scale = _mm512_load_ps((const float*)pair.at(0)), gate_bias = bias(column);
+  const __m512 up_scale = _mm512_load_ps((const float*)pair.at(1)), up_bias = bias(up_column);
+  const auto number = [&](const float* at, __m512 scale, __m512 bias) __attribute__((always_inline)) {
+    const __m512 product = _mm512_mul_ps(_mm512_load_ps(at), scale);
+    return rounded<T>(to.bias ? _mm512_add_ps(product, bias) : product);
+  };
+  for (int64_t i = 0; i < pair.rows; i++, floats += 2 * kLanes) {
+    const __m512 gate = number(floats, gate_scale, gate_bias), up = number(floats + kLanes, up_scale, up_bias);
+    T::store((typename T::Element*)to.y + (pair.row + i) * to.stride + column,
+             _mm512_mul_ps(activate(to.activation, gate), up));
+  }
+}
+
+// NB blocks for rows [row, row + rows), as many parts at once as have the blocks stay in the first cache; fetches `next`
+// meanwhile and as much `apart` from it.
 template <int Bits, int NB>
-void pass(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t block, const uint8_t* next,
-          const Target& to) {
+void pass(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t block, int64_t apart,
+          const uint8_t* next, const Target& to) {
   constexpr int64_t floats_of = 2 * kTileRows * NB * kLanes;
   const int64_t pairs = (rows + 2 * kTileRows - 1) / (2 * kTileRows), parts = p.parts();
   const int64_t spans = (p.w.inner * kBlocks * kColumns + kFirst - 1) / kFirst;
-  const int64_t lines = NB * p.bytes / 64, each = (lines + pairs * parts - 1) / (pairs * parts);
+  const int64_t lines = p.bytes / 64, each = (lines + pairs * parts - 1) / (pairs * parts);
   float* all = (float*)scratch<kSums>(pairs * floats_of * sizeof(float));
+  uint8_t* into = Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel0>(NB * p.w.inner * kColumns);
   const uint8_t* w[kBlocks];
-  w[0] = bytes_of<Bits>(p, block, Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel0>(p.w.inner * kColumns));
-  if constexpr (NB > 1)
-    w[1] = bytes_of<Bits>(p, block + 1, Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel1>(p.w.inner * kColumns));
+  for (int j = 0; j < NB; j++) w[j] = bytes_of<Bits>(p, block + j * apart, into + j * p.w.inner * kColumns);
   for (int64_t span = 0; span < spans; span++)
     for (int64_t i = 0; i < pairs; i++) {
-      const Pair pair{p, x, row + 2 * kTileRows * i, std::min(2 * kTileRows, rows - 2 * kTileRows * i), block};
+      const Pair pair{p,     x,    row + 2 * kTileRows * i, std::min(2 * kTileRows, rows - 2 * kTileRows * i),
+                      block, apart};
       const auto fetch = [&](int64_t part) __attribute__((always_inline)) {
         const int64_t from = (i * parts + part) * each, stop = std::min(from + each, lines);
-        for (int64_t line = from; line < stop; line++) _mm_prefetch((const char*)next + line * 64, _MM_HINT_T1);
+        for (int64_t line = from; line < stop; line++)
+#pragma GCC unroll 2
+          for (int j = 0; j < NB; j++)
+            _mm_prefetch((const char*)next + j * apart * p.bytes + line * 64, _MM_HINT_T1);
       };
       float* floats = all + i * floats_of;
       const int64_t from = parts * span / spans, end = parts * (span + 1) / spans;
       pair.rows > kTileRows ? add<Bits, 2, NB>(pair, w, from, end, floats, fetch)
                             : add<Bits, 1, NB>(pair, w, from, end, floats, fetch);
-      if (span + 1 == spans) write<NB>(pair, floats, to);
+      if (span + 1 < spans) continue;
+      if (NB > 1 && to.half)
+        to.type == kF32 ? join<F32>(pair, floats, to) : join<Bf16>(pair, floats, to);
+      else
+        write<NB>(pair, floats, to);
     }
 }
 
 template <int Bits>
 void passes(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t begin, int64_t end,
             const uint8_t* after, const Target& to) {
-  for (; begin + kBlocks <= end; begin += kBlocks)
-    pass<Bits, kBlocks>(p, x, row, rows, begin, begin + kBlocks < end ? p.block(begin + kBlocks) : after, to);
-  if (begin < end) pass<Bits, 1>(p, x, row, rows, begin, after, to);
+  const int64_t step = to.half ? 1 : kBlocks, apart = to.half ? to.half : 1;
+  for (; begin + step <= end; begin += step)
+    pass<Bits, kBlocks>(p, x, row, rows, begin, apart, begin + step < end ? p.block(begin + step) : after, to);
+  if (begin < end) pass<Bits, 1>(p, x, row, rows, begin, apart, after, to);
 }
 
 }  // namespace

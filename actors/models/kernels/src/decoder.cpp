@@ -69,7 +69,7 @@ void attention_piece(const Model& model, const Step& step, int64_t index, void* 
 void gated_product(Type type, Activation activation, const Weights& w, const void* x, void* y, int64_t rows,
                    const Weights* next) {
   const int64_t width = w.columns / 2;
-  if (joins_gate(type, w, rows)) return gated_linear(type, activation, x, w, w.bias, y, rows, w.inner, width, next);
+  if (joins_gate(w, rows)) return gated_linear(type, activation, x, w, w.bias, y, rows, w.inner, width, next);
   void* both = scratch<kMerged>(rows * w.columns * bytes(type));
   product(type, type, w, x, w.inner, both, w.columns, rows, true, next);
   gate(type, activation, both, y, rows, width);

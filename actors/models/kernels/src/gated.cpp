@@ -46,13 +46,6 @@ inline __m512i unit(const char* at) {
   return _mm512_set1_epi32(value);
 }
 
-// As it would be read again after it was stored.
-template <class T>
-inline __m512 rounded(__m512 v) {
-  if constexpr (T::per_unit == 1) return v;
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(v)), 16));
-}
-
 // MR rows of x from `m` on with a panel of gates and the ups of the same columns.
 template <class T, int MR>
 void tile(const Gated<T>& p, int64_t m, int64_t panel, Ahead ahead) {
@@ -137,14 +130,16 @@ void multiply(const Gated<T>& p, const Panels& next) {
 
 }  // namespace
 
-bool joins_gate(Type type, const Weights& w, int64_t rows) {
+bool joins_gate(const Weights& w, int64_t rows) {
   if (w.columns % (2 * kLanes)) return false;
-  return w.bits ? type == kBf16 && spreads(w, rows) : w.group && rows > 8;
+  return w.bits ? quantized_gates(w, rows) : w.group && rows > 8;
 }
 
 void gated_linear(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
                   int64_t rows, int64_t x_stride, int64_t y_stride, const Weights* next) {
-  const Weights& then = next && next->bits == w.bits && next->group ? *next : w;
+  const Weights& then = next && !next->bits == !w.bits && next->group ? *next : w;
+  if (w.bits && !(type == kBf16 && spreads(w, rows)))
+    return quantized_gated(type, activation, x, w, bias, y, rows, x_stride, y_stride, then);
   if (type == kBf16 && amx()) return amx_gated(activation, x, w, bias, y, rows, x_stride, y_stride, then);
   const Panels own(type, w), following(type, then);
   if (type == kF32)

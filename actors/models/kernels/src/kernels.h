@@ -64,7 +64,7 @@ struct Weights {
 void linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
             int64_t x_stride, int64_t y_stride, const Weights* next);
 // Whether `gated_linear` takes it: gates and ups fill whole panels each, and the rows more than one tile.
-bool joins_gate(Type type, const Weights& w, int64_t rows);
+bool joins_gate(const Weights& w, int64_t rows);
 // y [rows, columns / 2] = activation(gates) * ups, of which `linear` would make `columns` side by side; to the same bits.
 void gated_linear(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
                   int64_t rows, int64_t x_stride, int64_t y_stride, const Weights* next);

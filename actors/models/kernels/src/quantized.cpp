@@ -1,4 +1,4 @@
-// y = x w^T + bias for a weight of 8 or 4 bits: x becomes bytes row by row, in parts of at most 256 places, and the
+// y = x w^T + bias for a weight of 8 or 4 bits: x becomes bytes row by row, in parts of at most 512 places, and the
 // products are sums of bytes (VNNI). Lanes run along 16 columns of y, so that no sums across lanes are left to do.
 //
 // The weight's bytes are unsigned, as the instruction wants them on one side: what was added to them is taken off
@@ -235,7 +235,7 @@ void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, in
   for (int64_t i = 0; i < count; i++) {
     const int64_t m = rows * i / count, now = rows * (i + 1) / count - m;
     const Quantized part{x.values + m * p.w.inner, x.scales + m * p.parts(), x.starts + m * p.parts(), 0, 0};
-    const Target there{to.y + m * to.stride * size, to.stride, to.type, to.bias};
+    const Target there{to.y + m * to.stride * size, to.stride, to.type, to.bias, 0, kSilu};
     const Ahead then = i + 1 < count ? Ahead{p.block(begin), p.bytes} : after;
     p.w.bits == 8 ? panels<8>(p, part, now, begin, end, then, there) : panels<4>(p, part, now, begin, end, then, there);
   }
@@ -245,22 +245,38 @@ void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, in
 
 bool spreads(const Weights& w, int64_t rows) { return amx() && w.bits == 4 && w.group <= 64 && !w.exact && rows >= kSpreadRows; }
 
+namespace {
+
+void multiply(Type type, const void* x, const Packed& p, const Packed& next, int64_t rows, int64_t x_stride,
+              const Target& to) {
+  const bool tiles = amx() && rows >= kTiledRows;
+  const Quantized q = type == kF32 ? quantize<F32>(p, x, rows, x_stride, tiles)
+                                   : quantize<Bf16>(p, x, rows, x_stride, tiles);
+  const int64_t threads = omp_get_max_threads(), blocks = to.half ? to.half : p.blocks();
+#pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
+  for (int64_t i = 0; i < threads; i++) {
+    const Ahead after{next.block(next.blocks() * i / threads), next.bytes};
+    const int64_t begin = blocks * i / threads, end = blocks * (i + 1) / threads;
+    tiles ? amx_quantized(p, q, rows, begin, end, after.at, to) : chunks(p, q, rows, begin, end, after, to);
+  }
+}
+
+}  // namespace
+
 void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
                       int64_t x_stride, int64_t y_stride, const Weights* next) {
   if (type == kBf16 && spreads(w, rows))
     return amx_linear(out, x, w, bias, y, rows, x_stride, y_stride, next && (next->bits || next->group) ? *next : w);
-  const Packed p(w), following(next && next->bits ? *next : w);
-  const bool tiles = amx() && rows >= kTiledRows;
-  const Quantized q = type == kF32 ? quantize<F32>(p, x, rows, x_stride, tiles)
-                                   : quantize<Bf16>(p, x, rows, x_stride, tiles);
-  const Target to{(char*)y, y_stride, out, bias};
-  const int64_t threads = omp_get_max_threads(), blocks = p.blocks();
-#pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
-  for (int64_t i = 0; i < threads; i++) {
-    const Ahead after{following.block(following.blocks() * i / threads), following.bytes};
-    const int64_t begin = blocks * i / threads, end = blocks * (i + 1) / threads;
-    tiles ? amx_quantized(p, q, rows, begin, end, after.at, to) : chunks(p, q, rows, begin, end, after, to);
-  }
+  const Weights& then = next && next->bits ? *next : w;
+  multiply(type, x, Packed(w), Packed(then), rows, x_stride, {(char*)y, y_stride, out, bias});
+}
+
+bool quantized_gates(const Weights& w, int64_t rows) { return amx() && rows >= kTiledRows; }
+
+void quantized_gated(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
+                     int64_t rows, int64_t x_stride, int64_t y_stride, const Weights& next) {
+  multiply(type, x, Packed(w), Packed(next), rows, x_stride,
+           {(char*)y, y_stride, type, bias, w.columns / kColumns / 2, activation});
 }
 
 }  // namespace strata

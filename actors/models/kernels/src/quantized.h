@@ -11,20 +11,24 @@
 namespace strata {
 
 constexpr int64_t kColumns = 16;
+constexpr int64_t kPart = 512;  // places: fewer have their sums scaled oftener, more are rounded more coarsely
 
 struct Packed {
   const Weights& w;
   int64_t group;     // inner places that share a scale
-  int64_t shared;    // of those, places that also share a scale of x: 32, 64, 128 or 256
+  int64_t shared;    // of those, places that also share a scale of x: at most kPart
   bool grouped, centred;
   int64_t ratios, zeros, values, bytes;  // offsets in a block; its size
 
+  // The largest number of places that a row of x is made of and that fill whole tiles.
+  static int64_t part_of(int64_t inner) {
+    for (int64_t places = kPart; places > 32; places -= 64)
+      if (inner % places == 0) return places;
+    return 32;
+  }
+
   explicit Packed(const Weights& w)
-      : w(w), group(w.group), shared(w.group <= 128   ? w.group
-                                     : w.inner % 256 == 0 ? 256
-                                     : w.inner % 128 == 0 ? 128
-                                     : w.inner % 64 == 0  ? 64
-                                                          : 32),
+      : w(w), group(w.group), shared(w.group <= 128 ? w.group : part_of(w.inner)),
         grouped(w.group < w.inner || w.zeros), centred(!w.zeros) {
     const int64_t groups = w.inner / w.group;
     const auto lines = [](int64_t n) { return (n + 63) / 64 * 64; };
@@ -71,6 +75,10 @@ inline __m512 sixteen(const Packed& p, int64_t column, int64_t at) {
 
 // Whether so many rows are computed with a copy of the weight in bf16.
 bool spreads(const Weights& w, int64_t rows);
+// Whether so many rows join gates and ups, and `gated_linear` for them.
+bool quantized_gates(const Weights& w, int64_t rows);
+void quantized_gated(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
+                     int64_t rows, int64_t x_stride, int64_t y_stride, const Weights& next);
 
 // Rows of x as bytes: x = values * scales, one scale for each `shared` places. Row by row where `step` is 0, else in
 // tiles of `held` rows, 16 where there are as many, and `step` places: [tile][inner / step][held][step].
@@ -87,12 +95,14 @@ struct Quantized {
   const int8_t* tile(int64_t row, int64_t inner) const { return values + row * inner; }
 };
 
-// Where a product goes.
+// Where a product goes: as it is, or where `half` is not 0, `activation` of gates times ups, whose blocks begin there.
 struct Target {
   char* y;
   int64_t stride;
   Type type;
   const float* bias;
+  int64_t half = 0;
+  Activation activation = kSilu;
 };
 
 inline void put(const Target& to, int64_t row, int64_t column, __m512 v, __mmask16 mask) {
@@ -103,7 +113,8 @@ inline void put(const Target& to, int64_t row, int64_t column, __m512 v, __mmask
     Bf16::store((uint16_t*)to.y + row * to.stride + column, v, mask);
 }
 
-// Blocks [begin, end) of the weight for all rows of x, which lie in tiles; `after` is what is read next.
+// Blocks [begin, end) of the weight for all rows of x, which lie in tiles; `after` is what is read next. Where `to`
+// joins gates, those of gates, each with the block of the ups of its columns.
 void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, const uint8_t* after,
                    const Target& to);
 
