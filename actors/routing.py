@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from actors.engine import blocks
 from actors.messages import Load
 from cluster.scheduling import balance
+from cluster.scheduling.admission import Queue
 from cluster.scheduling.affinity import Prefixes
 from cluster.scheduling.balance import Candidate
 from cluster.scheduling.outliers import Outliers, Rules
@@ -146,3 +147,22 @@ class Router:
     def _arrived(self, ticket: Ticket) -> None:
         if ticket.replica in self._waiting:
             self._waiting[ticket.replica] = max(0, self._waiting[ticket.replica] - ticket.uncached)
+
+
+def queue_of(load: Load, own: int, own_tokens: int, priority: int) -> Queue:
+    """What a request of that priority would find before it at a replica.
+
+    `own`: streams that this gateway has there, `own_tokens`: of their prompts before first tokens. What of them the
+    load does not know yet was sent just now, and counts as before it. Where the cache is full places are of no use.
+    """
+    sooner = [(count, tokens) for level, count, tokens in load.queue if level <= priority]
+    later = sum(tokens for level, _, tokens in load.queue if level > priority)
+    crowded = load.waiting > 0 and load.kv_used > balance.FULL
+    return Queue(
+        places=max(1, load.running) if crowded else load.places,
+        running=load.running,
+        ahead=sum(count for count, _ in sooner) + max(0, own - load.running - load.waiting),
+        tokens=load.queued_tokens - later + max(0, own_tokens - load.queued_tokens),
+        stay_seconds=load.stay_seconds,
+        token_seconds=load.token_seconds,
+    )
