@@ -82,11 +82,7 @@ class Replicas:
 
     def admit(self, tokens: int, *, priority: int = 0, deadline: float | None = None) -> None:
         """See `client.Client`. Where no replica is left, that is for `submit` to say."""
-        sent = self._router.waiting()
-        queues = [
-            queue_of(link.load, link.outstanding, sent.get(name, 0), priority) for name, link in self._links.items()
-        ]
-        seconds = admission.away_seconds(queues, tokens, deadline, self._rules)
+        seconds = admission.away_seconds(list(self._queues(priority).values()), tokens, deadline, self._rules)
         if seconds is not None:
             raise Overloaded(self.model, sum(load.waiting for load in self.loads.values()), seconds)
 
@@ -110,10 +106,26 @@ class Replicas:
         asked = Asked(prompt, params, seed, choice, salt, until, deadline or _PATIENCE_SECONDS, priority=priority)
         self._budget.begun(self._clock(), self._running)
         try:
-            stream = await self._place(asked, self._links)
+            stream = await self._place(asked, self._takers(asked, deadline))
         except Unavailable as refused:
             stream = await self._held_back(asked, refused)
         return Journal(asked, stream, self._resume, self._replays) if self._replays else stream
+
+    def _queues(self, priority: int) -> dict[str, admission.Queue]:
+        """What a request of that priority would find at each replica that it may go to."""
+        sent = self._router.waiting()
+        usable = ((name, self._links[name]) for name in self._router.usable(self._links))
+        return {name: queue_of(link.load, link.outstanding, sent.get(name, 0), priority) for name, link in usable}
+
+    def _takers(self, asked: Asked, deadline: float | None) -> Mapping[str, Link]:
+        """Where it would not wait too long. It was let in: where that is nowhere by now, any will do."""
+        tokens = len(asked.prompt)
+        takers = {
+            name: self._links[name]
+            for name, queue in self._queues(asked.priority).items()
+            if admission.away_seconds([queue], tokens, deadline, self._rules) is None
+        }
+        return takers or self._links
 
     async def _resume(self, asked: Asked) -> LinkStream:
         """A replica that goes on with what was lost, waiting for one until the deadline. Raises DeadlineExceeded."""

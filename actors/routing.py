@@ -89,7 +89,7 @@ class Router:
         what is cached for it apart. Until its first token, or its end, the sequence counts as waiting there.
         """
         now = self._clock()
-        usable = [name for name in self._health.usable(now) if name in loads] or list(loads)
+        usable = self.usable(loads)
         digests: list[bytes] = []
         if len(usable) > 1:
             blocks.extend(digests, prompt, PIECE, salt)
@@ -102,6 +102,10 @@ class Router:
             self._prefixes[name].note(digests)
             self._waiting[name] += chosen.uncached
         return Ticket(self, name, prompt, digests, salt, found[name], chosen.uncached, balance.work(chosen), now)
+
+    def usable(self, names: Collection[str]) -> list[str]:
+        """Those of `names` that the next request may go to; all, where nothing is known of any that may."""
+        return [name for name in self._health.usable(self._clock()) if name in names] or list(names)
 
     def first(self, ticket: Ticket, cached: int) -> None:
         """See `Ticket.first`."""
