@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 MOST_URGENT, LEAST_URGENT = -100, 100  # the priorities that requests may have; what goes before all lies beyond
 SHARE = 0.5  # of what an answer takes, that one may wait for it where the settings name no time
-SHORTEST_SECONDS = 0.1  # which nobody minds, however short answers are
+SHORTEST_SECONDS = 0.5  # which hardly anybody minds, however short answers are, and which a burst may need
 LONGEST_SECONDS = 5.0
 LONGEST_AWAY_SECONDS = 60  # nobody should be sent away for longer: the guess is too rough for that
 
