@@ -1,7 +1,7 @@
 """More is asked than can be served: the real engines, router and admission on a simulated clock.
 
 Requests come at random instants whatever becomes of those before (an open loop), and who is refused comes again after
-the time that it was told, or goes away. What a step takes is made up, of a model of 125 M on two cores.
+the time that it was told, or goes away. What a step takes is made up, of a model of 250 M on two cores.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from cluster.scheduling import admission
 
 LAG = 0.002  # seconds from the gateway to a replica and back to it
 BLOCK = 16
+MACHINE = Machine(slower=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def play(
             seen.ended[id(request)] = now
             tickets.pop(id(request)).ended(request.tokens)
 
-    fleet = Fleet([Replica(name, Machine(), limits, 8_000, seed) for name in names], told, LAG)
+    fleet = Fleet([Replica(name, MACHINE, limits, 8_000, seed) for name in names], told, LAG)
     router = Router(lambda: fleet.now, roll=lambda: dice.getrandbits(32))
     for name in names:
         router.add(name, BLOCK * 8_000)
