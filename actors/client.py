@@ -43,11 +43,20 @@ class Client(Protocol):
         seed: int,
         choice: int = 0,
         salt: str = "",
+        priority: int = 0,
         deadline: float | None = None,
     ) -> Stream:
         """Queue one sequence on a replica.
 
-        `deadline` is in seconds from now. Raises InvalidRequest, ContextTooLong, Overloaded or Unavailable.
+        Those of lower `priority` have their turn first. `deadline` is in seconds from now. Raises InvalidRequest,
+        ContextTooLong, Overloaded or Unavailable.
+        """
+        ...
+
+    def admit(self, tokens: int, *, priority: int = 0, deadline: float | None = None) -> None:
+        """Raises Overloaded where a request with so many prompt tokens would wait too long; costs microseconds.
+
+        Asked once for a request, however many sequences it has.
         """
         ...
 

@@ -12,8 +12,9 @@ from typing import Any
 from actors.client import Stream
 from actors.messages import Delta, SamplingParams
 from cluster.errors import GivenUp, StrataError, SuspectLost, Unavailable
+from cluster.scheduling.admission import MOST_URGENT
 
-URGENT = -1  # the priority of what was running already: it has waited once
+URGENT = MOST_URGENT - 1  # the priority of what was running already: it has waited once
 
 DEADLY = 2  # replicas lost in a row, each with this request as the only beginner, before it is thought to kill them
 
@@ -37,6 +38,7 @@ class Asked:
     suspect: bool = False  # the last that it began on died of one of its beginners, or of anything
     deaths: int = 0  # in a row, that it was the only beginner in
     holder: Any = None  # the connection that it was last sent over; where that was lost it is not asked again
+    priority: int = 0
 
     def suspected(self, lost: StrataError) -> None:
         """A replica was lost that had this. Raises GivenUp for what replicas die of.

@@ -205,7 +205,9 @@ class Delta:
 class Load:
     """How busy a replica is as of one step (gauges) and what it has done since it started (counters, in tokens).
 
-    `queued_tokens`: tokens of prompts that are not computed yet.
+    `queued_tokens`: tokens of prompts that are not computed yet. `places`: sequences that run at once; `stay_seconds`:
+    how long one of late kept its place; `token_seconds`: what a prompt token takes beside all else; 0.0: not known.
+    `queue`: of those that wait the priority, how many have it, and their tokens.
     """
 
     running: int = 0
@@ -217,6 +219,10 @@ class Load:
     prompt_tokens: int = 0
     generated_tokens: int = 0
     queued_tokens: int = 0
+    places: int = 0
+    stay_seconds: float = 0.0
+    token_seconds: float = 0.0
+    queue: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

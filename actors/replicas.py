@@ -16,8 +16,10 @@ from actors.directory import Entry
 from actors.gateway_link import Link, LinkStream
 from actors.journal import URGENT, Asked, Journal
 from actors.messages import Load, SamplingParams
-from actors.routing import Router, Ticket
+from actors.routing import Router, Ticket, queue_of
 from cluster.errors import DeadlineExceeded, NotReady, Overloaded, StrataError, Unavailable
+from cluster.scheduling import admission
+from cluster.scheduling.retries import Budget
 
 _RETRY_SECONDS = 0.3
 _REPLAYS = 16  # replicas that one request may be lost with, by default
@@ -43,13 +45,15 @@ class Replicas:
         clock: Callable[[], float] = time.monotonic,
         roll: Callable[[], int] = lambda: secrets.randbits(32),
         hold: Hold | None = None,
+        rules: admission.Rules | None = None,
     ) -> None:
         """`replays`: as often is a request taken up by another replica when the one that has it is lost.
 
         `hold`: how long requests wait for a replica where none is left, instead of being refused at once; None: not at
-        all. `roll` gives random whole numbers.
+        all. `roll` gives random whole numbers. `rules` say who may wait for a turn.
         """
         self.model, self._replays = model, replays
+        self._clock, self._rules, self._budget = clock, rules or admission.Rules(), Budget()
         self._news = asyncio.Event()  # set, and replaced, with every replica that comes
         self._links: dict[str, Link] = {}
         self._contexts: dict[str, int] = {}
@@ -76,6 +80,12 @@ class Replicas:
     def ready(self) -> bool:
         return bool(self._links)
 
+    def admit(self, tokens: int, *, priority: int = 0, deadline: float | None = None) -> None:
+        """See `client.Client`. Where no replica is left, that is for `submit` to say."""
+        seconds = admission.away_seconds(list(self._queues(priority).values()), tokens, deadline, self._rules)
+        if seconds is not None:
+            raise Overloaded(self.model, sum(load.waiting for load in self.loads.values()), seconds)
+
     async def submit(
         self,
         prompt: tuple[int, ...],
@@ -84,6 +94,7 @@ class Replicas:
         seed: int,
         choice: int = 0,
         salt: str = "",
+        priority: int = 0,
         deadline: float | None = None,
     ) -> Stream:
         """See `client.Client`. A replica that dies or is full before it took the sequence costs another try.
@@ -92,12 +103,29 @@ class Replicas:
         comes when none is left, for as long as `hold` says.
         """
         until = None if deadline is None else asyncio.get_running_loop().time() + deadline
-        asked = Asked(prompt, params, seed, choice, salt, until, deadline or _PATIENCE_SECONDS)
+        asked = Asked(prompt, params, seed, choice, salt, until, deadline or _PATIENCE_SECONDS, priority=priority)
+        self._budget.begun(self._clock(), self._running)
         try:
-            stream = await self._place(asked, self._links)
+            stream = await self._place(asked, self._takers(asked, deadline))
         except Unavailable as refused:
             stream = await self._held_back(asked, refused)
         return Journal(asked, stream, self._resume, self._replays) if self._replays else stream
+
+    def _queues(self, priority: int) -> dict[str, admission.Queue]:
+        """What a request of that priority would find at each replica that it may go to."""
+        sent = self._router.waiting()
+        usable = ((name, self._links[name]) for name in self._router.usable(self._links))
+        return {name: queue_of(link.load, link.outstanding, sent.get(name, 0), priority) for name, link in usable}
+
+    def _takers(self, asked: Asked, deadline: float | None) -> Mapping[str, Link]:
+        """Where it would not wait too long. It was let in: where that is nowhere by now, any will do."""
+        tokens = len(asked.prompt)
+        takers = {
+            name: self._links[name]
+            for name, queue in self._queues(asked.priority).items()
+            if admission.away_seconds([queue], tokens, deadline, self._rules) is None
+        }
+        return takers or self._links
 
     async def _resume(self, asked: Asked) -> LinkStream:
         """A replica that goes on with what was lost, waiting for one until the deadline. Raises DeadlineExceeded."""
@@ -138,6 +166,8 @@ class Replicas:
         left = dict(links)
         refused: Unavailable | Overloaded | None = None
         for _ in range(min(_TRIES, len(left))):
+            if asked.holder is not None and not self._budget.take(self._clock(), self._running):
+                break  # it was sent before: what is tried again must not become the load itself
             ticket = self._choose(asked, left)
             link = asked.holder = left.pop(ticket.replica)
             try:
@@ -154,7 +184,13 @@ class Replicas:
                 return stream
         if refused is not None:
             raise refused
+        if left:
+            raise Unavailable(self.model, "too many requests are being tried again")
         raise Unavailable(self.model, "none of its replicas is up; they are being started")
+
+    @property
+    def _running(self) -> int:
+        return sum(link.outstanding for link in self._links.values())
 
     def _choose(self, asked: Asked, links: Mapping[str, Link]) -> Ticket:
         """What is out already is part of the prompt by now."""
@@ -198,7 +234,7 @@ def _more(asked: Asked) -> dict[str, Any]:
     more = {"seed": asked.seed, "choice": asked.choice, "salt": asked.salt, "suspect": asked.suspect}
     left = None if asked.until is None else max(0.0, asked.until - asyncio.get_running_loop().time())
     if not asked.lives:
-        return {**more, "deadline": left}
+        return {**more, "deadline": left, "priority": asked.priority}
     return {**more, "deadline": left, "emitted": tuple(asked.emitted), "priority": URGENT}
 
 

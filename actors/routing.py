@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from actors.engine import blocks
 from actors.messages import Load
 from cluster.scheduling import balance
+from cluster.scheduling.admission import Queue
 from cluster.scheduling.affinity import Prefixes
 from cluster.scheduling.balance import Candidate
 from cluster.scheduling.outliers import Outliers, Rules
@@ -88,7 +89,7 @@ class Router:
         what is cached for it apart. Until its first token, or its end, the sequence counts as waiting there.
         """
         now = self._clock()
-        usable = [name for name in self._health.usable(now) if name in loads] or list(loads)
+        usable = self.usable(loads)
         digests: list[bytes] = []
         if len(usable) > 1:
             blocks.extend(digests, prompt, PIECE, salt)
@@ -101,6 +102,10 @@ class Router:
             self._prefixes[name].note(digests)
             self._waiting[name] += chosen.uncached
         return Ticket(self, name, prompt, digests, salt, found[name], chosen.uncached, balance.work(chosen), now)
+
+    def usable(self, names: Collection[str]) -> list[str]:
+        """Those of `names` that the next request may go to; all, where nothing is known of any that may."""
+        return [name for name in self._health.usable(self._clock()) if name in names] or list(names)
 
     def first(self, ticket: Ticket, cached: int) -> None:
         """See `Ticket.first`."""
@@ -146,3 +151,22 @@ class Router:
     def _arrived(self, ticket: Ticket) -> None:
         if ticket.replica in self._waiting:
             self._waiting[ticket.replica] = max(0, self._waiting[ticket.replica] - ticket.uncached)
+
+
+def queue_of(load: Load, own: int, own_tokens: int, priority: int) -> Queue:
+    """What a request of that priority would find before it at a replica.
+
+    `own`: streams that this gateway has there, `own_tokens`: of their prompts before first tokens. What of them the
+    load does not know yet was sent just now, and counts as before it. Where the cache is full places are of no use.
+    """
+    sooner = [(count, tokens) for level, count, tokens in load.queue if level <= priority]
+    later = sum(tokens for level, _, tokens in load.queue if level > priority)
+    crowded = load.waiting > 0 and load.kv_used > balance.FULL
+    return Queue(
+        places=max(1, load.running) if crowded else load.places,
+        running=load.running,
+        ahead=sum(count for count, _ in sooner) + max(0, own - load.running - load.waiting),
+        tokens=load.queued_tokens - later + max(0, own_tokens - load.queued_tokens),
+        stay_seconds=load.stay_seconds,
+        token_seconds=load.token_seconds,
+    )

@@ -26,7 +26,7 @@ from actors.roster import Roster
 from actors.settings import ModelSettings
 from cluster import loopback, runtime
 from cluster.errors import SettingsInvalid, StrataError, Unavailable
-from cluster.scheduling import placement
+from cluster.scheduling import admission, placement
 from cluster.scheduling.placement import Node
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
@@ -56,7 +56,11 @@ class Gateway:
         loopback.narrow()
         logs.configure()
         hold = Hold(settings.gateway.hold_seconds, settings.gateway.held_requests)
-        clients = {model.name: Replicas(model.name, settings.gateway.replays, hold=hold) for model in settings.models}
+        rules = admission.Rules(settings.gateway.queue_seconds)
+        clients = {
+            model.name: Replicas(model.name, settings.gateway.replays, hold=hold, rules=rules)
+            for model in settings.models
+        }
         self._roster = Roster(clients, Watcher().watch)
         self._roster.start()
         created = int(time.time())

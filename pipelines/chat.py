@@ -44,6 +44,7 @@ class Turn:
     field: str = "messages"
     continues: bool = False
     salt: str = ""
+    priority: int = 0
     deadline_seconds: float | None = None
 
 
@@ -227,11 +228,19 @@ async def merge(voices: list[Voice]) -> AsyncGenerator[list[Heard]]:
 async def answer(served: Served, turn: Turn, meter: Meter | None = None) -> Answer:
     """Submit every choice of `turn`. Raises ContextTooLong, InvalidRequest, Overloaded or Unavailable."""
     params = fit(turn, served.client.context_tokens)
+    tokens = sum(map(len, turn.prompts))
+    served.client.admit(tokens, priority=turn.priority, deadline=turn.deadline_seconds)
     voices: list[Voice] = []
 
     async def submit(place: int, prompt: tuple[int, ...], choice: int) -> None:
         stream = await served.client.submit(
-            prompt, params, seed=turn.seed, choice=choice, salt=turn.salt, deadline=turn.deadline_seconds
+            prompt,
+            params,
+            seed=turn.seed,
+            choice=choice,
+            salt=turn.salt,
+            priority=turn.priority,
+            deadline=turn.deadline_seconds,
         )
         words = Detokenizer(served.tokenizer, params, continues=turn.continues)
         voices.append(Voice(place, stream, words, served.name, first=choice == 0))
@@ -247,7 +256,7 @@ async def answer(served: Served, turn: Turn, meter: Meter | None = None) -> Answ
             voice.stream.cancel()
         raise
     voices.sort(key=attrgetter("choice"))
-    return Answer(voices, Usage(prompt=sum(map(len, turn.prompts))), meter)
+    return Answer(voices, Usage(prompt=tokens), meter)
 
 
 async def together(work: Sequence[Coroutine[Any, Any, None]]) -> None:

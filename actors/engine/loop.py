@@ -18,10 +18,11 @@ from actors.engine.scheduler import Scheduler
 from actors.engine.sequence import Sequence
 from actors.engine.step import Step, Work
 from actors.engine.tier import Tier
-from actors.engine.turnover import Stay, retry_after_seconds
+from actors.engine.turnover import Intake, Stay, retry_after_seconds
 from actors.messages import Delta, Load, Submit, TokenLogprob
 from actors.settings import Limits
 from cluster.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaLost, StrataError, SuspectLost
+from cluster.scheduling.admission import MOST_URGENT
 
 # A plan of one step costs the leader and the ranks a wake-up each, and those who carry the tokens on another: 0.1 ms of
 # two cores and more, nothing beside a step of 10 ms, a third of one of 0.3. So short steps are planned several at a
@@ -72,7 +73,7 @@ class Engine:
         self._number = 0
         self._generated = self._prompted = 0
         self._step_seconds = AHEAD_SECONDS  # of late, of steps that only decode
-        self._stay = Stay()
+        self._stay, self._intake = Stay(), Intake()
         self.last_result: Result | None = None
         self.steps = 0  # forward passes so far
         self.computing = False  # the ranks are at work; who watches them knows how long they may be
@@ -84,7 +85,7 @@ class Engine:
         Raises InvalidRequest or ContextTooLong for what can never be served, Overloaded when the queue is full.
         """
         check(submit, self._facts, self.capacity)
-        queued = submit.priority >= 0  # what was running already is not refused
+        queued = submit.priority >= MOST_URGENT  # what was running already is not refused
         if queued and self._scheduler.waiting >= self._limits.queued_sequences + self._vacant():
             raise Overloaded(self._facts.name, self._scheduler.waiting, self._retry_after())
         self._next_key += 1
@@ -112,6 +113,7 @@ class Engine:
     def load(self) -> Load:
         """Gauges and counters as of now."""
         scheduler = self._scheduler
+        queue = scheduler.queue
         return Load(
             running=len(scheduler.running),
             waiting=scheduler.waiting,
@@ -121,7 +123,11 @@ class Engine:
             prefix_hits=scheduler.prefix_hits,
             prompt_tokens=self._prompted,
             generated_tokens=self._generated,
-            queued_tokens=scheduler.queued_tokens,
+            queued_tokens=scheduler.begun_tokens + sum(tokens for _, _, tokens in queue),
+            places=self._limits.running_sequences,
+            stay_seconds=self._stay_seconds(),
+            token_seconds=self._intake.token_seconds,
+            queue=queue,
         )
 
     def step(self) -> list[tuple[int, Delta]]:
@@ -150,7 +156,9 @@ class Engine:
         sampled = [work.sequence for work in step.works if work.samples]
         grown = self._extend(sampled, result)
         now = self._clock()
-        self._pace.learn(step.shape, (now - began - result.load_seconds) / result.steps)
+        shape, took = step.shape, (now - began - result.load_seconds) / result.steps
+        self._pace.learn(shape, took)
+        self._intake.learn(shape.tokens, took)
         deltas = expired
         for row in result.faulty:  # before settling: what it computed last is nothing to be found by others
             deltas.append((sampled[row].key, self._broken(sampled[row], *grown[row], now, row in result.stuck)))
@@ -269,9 +277,12 @@ class Engine:
         return sequence.key, Delta(sequence.submit.id, (), finish="error", error=(type(error).__name__, error.args))
 
     def _retry_after(self) -> int:
-        running, now = self._scheduler.running, self._clock()
-        oldest = max((now - s.started for s in running if s.started is not None), default=0.0)
-        return retry_after_seconds(self._scheduler.waiting, len(running), self._stay.seconds(oldest))
+        return retry_after_seconds(self._scheduler.waiting, len(self._scheduler.running), self._stay_seconds())
+
+    def _stay_seconds(self) -> float:
+        running = () if self._stay.known else self._scheduler.running
+        begun = [sequence.started for sequence in running if sequence.started is not None]
+        return self._stay.seconds(oldest=self._clock() - min(begun) if begun else 0.0)
 
     def _end(self, sequence: Sequence) -> None:
         if sequence.started is not None:

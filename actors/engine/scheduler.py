@@ -40,10 +40,20 @@ class Scheduler:
         return len(self._waiting) - len(self._gone)
 
     @property
-    def queued_tokens(self) -> int:
-        """Tokens of prompts to be computed yet; what a cache may save of those that wait is not known."""
-        waiting = sum(entry[2].pending for entry in self._waiting if entry[1] not in self._gone)
-        return waiting + sum(sequence.pending for sequence in self.running if sequence.prefilling)
+    def queue(self) -> tuple[tuple[int, int, int], ...]:
+        """Of those that wait the priority, how many have it, and their tokens: what a cache may save is not known."""
+        found: dict[int, list[int]] = {}
+        for priority, key, sequence in self._waiting:
+            if key not in self._gone:
+                sums = found.setdefault(priority, [0, 0])
+                sums[0] += 1
+                sums[1] += sequence.pending
+        return tuple((priority, count, tokens) for priority, (count, tokens) in found.items())
+
+    @property
+    def begun_tokens(self) -> int:
+        """Tokens of prompts under way that are to be computed yet."""
+        return sum(sequence.pending for sequence in self.running if sequence.prefilling)
 
     @property
     def busy(self) -> bool:

@@ -1,13 +1,14 @@
-"""How soon a full queue has room again, from how long sequences of late kept their place.
+"""How fast a queue moves: how long sequences of late kept their place, and how soon prompt tokens were computed.
 
 By Little's law (1961) as many leave in a second as run, divided by the seconds that each stays. Knows counts and
-seconds. Knows nothing of tokens, models or clocks.
+seconds. Knows nothing of models or clocks.
 """
 
 import math
 
 LONGEST_SECONDS = 60  # nobody should be sent away for longer: the guess is too rough for that
 _LEARN = 0.1
+_KEPT = 0.98  # of what earlier steps with prompts told, at each further one
 
 
 def retry_after_seconds(waiting: int, running: int, stay_seconds: float) -> int:
@@ -30,6 +31,29 @@ class Stay:
         known = self._seconds
         self._seconds = seconds if known is None else known + _LEARN * (seconds - known)
 
+    @property
+    def known(self) -> bool:
+        """Whether any has ended."""
+        return self._seconds is not None
+
     def seconds(self, oldest: float) -> float:
         """What to expect. `oldest`: how long the one that runs longest has run by now, where none has ended yet."""
         return oldest if self._seconds is None else self._seconds
+
+
+class Intake:
+    """How fast prompts are computed beside all else that a step does, the steps of late counting most."""
+
+    def __init__(self) -> None:
+        self._tokens = self._seconds = 0.0
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """A step of so many seconds computed so many tokens of prompts; of steps without any nothing is learnt."""
+        if tokens:
+            self._tokens = _KEPT * self._tokens + tokens
+            self._seconds = _KEPT * self._seconds + seconds
+
+    @property
+    def token_seconds(self) -> float:
+        """What a prompt token takes; 0.0 while nothing is known."""
+        return self._seconds / self._tokens if self._tokens else 0.0

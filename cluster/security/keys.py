@@ -26,12 +26,16 @@ UNKNOWN = "No such API key. Send the header `Authorization: Bearer sk-strata-...
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: an API key's public side. `id` may be logged."""
+    """Who asks: an API key's public side. `id` may be logged.
+
+    `priority`: what its requests have unless they ask for a less urgent one, a higher number.
+    """
 
     id: str
     name: str
     tenant: str
     role: str
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,11 @@ class Record:
     role: str
     created: int
     sha256: str
+    priority: int = 0
 
     @property
     def principal(self) -> Principal:
-        return Principal(self.id, self.name, self.tenant, self.role)
+        return Principal(self.id, self.name, self.tenant, self.role, self.priority)
 
 
 DECOY = Record("", "", "", "", 0, hashlib.sha256(secrets.token_bytes(32)).hexdigest())
@@ -65,12 +70,12 @@ class KeyRing:
         self._stamp: tuple[int, ...] = ()
         self._records: Mapping[str, Record] = {}
 
-    def issue(self, name: str, tenant: str, role: str, created: int) -> str:
+    def issue(self, name: str, tenant: str, role: str, created: int, priority: int = 0) -> str:
         """A new key, in clear for the only time."""
         with self._change() as records:
             public = new_id(records)
             key = f"sk-strata-{public}-{secrets.token_urlsafe(32)}"
-            records[public] = Record(public, name, tenant, role, created, digest(key))
+            records[public] = Record(public, name, tenant, role, created, digest(key), priority)
         return key
 
     def revoke(self, public: str) -> Record:

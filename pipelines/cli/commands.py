@@ -238,13 +238,14 @@ def issue(
     name: Annotated[str, typer.Option(help="Whose key it is.")] = "default",
     tenant: Annotated[str, typer.Option(help="Tenants share no cache.")] = "default",
     role: Annotated[str, typer.Option(help="admin, user or monitor.")] = "user",
+    priority: Annotated[int, typer.Option(help="The most urgent of its requests; lower is sooner.")] = 0,
     file: File = None,
     json: Json = False,
 ) -> None:
     """Make a key and print it, this once."""
     from pipelines.cli import keys as command
 
-    command.issue(name, tenant, role, file, as_json=json)
+    command.issue(name, tenant, role, priority, file, as_json=json)
 
 
 @keys.command("list")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster import folders
 from cluster.errors import InvalidRequest, Unauthenticated
+from cluster.scheduling.admission import LEAST_URGENT, MOST_URGENT
 from cluster.security.keys import KeyRing
 from cluster.security.policy import ALLOWED
 from cluster.settings import ClusterSettings
@@ -19,15 +20,17 @@ from pipelines.cli.config import settle
 OPERATOR = "operator"
 
 
-def issue(name: str, tenant: str, role: str, file: Path | None, *, as_json: bool) -> None:
+def issue(name: str, tenant: str, role: str, priority: int, file: Path | None, *, as_json: bool) -> None:
     """Make a key and print it, this once."""
+    if not MOST_URGENT <= priority <= LEAST_URGENT:
+        raise InvalidRequest("--priority", priority, f"give {MOST_URGENT} to {LEAST_URGENT}; lower is sooner")
     if role not in ALLOWED:
         raise InvalidRequest("--role", role, f"give one of {', '.join(ALLOWED)}")
     cluster = settle(file).settings.cluster
     with folders.writing(cluster):
-        key = KeyRing(cluster.keys_file).issue(name, tenant, role, int(time.time()))
+        key = KeyRing(cluster.keys_file).issue(name, tenant, role, int(time.time()), priority)
     if as_json:
-        show.document({"key": key, "name": name, "tenant": tenant, "role": role})
+        show.document({"key": key, "name": name, "tenant": tenant, "role": role, "priority": priority})
     else:
         show.line(f"{key}\n[dim]Keep it: only its hash is stored.[/]")
 
@@ -39,11 +42,24 @@ def listing(file: Path | None, *, as_json: bool) -> None:
         records = KeyRing(cluster.keys_file).records()
     if as_json:
         show.document(
-            [{"id": r.id, "name": r.name, "tenant": r.tenant, "role": r.role, "created": r.created} for r in records]
+            [
+                {
+                    "id": r.id,
+                    "name": r.name,
+                    "tenant": r.tenant,
+                    "role": r.role,
+                    "priority": r.priority,
+                    "created": r.created,
+                }
+                for r in records
+            ]
         )
         return
-    rows = [(r.id, r.name, r.tenant, r.role, datetime.fromtimestamp(r.created, UTC).isoformat()) for r in records]
-    show.table(("id", "name", "tenant", "role", "created"), rows)
+    rows = [
+        (r.id, r.name, r.tenant, r.role, str(r.priority), datetime.fromtimestamp(r.created, UTC).isoformat())
+        for r in records
+    ]
+    show.table(("id", "name", "tenant", "role", "priority", "created"), rows)
 
 
 def revoke(key_id: str, file: Path | None, *, as_json: bool) -> None:

@@ -12,15 +12,15 @@ from pipelines.gateway.asgi import Receive
 from pipelines.gateway.body import ClientGone
 
 
-async def attended(work: Coroutine[Any, Any, None], receive: Receive, what: str, seconds: float) -> None:
+async def attended(work: Coroutine[Any, Any, None], receive: Receive, what: str, seconds: float, left: float) -> None:
     """Run `work`; cancel it at once when the client disconnects.
 
-    Raises what the work raises, ClientGone, or DeadlineExceeded naming `what` after `seconds`.
+    Raises what the work raises, ClientGone, or DeadlineExceeded naming `what` and `seconds` when the `left` are over.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(departure(receive))
     try:
-        done, _ = await asyncio.wait((working, watching), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait((working, watching), timeout=left, return_when=asyncio.FIRST_COMPLETED)
     finally:
         watching.cancel()
         working.cancel()  # nothing, if it is done

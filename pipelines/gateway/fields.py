@@ -35,7 +35,7 @@ SAMPLING = frozenset(
 FORMS = frozenset(
     {"response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"}
 )
-SHARED = SAMPLING | FORMS | {"model", "stream", "stream_options", "logprobs"}
+SHARED = SAMPLING | FORMS | {"model", "stream", "stream_options", "logprobs", "priority", "timeout"}
 CHAT = SHARED | {
     "messages",
     "max_completion_tokens",

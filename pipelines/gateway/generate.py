@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from actors.engine.tokens import Detokenizer
 from actors.messages import SamplingParams
+from cluster.errors import DeadlineExceeded, InvalidRequest
 from pipelines.chat import Answer, Part, Served, Turn, answer
 from pipelines.gateway.asgi import Exchange, Receive, Scope, Send, exchange, respond
 from pipelines.gateway.attend import attended
@@ -16,7 +17,7 @@ from pipelines.gateway.body import read_body
 from pipelines.gateway.callshape import CallShape
 from pipelines.gateway.desk import Desk
 from pipelines.gateway.meter import TurnMeter
-from pipelines.gateway.prompt import chat_tokens, text_tokens
+from pipelines.gateway.prompt import chat_tokens, least, spoken, text_tokens
 from pipelines.gateway.shapes import ChatShape, Shape, TextShape
 from pipelines.gateway.shaping import calling_of, constrained
 from pipelines.gateway.strict import parse
@@ -30,28 +31,43 @@ EVENTS = [
 
 async def chat(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
     """POST /v1/chat/completions."""
+    begun = desk.clock()
     request = chat_request(parse(await read_body(scope, receive, desk.settings)), desk.settings)
     served = desk.served(request.model)
+    terms = terms_of(desk, scope, request, begun)
+    let_in(desk, served, terms, least([text for message in request.messages for text in spoken(message)]))
     calling = calling_of(served, request.offer)
     params = await constrained(served, request.params, request.form, calling)
     prompt = await chat_tokens(served, request.messages, calling.offer.definitions if calling else ())
-    turn = turn_of(desk, scope, params, (prompt,), "messages")
+    turn = turn_of(desk, scope, terms, params, (prompt,), "messages")
     envelope = (f"chatcmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
     shape = CallShape(*envelope, calling=calling) if calling else ChatShape(*envelope)
-    await reply(desk, scope, receive, send, Reply(served, turn, shape, request))
+    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms))
 
 
 async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
     """POST /v1/completions."""
+    begun = desk.clock()
     request = completion_request(parse(await read_body(scope, receive, desk.settings)), desk.settings)
     served = desk.served(request.model)
+    terms = terms_of(desk, scope, request, begun)
+    let_in(desk, served, terms, least(request.prompts))
     params = await constrained(served, request.params, request.form, None)
     prompts = tuple([await text_tokens(served, prompt) for prompt in request.prompts])
-    turn = turn_of(desk, scope, params, prompts, "prompt")
+    turn = turn_of(desk, scope, terms, params, prompts, "prompt")
     shape = TextShape(f"cmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
     if request.echo:
         shape.echoes = echoed(served, request, prompts)
-    await reply(desk, scope, receive, send, Reply(served, turn, shape, request))
+    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How urgent a request is, and until when its answer is wanted: `seconds` from its coming, on the desk's clock."""
+
+    priority: int
+    until: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +78,38 @@ class Reply:
     turn: Turn
     shape: Shape
     request: Wanted
+    terms: Terms
 
 
-def turn_of(desk: Desk, scope: Scope, params: SamplingParams, prompts: tuple[tuple[int, ...], ...], field: str) -> Turn:
+def terms_of(desk: Desk, scope: Scope, request: Wanted, begun: float) -> Terms:
+    """What the request asks for, within what its key and the settings allow. Raises InvalidRequest."""
+    most = exchange(scope).principal.priority
+    priority = most if request.priority is None else request.priority
+    if priority < most:
+        raise InvalidRequest("priority", priority, f"this key may ask for {most} and more; lower is sooner")
+    seconds = min(request.timeout or desk.settings.request_seconds, desk.settings.request_seconds)
+    return Terms(priority, begun + seconds, seconds)
+
+
+def let_in(desk: Desk, served: Served, terms: Terms, tokens: int) -> None:
+    """Raises DeadlineExceeded, or Overloaded where its turn would come too late.
+
+    Before anything is spent on it: at several times the load that can be served, most of what comes ends here.
+    """
+    left = terms.until - desk.clock()
+    if left <= 0:
+        raise DeadlineExceeded(served.name, terms.seconds)
+    served.client.admit(tokens, priority=terms.priority, deadline=left)
+
+
+def turn_of(
+    desk: Desk,
+    scope: Scope,
+    terms: Terms,
+    params: SamplingParams,
+    prompts: tuple[tuple[int, ...], ...],
+    field: str,
+) -> Turn:
     """The turn that a request asks for. Without a seed, chance gives one; a tenant's prefixes are its own."""
     seed = params.seed
     return Turn(
@@ -74,7 +119,8 @@ def turn_of(desk: Desk, scope: Scope, params: SamplingParams, prompts: tuple[tup
         field,
         continues=field == "prompt",
         salt=exchange(scope).principal.tenant,
-        deadline_seconds=desk.settings.request_seconds,
+        priority=terms.priority,
+        deadline_seconds=max(0.0, terms.until - desk.clock()),
     )
 
 
@@ -85,7 +131,8 @@ async def reply(desk: Desk, scope: Scope, receive: Receive, send: Send, to: Repl
     noted = exchange(scope)
     noted.model = to.served.name
     deliver = stream if to.request.stream else whole
-    await attended(deliver(desk, noted, send, to), receive, to.served.name, desk.settings.request_seconds)
+    seconds, left = to.terms.seconds, to.terms.until - desk.clock()
+    await attended(deliver(desk, noted, send, to), receive, to.served.name, seconds, left)
 
 
 async def begin(desk: Desk, to: Reply) -> Answer:

@@ -4,7 +4,7 @@ Knows a served model's tokenizer and context. Knows nothing of bodies and shapes
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cluster.errors import ContextTooLong, InvalidRequest
@@ -43,6 +43,11 @@ async def encoded(served: Served, text: str) -> tuple[int, ...]:
     """A text's tokens."""
     await check_length(served, "prompt", text, len(text))
     return tuple(await aside(len(text), lambda: served.tokenizer.encode(text)))
+
+
+def least(texts: Iterable[str | Sequence[int]]) -> int:
+    """How many tokens these have at least, as nearly all texts do; of token ids it is what they are."""
+    return sum(len(text) // USUAL if isinstance(text, str) else len(text) for text in texts)
 
 
 async def check_length(served: Served, field: str, longest: str, characters: int) -> None:

@@ -21,6 +21,12 @@ class GatewaySettings(BaseModel):
     header_bytes: int = Field(32 * 1024, ge=1024, description="more, all headers together, is 431")
     token_bytes: int = Field(8 * 1024, ge=128, description="a longer Authorization header is 431, unparsed")
     request_seconds: float = Field(600.0, gt=0, description="an answer that takes longer is cut")
+    queue_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="a request that would wait longer for its turn is 429 at once; default: half of what answers of "
+        "late took, from 0.5 to 5",
+    )
     replays: int = Field(
         16, ge=0, le=1000, description="a request whose replica is lost goes on at another one so often; 0: it ends"
     )

@@ -8,24 +8,31 @@ from typing import Any
 
 from actors.messages import MAX_CHOICES, MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
 from cluster.errors import InvalidRequest, sent, shorten
+from cluster.scheduling.admission import LEAST_URGENT, MOST_URGENT
 from pipelines.gateway.fields import CHAT, COMPLETION, SAMPLING, known, nearest
 from pipelines.gateway.forms import Asked, asked
 from pipelines.gateway.offer import Offer, offer
 from pipelines.gateway.said import message
 from pipelines.gateway.settings import GatewaySettings
 
+LONGEST_TIMEOUT = 86_400  # seconds; `gateway.request_seconds` holds whatever is asked for
 COMPLETION_TOKENS = 16  # what OpenAI's completions API generates unless told otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What both endpoints ask for."""
+    """What both endpoints ask for.
+
+    `priority`: lower is sooner; None: the key's. `timeout`: seconds for the whole answer; None: the gateway's.
+    """
 
     model: str
     params: SamplingParams
     stream: bool
     include_usage: bool
     form: Asked | None
+    priority: int | None
+    timeout: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +87,28 @@ def completion_request(body: dict[str, Any], settings: GatewaySettings) -> Compl
     return CompletionRequest(*common, prompts=found, echo=echo)
 
 
-def wanted(fields: dict[str, Any], sampling: dict[str, Any]) -> tuple[str, SamplingParams, bool, bool, Asked | None]:
+def wanted(
+    fields: dict[str, Any], sampling: dict[str, Any]
+) -> tuple[str, SamplingParams, bool, bool, Asked | None, int | None, float | None]:
     """What `Wanted` holds, in its order."""
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("model", sent(model), "name one of /v1/models")
     stream = flag("stream", fields.get("stream", False))
     usage = include_usage(fields.get("stream_options"), stream)
-    return model, SamplingParams(**sampling), stream, usage, asked(fields)
+    priority = fields.get("priority")
+    if priority is not None:
+        whole("priority", priority, MOST_URGENT, LEAST_URGENT)
+    return model, SamplingParams(**sampling), stream, usage, asked(fields), priority, timeout(fields.get("timeout"))
+
+
+def timeout(value: Any) -> float | None:
+    """Seconds in which the whole answer is wanted."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_TIMEOUT:
+        raise InvalidRequest("timeout", sent(value), f"it is a number of seconds above 0 and at most {LONGEST_TIMEOUT}")
+    return float(value)
 
 
 def sampling_of(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """Turns go where their prefix is, queues permitting, and what becomes of them is remembered once."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.messages import Load
-from actors.routing import PIECE, Router, Ticket
+from actors.routing import PIECE, Router, Ticket, queue_of
+from cluster.scheduling.admission import Queue
 from cluster.scheduling.outliers import Rules
 
 LONG = tuple(range(10 * PIECE))
@@ -122,3 +126,53 @@ def test_a_forgetful_cache_is_trusted_less() -> None:
 def test_a_short_prompt_needs_no_digest(count: int) -> None:
     world = World(*"abc"[:count])
     assert world.send((1, 2, 3)).digests == []
+
+
+LOADED = Load(
+    running=4,
+    waiting=5,
+    queued_tokens=700,
+    places=4,
+    stay_seconds=2.0,
+    token_seconds=0.001,
+    queue=((-5, 1, 100), (0, 2, 200), (7, 2, 300)),
+)
+
+
+@pytest.mark.parametrize(("priority", "ahead", "tokens"), [(-9, 0, 100), (-5, 1, 200), (0, 3, 400), (7, 5, 700)])
+def test_only_what_has_its_turn_sooner_is_before_a_request(priority: int, ahead: int, tokens: int) -> None:
+    """A hundred tokens are of those that run already: before all."""
+    assert queue_of(LOADED, 9, 700, priority) == Queue(4, 4, ahead, tokens, 2.0, 0.001)
+
+
+def test_what_the_load_does_not_know_yet_is_before_it() -> None:
+    found = queue_of(LOADED, 12, 1_000, -9)
+    assert (found.ahead, found.tokens) == (3, 400)
+
+
+def test_places_are_of_no_use_where_the_cache_is_full() -> None:
+    crowded = Load(running=2, waiting=1, kv_used=0.95, places=64, queue=((0, 1, 10),))
+    assert queue_of(crowded, 3, 10, 0).places == 2
+    assert queue_of(replace(crowded, kv_used=0.5), 3, 10, 0).places == 64
+    assert queue_of(replace(crowded, running=0), 1, 10, 0).places == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3, 3), st.integers(1, 50), st.integers(1, 5000)), max_size=7, unique_by=min),
+    st.integers(0, 64),
+    st.integers(0, 500),
+    st.integers(0, 10**6),
+)
+def test_who_is_more_urgent_never_finds_more_before_it(
+    waiting: list[tuple[int, int, int]], running: int, own: int, own_tokens: int
+) -> None:
+    load = Load(
+        running=running,
+        waiting=sum(count for _, count, _ in waiting),
+        queued_tokens=sum(tokens for _, _, tokens in waiting),
+        queue=tuple(waiting),
+    )
+    found = [queue_of(load, own, own_tokens, priority) for priority in range(-4, 5)]
+    assert [queue.ahead for queue in found] == sorted(queue.ahead for queue in found)
+    assert [queue.tokens for queue in found] == sorted(queue.tokens for queue in found)
+    assert min(queue.tokens for queue in found) >= 0

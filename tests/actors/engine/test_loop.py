@@ -13,6 +13,7 @@ from actors.engine.plan import Plan, Result
 from actors.messages import Delta, SamplingParams, Submit
 from actors.models.batch import Batch
 from cluster.errors import ContextTooLong, InvalidRequest, Overloaded
+from cluster.scheduling.admission import MOST_URGENT
 from tests.actors.engine.remembering import continuation, engine, next_token
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=8)
@@ -221,6 +222,42 @@ def test_a_deadline_ends_a_sequence_with_its_error() -> None:
     assert last.error is not None
     assert last.error[0] == "DeadlineExceeded"
     assert made.load.kv_used == 0.0
+
+
+def test_what_waits_past_its_deadline_is_never_begun() -> None:
+    made, _ = engine(running_sequences=1)
+    made.add(submit([1], 200))
+    late = made.add(submit(prompt_of(1, 30), 4, deadline=20.0))
+    _, last = run(made)[late]
+    assert last.error is not None
+    assert last.error[0] == "DeadlineExceeded"
+    assert (made.load.prompt_tokens, made.load.prefix_queries) == (1, 1)  # those of the other
+
+
+def test_a_load_tells_who_waits_and_how_fast_a_queue_moves() -> None:
+    made, _ = engine(running_sequences=1)
+    assert (made.load.places, made.load.queue) == (1, ())
+    assert (made.load.stay_seconds, made.load.token_seconds) == (0.0, 0.0)
+    keys = [made.add(submit([7] * length, 4, priority=level)) for length, level in ((9, 0), (5, 0), (6, 3), (2, 3))]
+    assert sorted(made.load.queue) == [(0, 2, 14), (3, 2, 8)]
+    assert made.load.queued_tokens == 22
+    made.step()
+    assert sorted(made.load.queue) == [(0, 1, 5), (3, 2, 8)]
+    assert made.load.queued_tokens == 13
+    made.cancel(keys[1])
+    assert made.load.queue == ((3, 2, 8),)
+    assert made.load.token_seconds > 0.0
+    run(made)
+    assert made.load.stay_seconds > 0.0
+
+
+def test_what_was_running_already_is_not_refused_by_a_full_queue() -> None:
+    made, _ = engine(running_sequences=1, queued_sequences=0)
+    made.add(submit([1], 4))
+    with pytest.raises(Overloaded):
+        made.add(submit([2], 4, priority=MOST_URGENT))
+    key = made.add(submit([3], 4, priority=MOST_URGENT - 1))
+    assert run(made)[key][0] == continuation([3], 4)
 
 
 def test_urgent_ones_go_first() -> None:

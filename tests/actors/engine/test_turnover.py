@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engine.turnover import LONGEST_SECONDS, Stay, retry_after_seconds
+from actors.engine.turnover import LONGEST_SECONDS, Intake, Stay, retry_after_seconds
 from actors.messages import SamplingParams, Submit
 from cluster.errors import Overloaded
 from tests.actors.engine.remembering import engine
@@ -78,3 +78,15 @@ def test_those_who_ended_of_late_count_and_not_who_has_run_for_long() -> None:
         for _ in range(20):
             made.add(Submit(0, (3,), long, seed=0))
     assert caught.value.retry_after_seconds < LONGEST_SECONDS / 2
+
+
+def test_prompts_are_taken_in_as_fast_as_they_were_of_late() -> None:
+    intake = Intake()
+    intake.learn(0, 5.0)
+    assert intake.token_seconds == 0.0
+    intake.learn(100, 0.1)
+    intake.learn(0, 5.0)
+    assert intake.token_seconds == pytest.approx(0.001)
+    for _ in range(400):
+        intake.learn(100, 0.3)
+    assert intake.token_seconds == pytest.approx(0.003, rel=0.01)

@@ -1,9 +1,10 @@
+import json
 import stat
 from pathlib import Path
 
 import pytest
 
-from cluster.errors import Unauthenticated
+from cluster.errors import InvalidRequest, Unauthenticated
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from pipelines.cli import keys
@@ -44,3 +45,16 @@ def test_a_key_in_the_environment_comes_first(cluster: ClusterSettings, monkeypa
         keys.mine(cluster)
     monkeypatch.setenv("STRATA_API_KEY", "sk-other")
     assert keys.mine(cluster) == "sk-other"
+
+
+def test_a_key_says_how_urgent_its_requests_may_be(
+    cluster: ClusterSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STRATA_CLUSTER__STATE_DIR", str(cluster.state_dir))
+    keys.issue("nightly", "acme", "user", 20, None, as_json=True)
+    key = json.loads(capsys.readouterr().out)["key"]
+    assert KeyRing(cluster.keys_file).verify(key).priority == 20
+    keys.listing(None, as_json=True)
+    assert [record["priority"] for record in json.loads(capsys.readouterr().out)] == [20]
+    with pytest.raises(InvalidRequest, match="--priority"):
+        keys.issue("root", "acme", "user", -101, None, as_json=True)

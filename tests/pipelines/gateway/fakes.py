@@ -134,6 +134,14 @@ class FakeClient:
     streams: list[FakeStream] = field(default_factory=list)
     salts: list[str] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
+    priorities: list[int] = field(default_factory=list)
+    full: StrataError | None = None
+    admitted: list[int] = field(default_factory=list)
+
+    def admit(self, tokens: int, *, priority: int = 0, deadline: float | None = None) -> None:
+        self.admitted.append(tokens)
+        if self.full is not None:
+            raise self.full
 
     async def submit(
         self,
@@ -143,6 +151,7 @@ class FakeClient:
         seed: int,
         choice: int = 0,
         salt: str = "",
+        priority: int = 0,
         deadline: float | None = None,
     ) -> FakeStream:
         if self.refuses is not None:
@@ -151,6 +160,7 @@ class FakeClient:
             raise ContextTooLong("prompt", f"{len(prompt)} tokens", f"at most {self.context_tokens}")
         self.salts.append(salt)
         self.deadlines.append(deadline)
+        self.priorities.append(priority)
         token = letters(prompt, seed, choice, params.temperature)
         stream = FakeStream(self, token, params, prompt, seed)
         self.streams.append(stream)

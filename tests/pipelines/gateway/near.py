@@ -61,13 +61,17 @@ class NearClient:
         seed: int,
         choice: int = 0,
         salt: str = "",
+        priority: int = 0,
         deadline: float | None = None,
     ) -> NearStream:
         number = len(self._streams)
         stream = self._streams[number] = NearStream(self, number)
         self.submitted.append(params)
-        self.thread.post("near", Submit(number, prompt, params, seed, choice, salt, deadline=deadline))
+        self.thread.post("near", Submit(number, prompt, params, seed, choice, salt, priority, deadline))
         return stream
+
+    def admit(self, tokens: int, **more: object) -> None:
+        """All may wait."""
 
     def _publish(self, grown: Mapping[Hashable, list[Delta]], load: Load) -> None:
         for delta in grown.get("near", ()):

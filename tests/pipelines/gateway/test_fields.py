@@ -28,6 +28,8 @@ NUMBERS = (
     + [("stream", value) for value in (1, "true", [])]
     + [("ignore_eos", 1), ("include_stop_str_in_output", "no"), ("skip_special_tokens", 0)]
     + [("model", value) for value in (1, "", ["starter"], {})]
+    + [("priority", value) for value in (-101, 101, 1.0, "0", True)]
+    + [("timeout", value) for value in (0, -1, "5", True, 1e9, float("nan"))]
     + [("stream_options", value) for value in ({"include_usage": True}, 1)]
 )
 ONLY_CHAT = (
@@ -160,4 +162,4 @@ async def test_a_tenant_salts_its_prefixes_and_a_deadline_travels(stage: Stage):
     async with stage.http() as http:
         await http.post(CHAT, json=HELLO | {"max_tokens": 2})
     assert stage.client.salts == ["acme"]
-    assert stage.client.deadlines == [600.0]
+    assert stage.client.deadlines == [pytest.approx(600.0, abs=5.0)]

@@ -1,0 +1,291 @@
+"""What becomes of answers and refusals when five times as much is asked as can be served?
+
+    python -m benchmarks.overload [--model FOLDER] [--ranks N] [--seconds N] [--times N]
+
+The whole stack on loopback, and clients that ask at random instants whatever became of what they asked before (an open
+loop; chats of some 60 tokens, answers of 128 to 384): one at a time, then as much as can be served (the best of 8 to 64
+clients that each ask again at once), half of that, `--times` that, and half again. Bars: at five times the tokens of
+whole answers are >= 90 % of the most, 99 % of answers that were let in begin and end within twice what they take at
+half the load, 99 % of refusals come within 50 ms, and 5 s after it all is as before. The clients share the cores with
+all they measure, which counts against us. Writes results/overload_<model>_tp<ranks>.json.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from benchmarks.record import quiet, write
+
+PORT = 18_720
+ANSWERS = (128, 384)
+MEAN = sum(ANSWERS) / 2
+STREAMS = (8, 16, 32, 64)  # clients, where the most that can be served is looked for
+NORMAL_SECONDS = 5.0  # after which all is to be as before
+CONNECTIONS = 512  # at most, of one phase: what comes beyond is not sent, and told
+WORDS = ("the", "sum", "of", "two", "numbers", "is", "what", "a", "train", "that", "leaves", "at", "noon", "and", "May")
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request, all times in seconds on the client's clock. `status` 0: it failed."""
+
+    at: float
+    wanted: int
+    status: int = 0
+    tokens: int = 0
+    first: float = 0.0
+    ended: float = 0.0
+    retry_after: int = 0
+
+
+@dataclass
+class Door:
+    """The gateway, over connections that are kept."""
+
+    key: str
+    model: str
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
+    open: int = 0
+
+    async def ask(self) -> Asked:
+        """One chat; what became of it."""
+        asked = Asked(time.perf_counter(), self.chance.randint(*ANSWERS))
+        request = self._request(asked.wanted)
+        self.open += 1
+        try:
+            pair = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", PORT)
+            pair[1].write(request)
+            async with asyncio.timeout(60):
+                await _hear(pair[0], asked)
+            self.idle.append(pair)
+        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+            asked.status = 0
+        finally:
+            self.open -= 1
+        return asked
+
+    def close(self) -> None:
+        for _, writer in self.idle:
+            writer.close()
+        self.idle.clear()
+
+    def _request(self, wanted: int) -> bytes:
+        said = " ".join(self.chance.choices(WORDS, k=40))
+        body = json.dumps(
+            {
+                "model": self.model,
+                "messages": [{"role": "user", "content": said}],
+                "max_tokens": wanted,
+                "ignore_eos": True,
+                "temperature": 0,
+                "stream": True,
+            }
+        ).encode()
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.key}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+async def _hear(reader: asyncio.StreamReader, asked: Asked) -> None:
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    asked.status = int(head.split(b" ", 2)[1])
+    if asked.status != 200:
+        headers = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+        await reader.readexactly(int(headers[b"content-length"]))
+        asked.retry_after = int(headers.get(b"retry-after", 0))
+        asked.ended = time.perf_counter()
+        return
+    tail = b""
+    while not tail.endswith(b"0\r\n\r\n"):
+        data = await reader.read(1 << 16)
+        if not data:
+            raise ValueError("cut")
+        asked.first = asked.first or time.perf_counter()
+        tail = (tail + data)[-512:]
+    asked.ended = time.perf_counter()
+    if b"[DONE]" not in tail:
+        raise ValueError("an error in the stream")
+    asked.tokens = asked.wanted
+
+
+async def closed(door: Door, streams: int, seconds: float) -> list[Asked]:
+    """So many clients that each ask again as soon as they were answered."""
+    heard: list[Asked] = []
+    until = time.perf_counter() + seconds
+
+    async def client() -> None:
+        while time.perf_counter() < until:
+            asked = await door.ask()
+            heard.append(asked)
+            if asked.status != 200:
+                await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(client() for _ in range(streams)))
+    return heard
+
+
+async def opened(door: Door, rate: float, seconds: float) -> tuple[list[Asked], int]:
+    """So many a second at random instants; also how many were not sent, as too many were under way."""
+    chance, tasks, unsent = random.Random(2), [], 0
+    began = at = time.perf_counter()
+    while True:
+        at += chance.expovariate(rate)
+        if at > began + seconds:
+            break
+        await asyncio.sleep(max(0.0, at - time.perf_counter()))
+        if door.open >= CONNECTIONS:
+            unsent += 1
+            continue
+        tasks.append(asyncio.create_task(door.ask()))
+    await asyncio.sleep(max(0.0, began + seconds - time.perf_counter()))
+    return list(await asyncio.gather(*tasks)), unsent
+
+
+def summary(heard: list[Asked], since: float, until: float) -> dict[str, float]:
+    """Of what was asked from `since` on; tokens are those of whole answers that ended until `until`."""
+    whole = [each for each in heard if each.tokens]
+    refused = [each for each in heard if each.status in (429, 503)]
+    ended = sum(each.tokens for each in whole if since <= each.ended < until)
+    return {
+        "asked_per_second": len(heard) / (until - since),
+        "tokens_per_second": ended / (until - since),
+        "whole": len(whole),
+        "refused": len(refused),
+        "failed": len(heard) - len(whole) - len(refused),
+        "first_ms_p50": _ms([each.first - each.at for each in whole], 50),
+        "first_ms_p99": _ms([each.first - each.at for each in whole], 99),
+        "whole_ms_p50": _ms([each.ended - each.at for each in whole], 50),
+        "whole_ms_p99": _ms([each.ended - each.at for each in whole], 99),
+        "refusal_ms_p50": _ms([each.ended - each.at for each in refused], 50),
+        "refusal_ms_p99": _ms([each.ended - each.at for each in refused], 99),
+    }
+
+
+def _ms(seconds: list[float], share: float) -> float:
+    return 1e3 * float(np.percentile(seconds, share)) if seconds else 0.0
+
+
+async def phases(key: str, model: str, seconds: float, times: float) -> dict[str, dict[str, float]]:
+    """All of it, one after the other."""
+    door, rows = Door(key, model), {}
+
+    async def measured(name: str, work: Any, lasts: float) -> list[Asked]:
+        began = time.perf_counter()
+        heard = await work
+        heard, unsent = heard if isinstance(heard, tuple) else (heard, 0)
+        rows[name] = summary(heard, began, began + lasts) | {"unsent": unsent}
+        _show(name, rows[name])
+        return list(heard)
+
+    await closed(door, 8, 3.0)
+    await measured("one at a time", closed(door, 1, 15.0), 15.0)
+    for streams in STREAMS:
+        await measured(f"{streams} clients", closed(door, streams, 10.0), 10.0)
+    most = max(rows[f"{streams} clients"]["tokens_per_second"] for streams in STREAMS)
+    rate = most / MEAN
+    await measured("half", opened(door, 0.5 * rate, 30.0), 30.0)
+    await measured(f"{times:g} times", opened(door, times * rate, seconds), seconds)
+    began = time.perf_counter()
+    after, _ = await opened(door, 0.5 * rate, 30.0)
+    normal = [each for each in after if each.at >= began + NORMAL_SECONDS]
+    for name, heard, since, until in (
+        ("half, first 5 s", [each for each in after if each.at < began + NORMAL_SECONDS], 0.0, NORMAL_SECONDS),
+        ("half, after that", normal, NORMAL_SECONDS, 30.0),
+    ):
+        rows[name] = summary(heard, began + since, began + until) | {"unsent": 0}
+        _show(name, rows[name])
+    door.close()
+    return rows
+
+
+def _show(name: str, row: dict[str, float]) -> None:
+    print(
+        f"{name:18}{row['asked_per_second']:8.1f}{row['tokens_per_second']:10.0f}{row['whole']:8.0f}{row['refused']:9.0f}"
+        f"{row['failed']:8.0f}{row['first_ms_p50']:9.0f}{row['first_ms_p99']:7.0f}"
+        f"{row['whole_ms_p50']:9.0f}{row['whole_ms_p99']:7.0f}{row['refusal_ms_p50']:11.1f}{row['refusal_ms_p99']:7.1f}",
+        flush=True,
+    )
+
+
+def served(model: Path, ranks: int, seconds: float, times: float) -> dict[str, dict[str, float]]:
+    """Start the whole stack, load it, stop it."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder) / "strata.yaml"
+        settings.write_text(
+            yaml.safe_dump(
+                {
+                    "cluster": {"state_dir": f"{folder}/state", "http_port": PORT, "dashboard": False},
+                    "models": [
+                        {
+                            "name": "bench",
+                            "path": str(model.absolute()),
+                            "tensor_parallel_size": ranks,
+                            "speculation": "off",  # guesses come true by chance where words are drawn by lot
+                            "shard_cpus": max(1, torch.get_num_threads() // ranks),
+                        }
+                    ],
+                }
+            )
+        )
+        strata = [sys.executable, "-m", "pipelines.cli"]
+        try:
+            up = subprocess.run(
+                [*strata, "up", "--detach", "--json", "-f", settings], capture_output=True, text=True, check=True
+            )
+            return asyncio.run(phases(json.loads(up.stdout)["key"], "bench", seconds, times))
+        finally:
+            subprocess.run([*strata, "down", "-f", settings], capture_output=True, check=False)
+
+
+def verdicts(rows: dict[str, dict[str, float]], times: float) -> dict[str, float]:
+    """The figures that the bars are about."""
+    most = max(rows[f"{streams} clients"]["tokens_per_second"] for streams in STREAMS)
+    half, over, after = rows["half"], rows[f"{times:g} times"], rows["half, after that"]
+    alone = rows["one at a time"]
+    return {
+        "goodput_share": over["tokens_per_second"] / most,
+        "first_p99_times_half": over["first_ms_p99"] / half["first_ms_p99"],
+        "whole_p99_times_half": over["whole_ms_p99"] / half["whole_ms_p99"],
+        "first_p99_times_alone": over["first_ms_p99"] / alone["first_ms_p99"],
+        "whole_p99_times_alone": over["whole_ms_p99"] / alone["whole_ms_p99"],
+        "refusal_ms_p99": over["refusal_ms_p99"],
+        "after_first_p99_times_half": after["first_ms_p99"] / half["first_ms_p99"],
+        "after_whole_p99_times_half": after["whole_ms_p99"] / half["whole_ms_p99"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=Path("models/starter"))
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--times", type=float, default=5.0)
+    options = parser.parse_args()
+    load = quiet()
+    print(f"{'':18}{'asked/s':>8}{'tokens/s':>10}{'whole':>8}{'refused':>9}{'failed':>8}", end="")
+    print(f"{'first p50':>9}{'p99':>7}{'whole p50':>9}{'p99':>7}{'refusal p50':>11}{'p99 ms':>7}")
+    rows = served(options.model, options.ranks, options.seconds, options.times)
+    told = verdicts(rows, options.times)
+    for name, value in told.items():
+        print(f"{name:28}{value:8.2f}")
+    result = {"model": options.model.name, "ranks": options.ranks, "seconds": options.seconds, "rows": rows, **told}
+    print(f"kept in {write(f'overload_{options.model.name}_tp{options.ranks}', result, load_before=load)}")
+
+
+if __name__ == "__main__":
+    main()

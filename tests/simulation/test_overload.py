@@ -1,0 +1,62 @@
+"""Five times what can be served, for five minutes: answers stay as many and as quick, and then all is as before."""
+
+import pytest
+
+from actors.settings import Limits
+from cluster.scheduling.admission import Rules
+from tests.simulation.overload import Phase, Seen, play
+
+LIMITS = Limits(block_tokens=16, running_sequences=16, queued_sequences=100_000)
+FULL = 4.0  # requests a second, the most that one replica can serve: more bring no more tokens
+OVER, AFTER = 40.0, 340.0  # seconds: when the load begins and ends
+NORMAL, CALM = 5.0, 85.0
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    return play([Phase(FULL / 2, OVER), Phase(5 * FULL, AFTER), Phase(FULL / 2, AFTER + CALM)], Rules(), LIMITS)
+
+
+@pytest.fixture(scope="module")
+def most() -> float:
+    """Tokens a second of a replica that always has something to do."""
+    return play([Phase(2 * FULL, 40.0)], None, LIMITS).tokens_per_second(10.0, 40.0)
+
+
+def test_answers_stay_as_many(seen: Seen, most: float) -> None:
+    for since in range(int(OVER), int(AFTER), 60):
+        assert seen.tokens_per_second(since, since + 60) >= 0.9 * most
+
+
+def test_answers_stay_as_quick(seen: Seen) -> None:
+    first, whole = seen.first_p99(5.0, OVER), seen.whole_p99(5.0, OVER)
+    for since in range(int(OVER), int(AFTER), 60):
+        assert seen.first_p99(since, since + 60) <= 2 * first
+        assert seen.whole_p99(since, since + 60) <= 2 * whole
+
+
+def test_five_seconds_after_it_all_is_as_before(seen: Seen) -> None:
+    since, until = AFTER + NORMAL, AFTER + CALM
+    assert seen.first_p99(since, until) <= 1.25 * seen.first_p99(5.0, OVER)
+    assert seen.whole_p99(since, until) <= 1.25 * seen.whole_p99(5.0, OVER)
+    refused = sum(when >= since for when, _ in seen.refused)
+    came = sum(each.arrived >= since for each in seen.requests)
+    assert refused <= 0.15 * came  # now and then several come at once, as before
+
+
+def test_whoever_is_let_in_is_answered_whole(seen: Seen) -> None:
+    assert all(len(each.tokens) == each.wanted for each in seen.requests)
+    assert all(1 <= away <= 60 for _, away in seen.refused)
+
+
+def test_a_queue_that_only_has_a_length_makes_everybody_wait() -> None:
+    """What the other tests would tell if nobody were refused."""
+    flooded = play([Phase(FULL / 2, 20.0), Phase(5 * FULL, 40.0)], None, LIMITS)
+    assert flooded.first_p99(20.0, 40.0) > 10 * flooded.first_p99(5.0, 20.0)
+
+
+def test_several_replicas_share_it(most: float) -> None:
+    """One of the four may be thought slow, and get nothing for half a minute: then nobody is let in for its sake."""
+    four = play([Phase(2 * FULL, 20.0), Phase(20 * FULL, 45.0)], Rules(), LIMITS, replicas=4)
+    assert four.tokens_per_second(25.0, 45.0) >= 0.9 * 3 * most
+    assert four.first_p99(20.0, 45.0) <= 2 * four.first_p99(5.0, 20.0)
