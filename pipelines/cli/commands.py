@@ -138,6 +138,19 @@ def bench(
 
 
 @strata.command()
+def drain(
+    node: Annotated[str, typer.Argument(help="The beginning of its id, its address or its name.")],
+    minutes: Annotated[float, typer.Option(help="How long that may take.", min=0)] = 10.0,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Empty a node before it is switched off: gangs start elsewhere, running answers move and go on."""
+    from pipelines.cli import drain as command
+
+    command.run(file, node, minutes, as_json=json)
+
+
+@strata.command()
 def chaos(
     faults: Annotated[int, typer.Option(help="How many.", min=1)] = 60,
     minutes: Annotated[float, typer.Option(help="Spread over; more, where gangs take longer to come again.")] = 10.0,
