@@ -99,6 +99,7 @@ class Journal:
     def pause(self) -> bool:
         """What is out is written down: any replica goes on with it."""
         self._paused = True
+        self._asked.holder = None  # it is not lost: its cache knows the answer so far
         self._stream.cancel()
         return True
 
