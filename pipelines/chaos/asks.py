@@ -73,7 +73,7 @@ def live(model: str, tokens: int) -> list[Ask]:
         _stream("choices", CHAT, model, seed=5, temperature=1, n=2, **long, **_said("Name a number.")),
         _stream("logprobs", CHAT, model, seed=3, temperature=1, logprobs=True, **long, **_said("Why?")),
         _stream(
-            "form", CHAT, model, seed=2, max_tokens=tokens * 2, guided_regex=f"({DIGITS}){{{LONG_FORM}}}",
+            "form", CHAT, model, seed=2, max_tokens=20 * LONG_FORM, guided_regex=f"({DIGITS}){{{LONG_FORM}}}",
             **_said("Say the digits."),
         ),
         _stream("penalties", TEXT, model, seed=9, presence_penalty=0.5, frequency_penalty=0.2, **long, prompt="On"),

@@ -63,11 +63,9 @@ class Stage:
             os.kill(target.pid, how)
             return
         there = NodeAffinitySchedulingStrategy(target.node, soft=False)
-        task = ray.remote(end_parent if target.role == NODE else os.kill).options(
-            num_cpus=0, scheduling_strategy=there, max_retries=0
-        )
+        task = ray.remote(_signaller()).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
         with suppress(ray.exceptions.RayError):  # a node takes its task along
-            ray.get(task.remote() if target.role == NODE else task.remote(target.pid, int(how)), timeout=_ASK_SECONDS)
+            ray.get(task.remote(target.pid, int(how)), timeout=_ASK_SECONDS)
 
     def gone(self) -> bool:
         """Whether all that was struck on this machine has ended, gangs to the last rank: nothing is left frozen."""
@@ -117,9 +115,13 @@ class Stage:
         return found
 
 
-def end_parent() -> None:
-    """Kill the raylet of the node that this runs on."""
-    os.kill(os.getppid(), signal.SIGKILL)
+def _signaller() -> Callable[[int, int], None]:
+    """Sends a signal on the node that it runs on; to process 0, to that node's raylet. Travels by value."""
+
+    def send(pid: int, how: int) -> None:
+        os.kill(pid or os.getppid(), how)
+
+    return send
 
 
 def segments() -> list[str]:

@@ -40,10 +40,10 @@ def run(file: Path | None, asked: Asked, *, as_json: bool) -> None:
     from pipelines.chaos.stage import Stage  # noqa: PLC0415
     from pipelines.chaos.story import summary  # noqa: PLC0415
 
+    kinds = named(asked.kinds or HARMLESS)
     settings = settle(file).settings
     runtime.join(settings.cluster)
     key = keys.mine(settings.cluster)
-    kinds = named(asked.kinds or HARMLESS)
     if settings.cluster.address != "local":
         kinds = tuple(kind for kind in kinds if kind.role != STORE)
     wanted = Wanted(
