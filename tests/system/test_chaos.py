@@ -7,8 +7,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
+import httpx
 import pytest
 
+from pipelines.chaos.asks import Gathering
 from pipelines.chaos.faults import HARMLESS, Sight, Target, named
 from pipelines.chaos.run import Run, Wanted
 from pipelines.chaos.stage import Stage
@@ -77,6 +79,47 @@ def test_a_rolling_update_moves_streams_and_cuts_none(stack: Stack) -> None:
     assert not [(record.name, record.verdict, record.why) for record in story.bad]
     until(lambda: not before & {entry.replica for entry in stack.entries()})
     until(lambda: len(stack.entries()) == 2)
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+def test_a_cut_connection_is_made_again_after_the_last_event(stack: Stack, choices: int) -> None:
+    until(lambda: len(stack.entries()) == 2)
+    body = {
+        "model": MODEL, "prompt": "On and on", "seed": 4, "n": choices, "max_tokens": 1500, "ignore_eos": True,
+        "stream": True, "stream_options": {"include_usage": True},
+    }  # fmt: skip
+
+    def listen(last: str, events: int | None) -> tuple[Gathering, str, bool]:
+        """So many events from after `last` on, or all; the last id, and whether it came to the end."""
+        heard, whole = gathered, False
+        headers = stack.headers | ({"last-event-id": last} if last else {})
+        with httpx.stream(
+            "POST", f"{stack.url}/v1/completions", json=body, headers=headers, timeout=60, trust_env=False
+        ) as response:
+            assert response.status_code == 200, response.read()
+            for line in response.iter_lines():
+                if line.startswith("id: "):
+                    last = line.removeprefix("id: ")
+                elif line.startswith("data: {"):
+                    heard.take(json.loads(line[6:]))
+                    events = None if events is None else events - 1
+                    if events == 0:
+                        break
+                whole = whole or line == "data: [DONE]"
+        return heard, last, whole
+
+    gathered = Gathering()
+    expected, _, whole = listen("", None)
+    assert whole
+    gathered = Gathering()
+    last = ""
+    for events in (3, 5):
+        _, last, whole = listen(last, events)
+        assert not whole
+        until(lambda: stack.gauge("vllm:num_requests_running") == 0)  # nobody listens: nothing is held
+    _, _, whole = listen(last, None)
+    assert whole
+    assert gathered.answer() == expected.answer()
 
 
 def under_load(stack: Stack, act: Callable[[], subprocess.CompletedProcess[str]]) -> Story:

@@ -7,9 +7,16 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from actors.directory import Directory
+from actors.replicas import Replicas
+from actors.roster import Roster
 from cluster.errors import ReplicaLost
+from pipelines.chat import Served
+from pipelines.gateway.app import create
 from pipelines.gateway.settings import GatewaySettings
 from pipelines.gateway.shelf import TAIL_BYTES, Kept
+from tests.actors.test_link import MODEL, lead, until_ready
+from tests.contracts.client import PROMPT, still
 from tests.pipelines.gateway.conftest import Stage
 
 ASK = {
@@ -31,7 +38,8 @@ class Line:
         self._gone = asyncio.Event()
         headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {key or stage.key}".encode())]
         headers += [(b"last-event-id", last.encode())] if last else []
-        self._scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
+        path = "/v1/completions" if "prompt" in body else "/v1/chat/completions"
+        self._scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
         self.status = 0
         self.text = ""
 
@@ -67,7 +75,9 @@ class Line:
             if line.startswith("data: {"):
                 event = json.loads(line[6:])
                 for choice in event.get("choices", ()):
-                    texts[choice["index"]] = texts.get(choice["index"], "") + (choice["delta"].get("content") or "")
+                    texts[choice["index"]] = texts.get(choice["index"], "") + (
+                        choice.get("text") or choice.get("delta", {}).get("content") or ""
+                    )
                 ends += [event["usage"]] if event.get("usage") else []
             elif line == "data: [DONE]":
                 ends.append("done")
@@ -92,6 +102,38 @@ async def test_a_stream_goes_on_after_the_last_event_that_came(
     numbers = [int(each.rpartition("-")[2]) for each in rest.ids]
     assert numbers == list(range(1, len(whole.ids) + 1))
     assert len(stage.client.streams) == asked, "it is the same turn, counted once"
+
+
+@pytest.mark.parametrize("choices", [1, 3])
+async def test_with_a_real_engine_nothing_is_held_in_between(make_stage: Callable[..., Stage], choices: int) -> None:
+    """Journals over real links: what goes on is the unbroken answer, and the engine is empty while nobody reads."""
+    directory = Directory()
+    leader = await lead(directory, "one")
+    replicas = Replicas(MODEL)
+    roster = Roster({MODEL: replicas}, directory.watch)
+    roster.start()
+    await until_ready(replicas)
+    stage = make_stage()
+    served = {"starter": Served("starter", replicas, stage.tokenizer)}
+    stage.app = create(served, stage.ring, GatewaySettings(request_seconds=1e6))  # that engine's clock is fast
+    body = {"model": "starter", "prompt": [*PROMPT], "seed": 3, "n": choices, "max_tokens": 600, "stream": True}
+    body |= USAGE | {"temperature": 1, "ignore_eos": True}
+    whole = await Line(stage, body).run()
+    assert whole.status == 200, whole.text
+    assert whole.said[-1] == "done"
+    text, last = "", ""
+    for events in (2, 2):
+        line = await Line(stage, body, events, last).run()
+        assert line.said[-1] != "done"
+        await still(replicas)
+        text, last = text + line.text, line.ids[-1]
+    rest = await Line(stage, body, last=last).run()
+    rest.text = text + rest.text
+    assert rest.said[:choices] == whole.said[:choices]
+    assert rest.said[-2]["completion_tokens"] == whole.said[-2]["completion_tokens"] == 600 * choices
+    assert rest.said[-1] == "done"
+    await roster.close()
+    leader.close()
 
 
 async def test_it_may_be_cut_again_and_at_the_very_end(make_stage: Callable[..., Stage]) -> None:
