@@ -26,6 +26,10 @@ class Stream(Protocol):
         """Free what the sequence holds within one step. Harmless after the end and when called twice."""
         ...
 
+    def pause(self) -> bool:
+        """`cancel`, but where this is True, iterating again goes on with the token that comes next."""
+        ...
+
 
 class Client(Protocol):
     """One model: its replicas behind one face."""

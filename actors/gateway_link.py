@@ -171,6 +171,11 @@ class LinkStream:
         self._ended = True
         self._news.set()
 
+    def pause(self) -> bool:
+        """Whoever wants to go on keeps a journal."""
+        self.cancel()
+        return False
+
     def feed(self, delta: Delta) -> None:
         """From the link: one more."""
         if self.follower is not None:

@@ -72,8 +72,13 @@ class Journal:
         self._asked, self._stream, self._resume, self._most = asked, stream, resume, most_lives
         self._told = False  # whether the reader has a first delta, with what only that one tells
         self._cancelled = False
+        self._paused = False
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
+        if self._paused:
+            self._paused = False
+            self._stream = await self._resume(self._asked)
+            self._stop_if_gone()
         while True:
             try:
                 async for delta in self._stream:
@@ -92,6 +97,13 @@ class Journal:
     def cancel(self) -> None:
         self._cancelled = True
         self._stream.cancel()
+
+    def pause(self) -> bool:
+        """What is out is written down: any replica goes on with it."""
+        self._paused = True
+        self._asked.holder = None  # it is not lost: its cache knows the answer so far
+        self._stream.cancel()
+        return True
 
     def _stop_if_gone(self) -> None:
         """Whoever cancelled while another replica was looked for had only the lost stream to cancel."""

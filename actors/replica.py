@@ -33,6 +33,7 @@ from actors.leader_link import LinkServer
 from actors.messages import Assignment, Delta, Load, SamplingParams, ShardFacts, Submit
 from actors.quiet import Quiet
 from actors.settings import ModelSettings
+from actors.vigil import Vigil
 from cluster import loopback
 from cluster.errors import NotReady, ReplicaLost, StrataError
 from cluster.telemetry import logs
@@ -59,8 +60,9 @@ class ShardActor:
         """See `Shard.load`."""
         return self._shard.load()
 
-    def serve(self, blocks: int, context_tokens: int, end_tokens: tuple[int, ...]) -> None:
-        """See `Shard.serve`; returns when the leader says so."""
+    def serve(self, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], leader: int) -> None:
+        """See `Shard.serve`; returns when the leader, process `leader`, says so."""
+        Vigil(leader).start()
         with self._beating as channel:
             self._shard.serve(channel, blocks, context_tokens, end_tokens)
 
@@ -96,7 +98,8 @@ class Actors:
         return facts
 
     def serve(self, blocks: int, context_tokens: int, end_tokens: tuple[int, ...], quiet: Quiet) -> None:
-        self._serving = [actor.serve.remote(blocks, context_tokens, end_tokens) for actor in self._actors]
+        mine = os.getpid()
+        self._serving = [actor.serve.remote(blocks, context_tokens, end_tokens, mine) for actor in self._actors]
         threading.Thread(target=self._watch, args=(quiet,), name="watch", daemon=True).start()
 
     def close(self) -> None:

@@ -233,7 +233,7 @@ class Followed:
 def _more(asked: Asked) -> dict[str, Any]:
     more = {"seed": asked.seed, "choice": asked.choice, "salt": asked.salt, "suspect": asked.suspect}
     left = None if asked.until is None else max(0.0, asked.until - asyncio.get_running_loop().time())
-    if not asked.lives:
+    if not (asked.lives or asked.emitted):
         return {**more, "deadline": left, "priority": asked.priority}
     return {**more, "deadline": left, "emitted": tuple(asked.emitted), "priority": URGENT}
 

@@ -77,13 +77,16 @@ class Roster:
                 except OSError:
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
-                if await link.welcomed():
-                    self._open[name] = link
-                    if name in self._entries:  # it may have gone while we connected
-                        replicas.adopt(name, link, entry)
-                    await link.end()
-                    self._open.pop(name)
-                    replicas.drop(name)
+                try:
+                    if await link.welcomed():
+                        self._open[name] = link
+                        if name in self._entries:  # it may have gone while we connected
+                            replicas.adopt(name, link, entry)
+                        await link.end()
+                        self._open.pop(name)
+                        replicas.drop(name)
+                finally:
+                    link.close()  # also where this is cancelled before anybody else knows of it
                 await asyncio.sleep(_RETRY_SECONDS)
         finally:
             self._kept.discard(name)

@@ -1,7 +1,8 @@
 """The process that holds a local Ray: `python -m cluster.head`, started by `cluster.runtime` in a session of its own.
 
 Reads its settings as JSON from standard input, starts Ray, writes where it is to the state folder and waits to be
-told to stop. When it dies, however it dies, Ray's reaper ends what it started.
+told to stop; a control store that dies meanwhile is started again over what it had written. When the head dies, however
+it dies, Ray's reaper ends what it started.
 """
 
 import json
@@ -10,16 +11,20 @@ import signal
 import sys
 from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER
 from ray._private.services import get_node
 from ray._private.utils import get_num_cpus, write_ray_address
 
 from cluster.registration import patient
 from cluster.settings import ClusterSettings
 
+STORE = PROCESS_TYPE_GCS_SERVER
+LOOK_SECONDS = 0.25  # how often the control store is looked at
 LEAST_CORES = 2  # what the starter's gang of two asks for; on one core its shards take turns
 
 
@@ -60,8 +65,21 @@ def main() -> None:
             "note": note,
         },
     )
-    signal.sigwait(stops)
+    while signal.sigtimedwait(stops, LOOK_SECONDS) is None:
+        revive(ray._private.worker._global_node)
     ray.shutdown()
+
+
+def revive(node: Any) -> bool:
+    """Start the control store of a head `node` again if it has ended: on its port, over its files. Whether it had.
+
+    Whoever speaks with it connects again by itself, within a minute (Ray's gcs_rpc_server_reconnect_timeout_s).
+    """
+    if all(info.process.poll() is None for info in node.all_processes[STORE]):
+        return False
+    node.kill_gcs_server(check_alive=False)
+    node.start_gcs_server()
+    return True
 
 
 def cores_of(wanted: int | None, there: int) -> tuple[int, str]:

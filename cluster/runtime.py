@@ -168,7 +168,8 @@ def _start(settings: ClusterSettings) -> Running:
     loopback.install(settings.run_dir, head_seconds=settings.head_seconds, stall_seconds=settings.stall_seconds)
     log_path = settings.state / "head.log"
     surroundings = {
-        **os.environ, **environment(settings), **loopback.environment(settings.run_dir), "PATH": search_path()
+        **os.environ, **environment(settings), **loopback.environment(settings.run_dir), **store(settings),
+        "PATH": search_path(),
     }  # fmt: skip
     surroundings.pop("RAY_ADDRESS", None)
     with folders.writing(settings), log_path.open("wb") as log:
@@ -195,6 +196,15 @@ def _start(settings: ClusterSettings) -> Running:
     if running is None:
         raise NotReady("Ray", f"it did not start; its last words are {_last_line(log_path)!r}, the rest in {log_path}")
     return running
+
+
+def store(settings: ClusterSettings) -> dict[str, str]:
+    """Ray's variables that have its control store on disk, so that one that dies is started again where it was.
+
+    RocksDB and not Valkey: it is in Ray's own program, so there is no second process to watch, and a local cluster has
+    one machine whose disk is as alive as it is.
+    """
+    return {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(settings.run_dir / "ray" / "store")}
 
 
 def search_path() -> str:

@@ -80,6 +80,7 @@ class Meter(Protocol):
 
 
 Heard = tuple["Voice", Delta]
+Arrived = asyncio.Queue[tuple["Voice", Delta | asyncio.Task[None]]]
 
 
 def fit(turn: Turn, context_tokens: int) -> SamplingParams:
@@ -135,23 +136,39 @@ class Voice:
 
 @dataclass(slots=True)
 class Answer:
-    """A turn under way. Iterate it once, for the parts that became ready together; closing it cancels what runs."""
+    """A turn under way. Iterate it for the parts that became ready together; closing it cancels what runs.
+
+    With `keeps`, a reader that goes leaves it paused: it holds nothing, and is iterated again from where it was.
+    """
 
     voices: list[Voice]
     usage: Usage
     meter: Meter | None = None
+    keeps: bool = False
+    _arrived: Arrived = field(default_factory=asyncio.Queue)
 
     async def parts(self) -> AsyncGenerator[list[Part]]:
         """Raises the StrataError that ended a stream. Every list holds at least one part."""
-        alone = len(self.voices) == 1
-        batches = single(self.voices[0]) if alone else merge(self.voices)
+        if self.over:
+            return
+        alone, left = len(self.voices) == 1, False
+        batches = single(self.voices[0]) if alone else merge(self.voices, self._arrived)
         try:
             async for batch in batches:
                 if parts := self._take(batch):
                     yield parts
+        except (asyncio.CancelledError, GeneratorExit):
+            left = self.keeps
+            raise
         finally:
-            self.cancel()
+            if not (left and self._pause()):
+                self.cancel()
             await batches.aclose()
+
+    @property
+    def over(self) -> bool:
+        """Whether every choice has come to its end."""
+        return all(voice.finish is not None for voice in self.voices)
 
     def _take(self, batch: list[Heard]) -> list[Part]:
         """One part for each choice that got further, however many deltas it got there by."""
@@ -174,6 +191,11 @@ class Answer:
                 self.meter.ended(voice.choice, part.finish, voice.tokens)
         return list(parts.values())
 
+    def _pause(self) -> bool:
+        """Whether all that runs can be gone on with; it is freed in any case."""
+        paused = [voice.stream.pause() for voice in self.voices if voice.finish is None]
+        return all(paused)
+
     def cancel(self) -> None:
         """Free whatever still runs. Harmless when called twice."""
         for voice in self.voices:
@@ -193,9 +215,13 @@ async def single(voice: Voice) -> AsyncGenerator[list[Heard]]:
     raise Unavailable(voice.model, "the stream ended without a reason")
 
 
-async def merge(voices: list[Voice]) -> AsyncGenerator[list[Heard]]:
-    """All that the voices have brought since the last look, until each has finished."""
-    arrived: asyncio.Queue[tuple[Voice, Delta | asyncio.Task[None]]] = asyncio.Queue()
+async def merge(voices: list[Voice], arrived: Arrived) -> AsyncGenerator[list[Heard]]:
+    """All that the voices have brought since the last look, until each has finished.
+
+    `arrived` is what they bring it in; what an earlier reader left there is told first.
+    """
+    left = [(voice, what) for voice, what in emptied(arrived) if isinstance(what, Delta)]
+    done_already = {id(voice) for voice, delta in left if delta.finish}
 
     async def listen(voice: Voice) -> None:
         async for delta in voice.stream:
@@ -208,21 +234,26 @@ async def merge(voices: list[Voice]) -> AsyncGenerator[list[Heard]]:
         task.add_done_callback(lambda done: arrived.put_nowait((voice, done)))
         return task
 
-    tasks = [follow(voice) for voice in voices]
+    tasks = [follow(voice) for voice in voices if voice.finish is None and id(voice) not in done_already]
     try:
+        if left:
+            yield left
         while any(voice.finish is None for voice in voices):
-            came = [await arrived.get()]
-            while not arrived.empty():
-                came.append(arrived.get_nowait())
+            came = [await arrived.get(), *emptied(arrived)]
             yield [(voice, what) for voice, what in came if isinstance(what, Delta)]
             for voice, what in came:
-                if not isinstance(what, Delta) and voice.finish is None:
+                if not isinstance(what, Delta) and what in tasks and voice.finish is None:
                     what.result()  # raises what ended the stream
                     raise Unavailable(voice.model, "the stream ended without a reason")
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def emptied(arrived: Arrived) -> list[tuple[Voice, Delta | asyncio.Task[None]]]:
+    """All that is in there now."""
+    return [arrived.get_nowait() for _ in range(arrived.qsize())]
 
 
 async def answer(served: Served, turn: Turn, meter: Meter | None = None) -> Answer:

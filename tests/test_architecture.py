@@ -17,6 +17,7 @@ RAY = {
     "cluster/head.py",
     "cluster/runtime.py",
     "pipelines/app.py",
+    "pipelines/chaos/stage.py",
     "pipelines/cli/serving.py",
     "pipelines/cli/status.py",
     "pipelines/driver.py",

@@ -138,6 +138,51 @@ def bench(
 
 
 @strata.command()
+def drain(
+    node: Annotated[str, typer.Argument(help="The beginning of its id, its address or its name.")],
+    minutes: Annotated[float, typer.Option(help="How long that may take.", min=0)] = 10.0,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Empty a node before it is switched off: gangs start elsewhere, running answers move and go on."""
+    from pipelines.cli import drain as command
+
+    command.run(file, node, minutes, as_json=json)
+
+
+@strata.command()
+def chaos(
+    faults: Annotated[int, typer.Option(help="How many.", min=1)] = 60,
+    minutes: Annotated[float, typer.Option(help="Spread over; more, where gangs take longer to come again.")] = 10.0,
+    streams: Annotated[int, typer.Option(help="Streams at any time.", min=1)] = 16,
+    rate: Annotated[float, typer.Option(help="Short requests a second beside them.", min=0)] = 10.0,
+    seed: Annotated[int, typer.Option(help="The same faults in the same order.")] = 1,
+    budget: Annotated[int, typer.Option(help="Bad answers beyond which it stops.", min=0)] = 0,
+    spare: Annotated[int, typer.Option(help="Gangs of a model that always go on.", min=0)] = 1,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="kill-shard, freeze-shard, kill-leader, freeze-leader, kill-controller, kill-store, kill-node. "
+            "Repeatable.",
+            show_default="all but kill-node",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the report goes, as .json and .svg.")] = Path("chaos"),
+    model: Model = None,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Kill and freeze processes of the running stack while clients ask, and report what they saw.
+
+    Fails where an answer failed, was cut or was not what an undisturbed run said, or where something was left behind.
+    """
+    from pipelines.cli import chaos as command
+
+    asked = command.Asked(faults, minutes, streams, rate, seed, budget, spare, tuple(kind or ()), out, model)
+    command.run(file, asked, as_json=json)
+
+
+@strata.command()
 def doctor(file: File = None, json: Json = False) -> None:
     """Check this machine; say what to do."""
     from pipelines.cli import doctor as command

@@ -23,6 +23,7 @@ from pipelines.cli.reasons import sentence
 from pipelines.settings import Settings
 
 APPLICATION = "strata"
+HEAD = "node:__internal_head__"  # Ray's own mark of the head node
 LOOK_SECONDS = 0.5  # how often Serve is asked what it is doing while it replaces something
 STEADY_SECONDS = 2.0  # and when it says that it is done
 HEAVY = ("ray.serve", "pipelines.app")
@@ -139,6 +140,37 @@ def gangs() -> Collection[Entry]:
         entries: Collection[Entry] = ray.get(ray.get_actor(DIRECTORY, namespace=NAMESPACE).entries.remote(), timeout=5)
         return entries
     return ()
+
+
+def nodes() -> list[tuple[str, frozenset[str], bool]]:
+    """The nodes that live: id, what else they are called (address, name, resources of their own), whether the head."""
+    import ray  # noqa: PLC0415 - not before its environment stands
+
+    return [
+        (
+            node["NodeID"],
+            frozenset({node["NodeManagerAddress"], node["NodeName"], *node["Resources"]} - {"CPU", "GPU", "memory"}),
+            HEAD in node["Resources"],
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def drain(node: str, seconds: float) -> None:
+    """Tell Ray that a node goes after `seconds` at the latest: nothing new starts there, and Serve moves its gangs.
+
+    Raises Unavailable where Ray refuses.
+    """
+    import ray  # noqa: PLC0415 - not before its environment stands
+    from ray.core.generated import autoscaler_pb2  # noqa: PLC0415
+
+    store = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)
+    until = round((time.time() + seconds) * 1000)
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")  # the one that may not be refused
+    taken, why = store.drain_node(node, reason, "strata drain", until)
+    if not taken:
+        raise Unavailable(f"the drain of node {node[:8]}", why)
 
 
 def logs(settings: Settings) -> str:

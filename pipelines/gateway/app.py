@@ -14,6 +14,7 @@ from pipelines.gateway.middleware import wrap
 from pipelines.gateway.middleware.routing import ROUTE
 from pipelines.gateway.pace import Pace
 from pipelines.gateway.settings import GatewaySettings
+from pipelines.gateway.shelf import Shelf
 
 
 def create(
@@ -30,7 +31,8 @@ def create(
 
 
 def _desk(models: Mapping[str, Served], keys: Keys, metrics: Metrics, settings: GatewaySettings) -> Desk:
-    return Desk(models, keys, metrics, settings, Pace(settings.events_per_second))
+    shelf = Shelf(settings.resume_seconds, settings.resumable_streams)
+    return Desk(models, keys, metrics, settings, Pace(settings.events_per_second), shelf)
 
 
 def assemble(desk: Desk) -> App:

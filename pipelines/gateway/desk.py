@@ -15,6 +15,7 @@ from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
 from pipelines.gateway.pace import Pace
 from pipelines.gateway.settings import GatewaySettings
+from pipelines.gateway.shelf import Shelf
 
 
 class Keys(Protocol):
@@ -34,6 +35,7 @@ class Desk:
     metrics: Metrics
     settings: GatewaySettings = field(default_factory=GatewaySettings)
     pace: Pace = field(default_factory=lambda: Pace(GatewaySettings().events_per_second))
+    shelf: Shelf = field(default_factory=lambda: Shelf(0.0, 0))
     clock: Callable[[], float] = time.perf_counter
     wall: Callable[[], float] = time.time
     draw: Callable[[int], int] = secrets.randbits

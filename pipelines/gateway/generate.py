@@ -3,15 +3,16 @@
 Knows the wire and the spine. What is measured stands in `meter`, what is parsed in `wire`, how it looks in `shapes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 from actors.engine.tokens import Detokenizer
 from actors.messages import SamplingParams
 from cluster.errors import DeadlineExceeded, InvalidRequest
 from pipelines.chat import Answer, Part, Served, Turn, answer
-from pipelines.gateway.asgi import Exchange, Receive, Scope, Send, exchange, respond
+from pipelines.gateway.asgi import Exchange, Receive, Scope, Send, exchange, header, respond
 from pipelines.gateway.attend import attended
 from pipelines.gateway.body import read_body
 from pipelines.gateway.callshape import CallShape
@@ -20,6 +21,7 @@ from pipelines.gateway.meter import TurnMeter
 from pipelines.gateway.prompt import chat_tokens, least, spoken, text_tokens
 from pipelines.gateway.shapes import ChatShape, Shape, TextShape
 from pipelines.gateway.shaping import calling_of, constrained
+from pipelines.gateway.shelf import Kept, Pen
 from pipelines.gateway.strict import parse
 from pipelines.gateway.wire import CompletionRequest, Wanted, chat_request, completion_request
 
@@ -32,7 +34,10 @@ EVENTS = [
 async def chat(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
     """POST /v1/chat/completions."""
     begun = desk.clock()
-    request = chat_request(parse(await read_body(scope, receive, desk.settings)), desk.settings)
+    body = await read_body(scope, receive, desk.settings)
+    if await taken_up(desk, scope, receive, send, body):
+        return
+    request = chat_request(parse(body), desk.settings)
     served = desk.served(request.model)
     terms = terms_of(desk, scope, request, begun)
     let_in(desk, served, terms, least([text for message in request.messages for text in spoken(message)]))
@@ -42,13 +47,16 @@ async def chat(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
     turn = turn_of(desk, scope, terms, params, (prompt,), "messages")
     envelope = (f"chatcmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
     shape = CallShape(*envelope, calling=calling) if calling else ChatShape(*envelope)
-    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms))
+    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms, owner_of(scope, body)))
 
 
 async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
     """POST /v1/completions."""
     begun = desk.clock()
-    request = completion_request(parse(await read_body(scope, receive, desk.settings)), desk.settings)
+    body = await read_body(scope, receive, desk.settings)
+    if await taken_up(desk, scope, receive, send, body):
+        return
+    request = completion_request(parse(body), desk.settings)
     served = desk.served(request.model)
     terms = terms_of(desk, scope, request, begun)
     let_in(desk, served, terms, least(request.prompts))
@@ -58,7 +66,7 @@ async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> No
     shape = TextShape(f"cmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
     if request.echo:
         shape.echoes = echoed(served, request, prompts)
-    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms))
+    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms, owner_of(scope, body)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,12 @@ class Reply:
     shape: Shape
     request: Wanted
     terms: Terms
+    owner: tuple[str, bytes]
+
+
+def owner_of(scope: Scope, body: bytes) -> tuple[str, bytes]:
+    """Whose a stream is: a principal's, for this request."""
+    return exchange(scope).principal.id, blake2b(body, digest_size=16).digest()
 
 
 def terms_of(desk: Desk, scope: Scope, request: Wanted, begun: float) -> Terms:
@@ -156,22 +170,57 @@ async def whole(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
 
 async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
     """The answer as events. What fails before the first of them still has a status of its own."""
-    event = to.shape.event
     begun = await begin(desk, to)
     try:
         async with aclosing(begun.parts()) as batches:
-            first = await anext(batches)
+            opening = b"".join(map(to.shape.event, await anext(batches)))
             await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
-            await send(chunk(b"".join(map(event, first))))
-            with desk.pace.stream() as gait:
-                async for batch in batches:
-                    events = event(batch[0]) if len(batch) == 1 else b"".join(map(event, batch))
-                    if events:  # the beginning of a call may have to wait for more
-                        await send(chunk(events))
-                    await gait.rest()
-        await send(chunk(to.shape.last(begun.usage), more=False))
+            kept = desk.shelf.keep(noted.id, to.owner, begun, to.shape)
+            await flow(desk, send, Pen(desk.shelf, kept, to.shape, begun), batches, opening)
     finally:
         note(noted, begun)
+
+
+async def flow(
+    desk: Desk, send: Send, pen: Pen, batches: AsyncGenerator[list[Part]], opening: bytes, resumed: bytes = b""
+) -> None:
+    """`opening`, which is an event yet to be numbered, or `resumed`, and all that is left of the answer."""
+    event = pen.shape.event
+    with pen as numbered:
+        await send(chunk(resumed or numbered(opening)))
+        with desk.pace.stream() as gait:
+            async for batch in batches:
+                events = event(batch[0]) if len(batch) == 1 else b"".join(map(event, batch))
+                if events:  # the beginning of a call may have to wait for more
+                    await send(chunk(numbered(events)))
+                await gait.rest()
+        await send(chunk(pen.end(), more=False))
+
+
+async def taken_up(desk: Desk, scope: Scope, receive: Receive, send: Send, body: bytes) -> bool:
+    """Whether this was a request to go on with a stream that was cut; then it has been answered."""
+    last = header(scope, b"last-event-id")
+    if not last:
+        return False
+    kept, number = desk.shelf.take(last.decode("latin-1"), owner_of(scope, body))
+    noted = exchange(scope)
+    noted.model, seconds = kept.shape.model, desk.settings.request_seconds
+    await attended(again(desk, send, kept, number), receive, kept.shape.model, seconds, seconds)
+    return True
+
+
+async def again(desk: Desk, send: Send, kept: Kept, number: int) -> None:
+    """What came after event `number`, and the rest as it comes."""
+    await kept.free()
+    missed = kept.after(number)
+    pen = Pen(desk.shelf, kept, kept.shape, kept.begun)
+    async with aclosing(kept.begun.parts()) as batches:
+        with pen:  # nobody else may have it while this one begins
+            await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
+            if kept.whole:
+                await send(chunk(missed, more=False))
+                return
+        await flow(desk, send, pen, batches, b"", missed)
 
 
 def echoed(served: Served, request: CompletionRequest, prompts: Sequence[Sequence[int]]) -> list[str]:

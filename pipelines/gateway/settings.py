@@ -34,6 +34,13 @@ class GatewaySettings(BaseModel):
         30.0, ge=0, description="how long a request waits for a replica while its model has none left; then it is 503"
     )
     held_requests: int = Field(256, ge=0, description="of one model; what comes beyond is 503 at once")
+    resume_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="how long a stream that was cut may be taken up again, by the same request with Last-Event-ID; 0: "
+        "not at all",
+    )
+    resumable_streams: int = Field(1024, ge=0, description="of those so many are kept, with up to 256 KiB each")
     events_per_second: float = Field(
         1000.0,
         gt=0,

@@ -197,6 +197,25 @@ async def test_streams_go_on_at_another_replica() -> None:
     leaders[1].close()
 
 
+async def test_who_pauses_holds_nothing_and_goes_on_later() -> None:
+    directory = Directory()
+    replicas, roster, leaders = await crowd(directory, 1)
+    stream = await replicas.submit(PROMPT, greedy(max_tokens=3000), seed=1)
+    heard: list[Delta] = []
+    async for delta in stream:
+        heard.append(delta)
+        if len(tokens(heard)) > 20:
+            break
+    assert stream.pause()
+    await still(replicas)
+    heard += await collect(stream)
+    assert tokens(heard) == continuation(PROMPT, 3000)
+    assert [delta.finish for delta in heard if delta.finish] == ["length"]
+    await still(replicas)
+    await roster.close()
+    leaders[0].close()
+
+
 async def test_streams_wait_for_the_new_one_and_go_first() -> None:
     directory = Directory()
     replicas, roster, leaders = await crowd(directory, 1)

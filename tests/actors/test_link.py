@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Queue
 from types import SimpleNamespace
@@ -15,9 +16,10 @@ from actors.engine.plan import Plan, Result
 from actors.engine.thread import EngineThread
 from actors.gateway_link import Link, LinkStream, revived
 from actors.leader_link import LinkServer
-from actors.messages import Delta, SamplingParams, Submit
+from actors.messages import Delta, Load, SamplingParams, Submit
 from actors.replicas import Hold, Replicas
 from actors.roster import Roster
+from actors.wire import Frames, hello_of, pack_frame, unpack_command
 from cluster.errors import DeadlineExceeded, NotReady, Overloaded, ReplicaLost, StrataError, Unavailable
 from tests.actors.engine.remembering import continuation, engine
 from tests.contracts.client import PROMPT, ClientContract, collect, greedy, still, tokens
@@ -278,6 +280,74 @@ async def test_a_frozen_leader_is_given_up(directory: Directory, monkeypatch: py
         assert not await link.welcomed()
         with pytest.raises(ReplicaLost, match="silent"):
             await stream.accepted()
+
+
+class Zombie:
+    """A leader that makes some tokens, freezes in the middle of an answer, and speaks again when it is woken."""
+
+    TOKENS = 5
+
+    def __init__(self, door: socket.socket) -> None:
+        self.frozen, self.woken = threading.Event(), threading.Event()
+        self._door = door
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        line, _ = self._door.accept()
+        frames, asked = Frames(), []
+        with line:
+            while not asked:
+                for frame in frames.feed(line.recv(1 << 16)):
+                    if frame == hello_of("zombie", self.secret):
+                        line.sendall(pack_frame([], Load()))
+                    else:
+                        asked.append(unpack_command(frame))
+            (submit,) = asked
+            out = tuple(continuation(submit.prompt, self.TOKENS))
+            line.sendall(pack_frame([Delta(submit.id, ()), Delta(submit.id, out)], Load()))
+            self.frozen.set()
+            self.woken.wait()
+            with suppress(ConnectionError):
+                line.sendall(pack_frame([Delta(submit.id, (7, 7, 7), finish="length")], Load()))
+
+    secret = ""
+
+
+async def test_what_a_frozen_leader_says_later_is_thrown_away(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is the fence: what is sent over one that was given up has no way to a stream any more."""
+    monkeypatch.setattr("actors.gateway_link.SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr("actors.leader_link.PULSE_SECONDS", 0.05)
+    monkeypatch.setattr(Zombie, "secret", await directory.secret())
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        zombie = Zombie(door)
+        port = door.getsockname()[1]
+        await directory.announce(Entry(MODEL, "zombie", "127.0.0.1", port, "node", 3000, 3000, 0, (), (), 0.0))
+        replicas = Replicas(MODEL)
+        roster = Roster({MODEL: replicas}, directory.watch)
+        roster.start()
+        await until_ready(replicas)
+        stream = await replicas.submit(PROMPT, greedy(max_tokens=2000), seed=1)
+        heard: list[Delta] = []
+
+        async def listen() -> None:
+            async for delta in stream:
+                heard.append(delta)
+                if replicas.loads.keys() == {"one"}:
+                    zombie.woken.set()  # another goes on by now
+
+        reading = asyncio.create_task(listen())
+        await asyncio.to_thread(zombie.frozen.wait)
+        leader = await lead(directory, "one")
+        await reading
+        await asyncio.to_thread(zombie.thread.join)
+        assert heard[0].tokens == tuple(continuation(PROMPT, Zombie.TOKENS))
+        assert tokens(heard) == continuation(PROMPT, 2000)
+        await roster.close()
+    await asyncio.sleep(0)  # what the roster hung up on is gone
+    leader.close()
 
 
 async def test_a_leader_whose_engine_hangs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

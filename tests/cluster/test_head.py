@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from cluster import head
@@ -12,3 +14,25 @@ def test_one_core_holds_the_starter_and_says_so() -> None:
     cores, note = head.cores_of(None, 1)
     assert cores == 2
     assert "take turns" in note
+
+
+class Node:
+    """A head of Ray's, whose control store has ended or not."""
+
+    def __init__(self, code: int | None) -> None:
+        self.all_processes = {head.STORE: [SimpleNamespace(process=SimpleNamespace(poll=lambda: code))]}
+        self.done: list[str] = []
+
+    def kill_gcs_server(self, check_alive: bool) -> None:
+        assert not check_alive
+        self.done.append("buried")
+
+    def start_gcs_server(self) -> None:
+        self.done.append("started")
+
+
+@pytest.mark.parametrize(("code", "done"), [(None, []), (-9, ["buried", "started"]), (0, ["buried", "started"])])
+def test_a_control_store_that_ended_is_started_again(code: int | None, done: list[str]) -> None:
+    node = Node(code)
+    assert head.revive(node) == bool(done)
+    assert node.done == done

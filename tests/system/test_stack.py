@@ -131,7 +131,7 @@ def test_wrong_keys_and_wrong_fields_are_typed(stack: Stack, client: openai.Open
 
 
 def test_a_full_queue_is_429_with_retry_after(client: openai.OpenAI) -> None:
-    """Two replicas run 16 each and let 16 each wait; of 80 at once some are refused, and nobody hangs."""
+    """Two replicas run 32 each and let 32 each wait; of 160 at once some are refused, and nobody hangs."""
 
     def ask() -> openai.Stream | openai.APIStatusError:
         try:
@@ -143,8 +143,8 @@ def test_a_full_queue_is_429_with_retry_after(client: openai.OpenAI) -> None:
 
     refused: list[openai.APIStatusError] = []
     opened: list[openai.Stream] = []
-    with ThreadPoolExecutor(80) as pool:
-        for future in as_completed([pool.submit(ask) for _ in range(80)]):
+    with ThreadPoolExecutor(160) as pool:
+        for future in as_completed([pool.submit(ask) for _ in range(160)]):
             outcome = future.result()
             (refused if isinstance(outcome, openai.APIStatusError) else opened).append(outcome)
             if refused:  # those that still wait get the places

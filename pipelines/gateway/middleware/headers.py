@@ -13,9 +13,9 @@ from pipelines.gateway.settings import GatewaySettings
 
 READ = frozenset(
     b"host authorization content-type content-length content-encoding transfer-encoding expect accept user-agent "
-    b"x-request-id traceparent tracestate".split()
+    b"x-request-id traceparent tracestate last-event-id".split()
 )
-ONCE = frozenset(b"host authorization content-type content-length content-encoding".split())
+ONCE = frozenset(b"host authorization content-type content-length content-encoding last-event-id".split())
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._\-]{1,253})(:\d{1,5})?")
 
 

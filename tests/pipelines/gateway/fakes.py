@@ -113,6 +113,12 @@ class FakeStream:
             self.cancelled.set()
             self.end()
 
+    def pause(self) -> bool:
+        """With `client.resumable` it goes on when it is asked again, as one with a journal."""
+        if not self.client.resumable:
+            self.cancel()
+        return self.client.resumable
+
 
 @dataclass
 class FakeClient:
@@ -130,6 +136,7 @@ class FakeClient:
     ready: bool = True
     running: int = 0
     cancels: int = 0
+    resumable: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     streams: list[FakeStream] = field(default_factory=list)
     salts: list[str] = field(default_factory=list)

@@ -31,6 +31,10 @@ class NearStream:
     def cancel(self) -> None:
         self._client.thread.post("near", Cancel(self._number))
 
+    def pause(self) -> bool:
+        self.cancel()
+        return False
+
     def _seen(self, delta: Delta) -> Delta:
         if delta.error is not None:
             kind, arguments = delta.error
