@@ -4,6 +4,8 @@ The lists name every package, so that nothing is resolved: a peer that would pul
 torchvision that does not fit, does neither. Plain Python, as the command line reads it, too.
 """
 
+import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -34,12 +36,18 @@ def install(name: str) -> Path:
     if not (folder / "bin" / "python").exists():
         venv.create(folder, with_pip=True)
     command = [folder / "bin" / "pip", "install", "-q", "--no-input", "--no-deps", "-r", _list(name)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=_compilers(), capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-300:]]
         raise NotInstallable(f"pip failed: {said[0].strip()}")
     (folder / ".installed").write_text(_list(name).read_text("utf-8"), encoding="utf-8")
     return folder / "bin" / "python"
+
+
+def _compilers() -> dict[str, str]:
+    """What a peer is built with, for this machine: Clang where there is one, as GCC 12 makes AMX code that crashes."""
+    found = shutil.which("clang") and shutil.which("clang++")
+    return {**os.environ, **({"CC": "clang", "CXX": "clang++"} if found else {})}
 
 
 def _list(name: str) -> Path:
