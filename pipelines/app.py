@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ import ray
 from ray import serve
 from ray.serve.context import _get_global_client
 
+from actors.demand import DEMAND, Demand, Wish
 from actors.directory import Directory, Entry
 from actors.engine.tokens import Tokenizer
 from actors.replica import NAMESPACE, Replica
 from actors.replicas import Hold, Replicas
 from actors.roster import Roster
 from actors.settings import ModelSettings
+from actors.wishes import Wishes
 from cluster import loopback, runtime
 from cluster.errors import SettingsInvalid, StrataError, Unavailable
 from cluster.scheduling import admission, placement
@@ -31,7 +33,7 @@ from cluster.scheduling.placement import Node
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
-from pipelines import preflight, revision, room
+from pipelines import preflight, revision, room, scaler
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.settings import Settings, load
@@ -58,11 +60,15 @@ class Gateway:
         hold = Hold(settings.gateway.hold_seconds, settings.gateway.held_requests)
         rules = admission.Rules(settings.gateway.queue_seconds)
         clients = {
-            model.name: Replicas(model.name, settings.gateway.replays, hold=hold, rules=rules)
+            model.name: Replicas(model.name, settings.gateway.replays, hold=hold, rules=rules, sleeps=sleeps(model))
             for model in settings.models
         }
         self._roster = Roster(clients, Watcher().watch)
         self._roster.start()
+        scaled = {model.name: clients[model.name] for model in settings.models if model.scaling is not None}
+        self._wishes = Wishes(scaled, Watcher(demand).tell)
+        if scaled:
+            self._wishes.start()
         created = int(time.time())
         served = {
             model.name: Served(model.name, clients[model.name], Tokenizer.from_folder(Path(model.path)), created)
@@ -75,39 +81,61 @@ class Gateway:
 
     async def __del__(self) -> None:
         if hasattr(self, "_roster"):
+            self._wishes.close()
             await self._roster.close()
 
 
 class Watcher:
-    """The directory, asked again by name when it does not answer: it may have been remade."""
+    """The directory or another actor, asked for by name again when it does not answer: it may have been remade."""
 
-    def __init__(self) -> None:
+    def __init__(self, find: Callable[[], Any] | None = None) -> None:
+        self._find = find or directory
         self._handle: Any = None
 
     async def watch(self, revision: int, seconds: float) -> tuple[int, str, tuple[Entry, ...]]:
         """The directory's next state."""
+        state: tuple[int, str, tuple[Entry, ...]] = await self._call("watch", revision, seconds)
+        return state
+
+    async def tell(self, gateway: str, wishes: Mapping[str, Wish]) -> Mapping[str, int]:
+        """See `Demand.wishes`."""
+        contexts: Mapping[str, int] = await self._call("wishes", gateway, wishes)
+        return contexts
+
+    async def _call(self, method: str, *given: Any) -> Any:
         if self._handle is None:
-            self._handle = await asyncio.to_thread(directory)  # it asks the control store, which may be slow
+            self._handle = await asyncio.to_thread(self._find)  # it asks the control store, which may be slow
         try:
-            state: tuple[int, str, tuple[Entry, ...]] = await self._handle.watch.remote(revision, seconds)
+            return await getattr(self._handle, method).remote(*given)
         except ray.exceptions.RayError:
             self._handle = None
             raise
-        return state
 
 
 def directory() -> Any:
     """The handle of the directory's actor, which is made if need be."""
-    remote = ray.remote(Directory)
-    return remote.options(
-        name=DIRECTORY,
-        namespace=NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        num_cpus=0,
-        max_restarts=-1,
-        max_concurrency=1000,
-    ).remote()
+    return _detached(Directory, DIRECTORY)
+
+
+def demand() -> Any:
+    """The handle of the actor that hears what is asked of models that scale; made if need be."""
+    return _detached(Demand, DEMAND)
+
+
+def _detached(kind: type, name: str) -> Any:
+    return (
+        ray.remote(kind)
+        .options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=1000,
+        )
+        .remote()
+    )
 
 
 def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Application:
@@ -133,6 +161,8 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     if standing.environments:  # where nothing answers yet nothing can be lost, and a gang finds the same faults itself
         inspect(settled.models)
     directory()
+    if any(model.scaling is not None for model in settled.models):
+        demand()
     beside = room.roomy(gangs, free())
     models = [_model(model, settled, beside, standing) for model in settled.models]
     version = revision.of_gateway(settled)
@@ -227,7 +257,7 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Sta
             version=version,
             _internal=True,
             max_surge_percent=100 if beside else 0,
-            num_replicas=model.replicas,
+            **_number(model, name, version, standing),
             max_ongoing_requests=_MANY,
             ray_actor_options={"num_cpus": 0, **_code(name, version, standing)},
             logging_config=_LOGGING,
@@ -240,6 +270,19 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Sta
         )
         .bind(model, device, DIRECTORY, settings.cluster.drain_seconds)
     )
+
+
+def _number(model: ModelSettings, name: str, version: str, standing: Standing) -> dict[str, Any]:
+    """How many gangs, as Serve's options say it."""
+    if model.scaling is None:
+        return {"num_replicas": model.replicas}
+    code = revision.digest(revision.code("cluster", "pipelines"))
+    return {"autoscaling_config": scaler.config(model, version, standing.scaled.get(name), code)}
+
+
+def sleeps(model: ModelSettings) -> bool:
+    """Whether it may have no gang at all."""
+    return model.scaling is not None and model.scaling.min == 0
 
 
 def deployment_name(model: str) -> str:

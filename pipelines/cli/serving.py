@@ -129,6 +129,20 @@ def states() -> dict[str, dict[str, Any]]:
     }
 
 
+def scaling() -> dict[str, dict[str, Any]]:
+    """How many gangs were decided for each model that scales, and why; nothing where none does."""
+    import ray  # noqa: PLC0415 - not before its environment stands
+
+    from actors.demand import DEMAND  # noqa: PLC0415
+    from actors.replica import NAMESPACE  # noqa: PLC0415
+
+    with suppress(ValueError, ray.exceptions.RayError):
+        asked = ray.get_actor(DEMAND, namespace=NAMESPACE).decided.remote()
+        decided: dict[str, dict[str, Any]] = ray.get(asked, timeout=5)
+        return decided
+    return {}
+
+
 def gangs() -> Collection[Entry]:
     """The gangs that the directory knows; none while it is being remade."""
     import ray  # noqa: PLC0415 - not before its environment stands

@@ -12,6 +12,8 @@ from pipelines.cli.config import settle
 from pipelines.cli.reasons import sentence
 from pipelines.settings import Settings
 
+OLD_SECONDS = 10.0  # decisions come every second; one that is older tells that the controller is away
+
 
 def run(file: Path | None, *, as_json: bool) -> None:
     """Show what runs; exit status 1 if nothing is served."""
@@ -43,6 +45,7 @@ def gather(settings: Settings) -> dict[str, Any]:
         "resources": {key: value for key, value in ray.cluster_resources().items() if key in ("CPU", "GPU", "memory")},
         "free": {key: value for key, value in ray.available_resources().items() if key in ("CPU", "GPU", "memory")},
         "deployments": serving.states(),
+        "scaling": serving.scaling(),
         "logs": serving.logs(settings),
     }
     runtime.disconnect()
@@ -64,11 +67,20 @@ def draw(facts: dict[str, Any]) -> None:
     found = facts["deployments"]
     rows = [(name, one["status"], counted(one["replicas"])) for name, one in found.items()]
     show.table(("deployment", "status", "replicas"), rows)
+    for model, decided in facts["scaling"].items():
+        show.line(f"{escape(model)}: {wanted(decided)}")
     said = {name: sentence(one["message"]) for name, one in found.items() if one["message"]}
     for name, text in said.items():
         show.line(f"[yellow]{name}[/]: {escape(text)}")
     if said:
         show.line(f"[dim]All that Serve says: strata status --json. Logs: {facts['logs']}[/]")
+
+
+def wanted(decided: Mapping[str, Any]) -> str:
+    """What was decided of a model that scales, and why."""
+    gangs = "1 gang" if decided["wanted"] == 1 else f"{decided['wanted']} gangs"
+    old = f", decided {decided['seconds_ago']:.0f} s ago" if decided["seconds_ago"] > OLD_SECONDS else ""
+    return f"{gangs} wanted, of {decided['min']} to {decided['max']}{old}: {decided['reason']}"
 
 
 def counted(replicas: Mapping[str, int]) -> str:

@@ -1,0 +1,239 @@
+"""Serve's autoscaling policy, on contexts as Serve gives them and answers as the demand actor does."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.settings import ModelSettings
+from pipelines import scaler
+from pipelines.scaler import Answer, Scaler
+
+BUSY = {"age": 1.0, "waiting": 3.0, "kv_used": 0.1, "running": 1.0, "first_token": 0.0, "requests_per_second": 1.0}
+CALM = {**BUSY, "waiting": 0.0, "running": 0.4}
+
+
+def model(**scaling: Any) -> ModelSettings:
+    return ModelSettings.model_validate({"name": "m", "path": "p", "scaling": {"max": 8, **scaling}})
+
+
+@dataclass
+class Context:
+    """What Serve's controller keeps between two calls."""
+
+    current_num_replicas: int
+    target_num_replicas: int
+    current_time: float = 1000.0
+    policy_state: dict[str, Any] = field(default_factory=dict)
+
+
+class Fleet:
+    """A controller that does at once what the policy says; gangs start when told to."""
+
+    def __init__(self, gangs: int, **scaling: Any) -> None:
+        self.context = Context(gangs, gangs)
+        self.answer: Answer | None = None
+        self.told: list[Mapping[str, Any]] = []
+        self.policy = Scaler("m", asdict(scaler.rules(model(**scaling))), ask=self.ask)
+
+    def ask(self, told: Mapping[str, Any]) -> Answer | None:
+        self.told.append(told)
+        return self.answer
+
+    def say(self, report: Mapping[str, Any] | None, age: float = 0.0, **more: Any) -> None:
+        reports = [report] * self.context.current_num_replicas if report else []
+        self.answer = {"reports": reports, "held": 0, "idle": 0.0, "known": True, **more}, age
+
+    def turn(self, seconds: float = 1.0) -> int:
+        context = self.context
+        context.current_time += seconds
+        context.target_num_replicas, context.policy_state = self.policy(context)
+        context.current_num_replicas = min(context.current_num_replicas, context.target_num_replicas)
+        return context.target_num_replicas
+
+    def start(self) -> None:
+        self.context.current_num_replicas = self.context.target_num_replicas
+
+    @property
+    def reason(self) -> str:
+        return str(self.context.policy_state["told"]["reason"])
+
+
+def test_up_at_once_by_whole_gangs_and_those_that_start_count() -> None:
+    fleet = Fleet(2)
+    fleet.say(BUSY)
+    assert fleet.turn() == 4
+    assert "queues at 300%" in fleet.reason
+    fleet.say(BUSY)  # still two answer
+    assert fleet.turn() == 4
+    fleet.start()
+    fleet.say(BUSY)
+    assert (fleet.turn(), fleet.turn()) == (8, 8)
+
+
+def test_down_only_when_nothing_asked_for_more_for_a_while() -> None:
+    fleet = Fleet(2, down_seconds=60)
+    fleet.say(BUSY)
+    assert fleet.turn() == 4
+    fleet.start()
+    fleet.say(CALM)
+    assert fleet.turn(59) == 4
+    assert "asked for within the last 60 s" in fleet.reason
+    assert fleet.turn(2) == 2
+
+
+def test_a_new_controller_ends_nothing_that_it_has_not_watched() -> None:
+    fleet = Fleet(6, down_seconds=60)
+    fleet.say(CALM)
+    assert fleet.turn() == 6
+    assert fleet.turn(30) == 6
+    assert fleet.turn(40) == 3
+
+
+def test_old_news_hold_whoever_they_are_late_from() -> None:
+    fleet = Fleet(3, down_seconds=0)
+    assert fleet.turn() == 3  # nobody has answered yet
+    fleet.say({**CALM, "age": 16.0})
+    assert fleet.turn() == 3
+    assert "nobody has reported" in fleet.reason
+    fleet.say(CALM, age=16.0)  # the gangs report, but to somebody who does not answer
+    assert fleet.turn() == 3
+    fleet.say(CALM)
+    assert fleet.turn() == 2
+
+
+def test_to_none_when_nobody_asks_and_up_for_what_is_held() -> None:
+    fleet = Fleet(3, min=0, idle_seconds=20)
+    fleet.say(CALM, idle=19.0)
+    assert fleet.turn() == 3
+    fleet.say(CALM, idle=20.0)
+    assert fleet.turn() == 0
+    fleet.say(None, idle=30.0)
+    assert fleet.turn() == 0
+    fleet.say(None, held=2)
+    assert fleet.turn() == 1
+    assert "2 requests wait for the first gang" in fleet.reason
+    fleet.say(None, held=2)
+    assert fleet.turn() == 1, "it is starting"
+
+
+def test_a_gang_that_starts_is_waited_for_though_nobody_asks() -> None:
+    """It may take longer to start than it may idle."""
+    fleet = Fleet(0, min=0, idle_seconds=20)
+    fleet.context.target_num_replicas = 1
+    fleet.say(None, known=False, idle=600.0)
+    assert fleet.turn() == 1
+    fleet.start()
+    fleet.say(CALM, idle=0.0)
+    assert fleet.turn() == 1
+
+
+def test_silence_is_no_idleness() -> None:
+    fleet = Fleet(1, min=0, idle_seconds=20)
+    fleet.say(CALM, idle=10.0, age=16.0)
+    assert fleet.turn() == 1
+
+
+def test_of_whom_nobody_knows_what_it_holds_one_gang_starts_to_say() -> None:
+    fleet = Fleet(0, min=0)
+    fleet.say(None, known=False, idle=1e6)
+    assert fleet.turn() == 1
+
+
+def test_what_is_decided_is_told_with_its_bounds() -> None:
+    fleet = Fleet(2, min=1)
+    fleet.say(BUSY)
+    fleet.turn()
+    fleet.turn()
+    assert fleet.told == [{}, {"wanted": 4, "reason": fleet.told[1]["reason"], "min": 1, "max": 8}]
+
+
+def test_nothing_that_goes_wrong_here_reaches_serve_s_loop() -> None:
+    fleet = Fleet(2)
+    fleet.answer = {"reports": [{"unknown": 1}]}, 0.0
+    assert fleet.turn() == 2
+    assert "cannot be decided" in fleet.reason
+
+
+def test_the_past_that_is_kept_stays_small() -> None:
+    fleet = Fleet(2)
+    fleet.say(BUSY)
+    for _ in range(500):
+        fleet.turn(0.3)
+    assert len(fleet.context.policy_state["asked"]) < 10
+
+
+def test_the_controller_needs_none_of_our_code(tmp_path: Path) -> None:
+    """It may have been started by another deploy, from another folder."""
+    config = scaler.config(model(min=0), "v1", None, "code")
+    (tmp_path / "policy").write_bytes(config.policy.get_serialized_policy_def())
+    script = (
+        "import sys; from types import SimpleNamespace as N; from ray import cloudpickle\n"
+        "kind = cloudpickle.loads(open('policy', 'rb').read())\n"
+        f"made = kind(**{config.policy.policy_kwargs!r}, "
+        "ask=lambda told: ({'reports': [], 'held': 1, 'idle': 0.0, 'known': True}, 0.0))\n"
+        "print(made(N(current_num_replicas=0, target_num_replicas=0, current_time=1.0, policy_state={}))[0])\n"
+        "assert not [name for name in sys.modules if name.partition('.')[0] in ('actors', 'cluster', 'pipelines')]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, env={}
+    )
+    assert done.stdout.strip() == "1", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("standing", "first"), [(None, 1), (("v1", 5), None), (("v0", 5), 5), (("v0", 0), 1), (("v0", 99), 8)]
+)
+def test_a_deploy_starts_a_gang_of_what_has_changed_and_leaves_the_rest_as_it_is(
+    standing: tuple[str, int] | None, first: int | None
+) -> None:
+    config = scaler.config(model(min=0), "v1", standing, "code")
+    assert (config.min_replicas, config.max_replicas, config.initial_replicas) == (0, 8, first)
+
+
+def test_other_code_of_the_policy_is_another_policy() -> None:
+    made = [scaler.config(model(), "v1", None, code).policy for code in ("a", "a", "b")]
+    assert made[0] == made[1] != made[2]
+
+
+def test_only_what_scales_has_rules() -> None:
+    assert scaler.rules(model(min=0)).idle_seconds == scaler.IDLE_SECONDS
+    assert scaler.rules(model(min=1)).idle_seconds is None
+    with pytest.raises(ValueError, match="does not scale"):
+        scaler.rules(ModelSettings(name="m", path="p"))
+
+
+class Actor:
+    """Answers in the asking thread."""
+
+    def __init__(self) -> None:
+        self.failing = False
+
+    def weigh(self, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.failing:
+            raise ConnectionError
+        return {"told": told}
+
+
+def test_an_inquiry_never_waits_and_says_how_old_its_answer_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, actor, inquiry = [0.0], Actor(), scaler.Inquiry("m")
+    monkeypatch.setattr(scaler.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(inquiry, "_weigh", actor.weigh)
+
+    def ask(seconds: float) -> Answer | None:
+        now[0] += seconds
+        inquiry.ask({"n": now[0]})
+        if inquiry._asking is not None:
+            inquiry._asking.exception(timeout=20)
+        return inquiry.ask({})
+
+    assert inquiry.ask({"n": 0}) is None
+    assert ask(0.0) == ({"told": {"n": 0}}, 0.0)
+    assert ask(0.4) == ({"told": {"n": 0}}, 0.4), "too early to ask again"
+    assert ask(0.2) == ({"told": {"n": 0.6000000000000001}}, 0.0)
+    actor.failing = True
+    assert ask(1.0) == ({"told": {"n": 0.6000000000000001}}, 1.0)
