@@ -32,6 +32,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, A
     monkeypatch.setattr(runtime, "join", lambda cluster: calls.append(("join", cluster.http_port)))
     monkeypatch.setattr(serve, "start", lambda **options: calls.append(("start", options["http_options"]["port"])))
     monkeypatch.setattr(app, "directory", lambda: calls.append(("directory", None)))
+    monkeypatch.setattr(app, "demand", lambda: calls.append(("demand", None)))
     monkeypatch.setattr(app, "inspect", lambda models: None)
     monkeypatch.setattr(app, "free", lambda: [Node("127.0.0.1", node["Resources"])])
     monkeypatch.setattr(app, "_get_global_client", lambda **_: None)
@@ -125,6 +126,20 @@ def test_only_what_has_changed_has_another_version(monkeypatch: pytest.MonkeyPat
     more = options(app.build({"models": [*models, {"name": "c", "path": "m", "device": "cpu", "shard_cpus": 1}][1:]}))
     assert more["model-b"] == after["model-b"]
     assert more["gateway"][0] != after["gateway"][0]
+
+
+def test_a_model_that_scales_has_a_policy_and_somebody_to_ask(
+    called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    one = {"name": "a", "path": "m", "device": "cpu"}
+    gateway = app.build({"models": [{**one, "scaling": {"min": 0, "max": 2}}, {**one, "name": "b"}]})._bound_deployment
+    assert called == [("directory", None), ("demand", None)]
+    scaled, fixed = (model._bound_deployment._deployment_config for model in gateway.init_args[1:])
+    bounds = scaled.autoscaling_config
+    assert (bounds.min_replicas, bounds.max_replicas, bounds.initial_replicas) == (0, 2, 1)
+    assert bounds.policy.policy_function == "pipelines.scaler.Scaler"
+    assert (fixed.autoscaling_config, fixed.num_replicas) == (None, 1)
 
 
 @pytest.mark.usefixtures("called")
