@@ -1,8 +1,12 @@
 """What the settings file may say of a model. Units stand in the names; defaults fit a laptop."""
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")  # Ray's rules of labels, those of Kubernetes
+_LABEL = re.compile(r"([a-z0-9.-]+/)?" + _VALUE.pattern)
 
 
 class Limits(BaseModel):
@@ -77,6 +81,25 @@ class Scaling(BaseModel):
         return self
 
 
+class Placement(BaseModel):
+    """Which nodes may hold a model's gangs; without a word, any that has room."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: dict[str, str] = Field({}, description="labels that a node has to have, as `ray start --labels` gave them")
+    accelerators: tuple[str, ...] = Field((), description="types that will do, such as H100, by Ray's names of them")
+
+    @model_validator(mode="after")
+    def _labels_are_ray_s(self) -> "Placement":
+        for key, value in self.labels.items():
+            if not _LABEL.fullmatch(key) or not _VALUE.fullmatch(value):
+                raise ValueError(f"labels has {key}: {value}; a label is a name and a value of letters, digits, - _ .")
+        for name in self.accelerators:
+            if not _VALUE.fullmatch(name):
+                raise ValueError(f'accelerators has "{name}"; a type is Ray\'s name of it, such as H100')
+        return self
+
+
 class ModelSettings(BaseModel):
     """One served model."""
 
@@ -103,6 +126,7 @@ class ModelSettings(BaseModel):
     )
     shard_cpus: int = Field(1, ge=1, description="cores of a shard where it has no GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    placement: Placement = Placement()
     speculation: Literal["ngram", "draft", "off"] = Field(
         "ngram",
         description="guess tokens and check several in one step, where that pays: from the sequence's own past (ngram) "

@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from actors.wishes import Wishes
 from cluster import loopback, runtime
 from cluster.errors import SettingsInvalid, StrataError, Unavailable
 from cluster.scheduling import admission, placement
-from cluster.scheduling.placement import Node
+from cluster.scheduling.placement import Gang, Node
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
-from pipelines import preflight, revision, room, scaler
+from pipelines import places, placing, preflight, revision, room, scaler
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
+from pipelines.lookout import Lookout
 from pipelines.settings import Settings, load
 from pipelines.standing import Standing
 
@@ -69,6 +71,8 @@ class Gateway:
         self._wishes = Wishes(scaled, Watcher(demand).tell)
         if scaled:
             self._wishes.start()
+        self._lookout = Lookout(partial(places.waiting, settings.models))
+        self._lookout.start()
         created = int(time.time())
         served = {
             model.name: Served(model.name, clients[model.name], Tokenizer.from_folder(Path(model.path)), created)
@@ -82,6 +86,7 @@ class Gateway:
     async def __del__(self) -> None:
         if hasattr(self, "_roster"):
             self._wishes.close()
+            self._lookout.close()
             await self._roster.close()
 
 
@@ -149,14 +154,8 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     settled = settle(settings)
     if not ray.is_initialized():
         _join(settled.cluster)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    gangs = [room.gang(model, _device(model)) for model in settled.models]
-    if not any(_GROUP in node.get("Labels", ()) for node in nodes):
-        there = [Node(node["NodeManagerAddress"], node["Resources"]) for node in nodes]
-        placement.check(gangs, there)
-        for gang in gangs:
-            if placement.gathered(gang, there):
-                log.warning("%s: all %d replicas may stand on one node and end with it", gang.model, gang.replicas)
+    gangs = [room.gang(model, device_of(model)) for model in settled.models]
+    place(settled.models, gangs)
     standing = Standing.of(_details())
     if standing.environments:  # where nothing answers yet nothing can be lost, and a gang finds the same faults itself
         inspect(settled.models)
@@ -179,6 +178,24 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
     )
     return front.bind(settled, *models)
+
+
+def place(models: Sequence[ModelSettings], gangs: Sequence[Gang]) -> None:
+    """Say what of the models' placement is not as one may wish. Raises PlacementImpossible for what never can be.
+
+    Nothing is said where an autoscaler of Ray's may add nodes.
+    """
+    rows = [node for node in ray.nodes() if node["Alive"]]
+    if any(_GROUP in node.get("Labels", ()) for node in rows):
+        return
+    nodes = placing.machines(rows)
+    planned = placing.plan(nodes, [placing.need(model, device_of(model)) for model in models])
+    for note in placing.notes(nodes, planned, {model.name: model for model in models}):
+        log.warning("%s", note)
+    there = [Node(node["NodeManagerAddress"], node["Resources"]) for node in rows]
+    for gang in gangs:
+        if placement.gathered(gang, there):
+            log.warning("%s: all %d replicas may stand on one node and end with it", gang.model, gang.replicas)
 
 
 def settle(settings: Settings | Mapping[str, Any] | None) -> Settings:
@@ -248,7 +265,7 @@ def _code(name: str, version: str, standing: Standing) -> dict[str, Any]:
 
 
 def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Standing) -> serve.Application:
-    device, name = _device(model), deployment_name(model.name)
+    device, name = device_of(model), placing.deployment_name(model.name)
     version = revision.of_model(model, device, settings.cluster)
     return (
         serve.deployment(Replica)
@@ -263,6 +280,7 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Sta
             logging_config=_LOGGING,
             placement_group_bundles=[room.bundle(model, device)] * model.tensor_parallel_size,
             placement_group_strategy="STRICT_PACK",
+            **_where(model, device),
             health_check_period_s=0.3,  # how soon Serve sees that a leader has ended; a call costs it 1 ms
             health_check_timeout_s=standing.health_seconds(name, secrets.randbits(32)),
             graceful_shutdown_timeout_s=settings.cluster.drain_seconds + 10,
@@ -280,17 +298,18 @@ def _number(model: ModelSettings, name: str, version: str, standing: Standing) -
     return {"autoscaling_config": scaler.config(model, version, standing.scaled.get(name), code)}
 
 
+def _where(model: ModelSettings, device: str) -> dict[str, Any]:
+    """Which nodes may hold its gangs, as Serve's options say it."""
+    selector = placing.selector(model, device)
+    every = [selector] * model.tensor_parallel_size
+    return {"placement_group_bundle_label_selector": every} if selector else {}
+
+
 def sleeps(model: ModelSettings) -> bool:
     """Whether it may have no gang at all."""
     return model.scaling is not None and model.scaling.min == 0
 
 
-def deployment_name(model: str) -> str:
-    """A model's deployment as Serve's status shows it: Serve takes no slash."""
-    return "model-" + model.replace("/", "--")
-
-
-def _device(model: ModelSettings) -> str:
-    if model.device != "auto":
-        return model.device
-    return "cuda" if ray.cluster_resources().get("GPU", 0) >= model.tensor_parallel_size else "cpu"
+def device_of(model: ModelSettings) -> str:
+    """What its shards compute on here, "cpu" or "cuda"."""
+    return placing.device_of(model, ray.cluster_resources().get("GPU", 0) if model.device == "auto" else 0)

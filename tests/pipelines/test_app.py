@@ -25,7 +25,7 @@ FILE = "cluster: {http_port: 9001}\nmodels: [{name: mine, path: m, tensor_parall
 def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """What was asked of the cluster, which is not there: Ray says that it has one node of two cores."""
     calls: list[tuple[str, Any]] = []
-    node = {"Alive": True, "NodeManagerAddress": "127.0.0.1", "Resources": {"CPU": 2.0}, "Labels": {}}
+    node = {"Alive": True, "NodeID": "0", "NodeManagerAddress": "127.0.0.1", "Resources": {"CPU": 2.0}, "Labels": {}}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "nodes", lambda: [node])
@@ -83,7 +83,7 @@ def test_replicas_that_would_gather_on_one_node_are_warned_of(
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     sizes = {"big": 16.0, "small": 2.0}
     monkeypatch.setattr(ray, "nodes", lambda: [
-        {"Alive": True, "NodeManagerAddress": name, "Resources": {"CPU": cores}, "Labels": {}}
+        {"Alive": True, "NodeID": "0", "NodeManagerAddress": name, "Resources": {"CPU": cores}, "Labels": {}}
         for name, cores in sizes.items()
     ])  # fmt: skip
     pair = {"models": [{"name": "pair", "path": "m", "replicas": 2, "device": "cpu"}]}
