@@ -84,7 +84,7 @@ def plan(nodes: Sequence[Node], needs: Sequence[Need]) -> Plan:
     made = packing.plan(nodes, needs)
     for refused in made.refused:
         if refused.proven:
-            gangs = f"{refused.replicas} more gangs, each of " if refused.replicas > 1 else ""
+            gangs = f"room for {refused.replicas} more gangs, each of " if refused.replicas > 1 else ""
             raise PlacementImpossible(refused.model, gangs + refused.needs, refused.there, _either(refused.remedies))
     return made
 
