@@ -71,14 +71,15 @@ class Gateway:
         self._wishes = Wishes(scaled, Watcher(demand).tell)
         if scaled:
             self._wishes.start()
-        self._lookout = Lookout(partial(places.waiting, settings.models))
-        self._lookout.start()
+        lookout = self._lookout = Lookout(partial(places.waiting, settings.models))
+        lookout.start()
         created = int(time.time())
         served = {
             model.name: Served(model.name, clients[model.name], Tokenizer.from_folder(Path(model.path)), created)
             for model in settings.models
         }
-        self._app = gateway.create(served, KeyRing(settings.cluster.keys_file), settings.gateway)
+        ring = KeyRing(settings.cluster.keys_file)
+        self._app = gateway.create(served, ring, settings.gateway, waiting=lookout.waiting)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app

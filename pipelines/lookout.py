@@ -1,4 +1,4 @@
-"""Writes into the log when gangs wait for a place, with the reason, and when they wait no more.
+"""Knows which gangs wait for a place and why; writes into the log when they begin to, and when they wait no more.
 
 Knows how to look. A gang whose place is found within one look is not worth a word.
 """
@@ -34,7 +34,7 @@ class Lookout:
         """`look` says of each model whose gangs wait why they do; it may take a while."""
         self._look, self._seconds = look, seconds
         self._lasting = Lasting()
-        self._told: set[str] = set()
+        self._told: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -46,14 +46,18 @@ class Lookout:
         if self._task is not None:
             self._task.cancel()
 
+    def waiting(self) -> dict[str, str]:
+        """Models whose gangs wait, each with the reason as of the last look."""
+        return self._told
+
     def tell(self, said: Sequence[str]) -> None:
         """What one look saw: told once for as long as a model's gangs wait."""
         lasting = self._lasting.of(said)
-        for model in sorted(self._told - lasting.keys()):
+        for model in sorted(self._told.keys() - lasting.keys()):
             log.info("gangs_placed", model=model)
-        for model in sorted(lasting.keys() - self._told):
+        for model in sorted(lasting.keys() - self._told.keys()):
             log.warning("gangs_wait", model=model, why=lasting[model])
-        self._told = set(lasting)
+        self._told = lasting
 
     async def _run(self) -> None:
         while True:

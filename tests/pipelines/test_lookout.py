@@ -23,6 +23,7 @@ def test_a_wait_is_told_once_with_its_reason_and_when_it_is_over() -> None:
         ("gangs_wait", "a"), ("gangs_wait", "b"), ("gangs_placed", "a"), ("gangs_placed", "b"), ("gangs_wait", "a"),
     ]  # fmt: skip
     assert logs[0]["why"] == "a: why"
+    assert lookout.waiting() == {"a": "a: why"}
 
 
 async def test_a_look_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
