@@ -1,10 +1,12 @@
 """Serve's autoscaling policy, on contexts as Serve gives them and answers as the demand actor does."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -237,3 +239,63 @@ def test_an_inquiry_never_waits_and_says_how_old_its_answer_is(monkeypatch: pyte
     assert ask(0.2) == ({"told": {"n": 0.6000000000000001}}, 0.0)
     actor.failing = True
     assert ask(1.0) == ({"told": {"n": 0.6000000000000001}}, 1.0)
+
+
+class Controlled:
+    """Serve's own bookkeeping of one deployment that scales, as its controller keeps it, without a controller."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, standing: tuple[str, int] | None = None, **scaling: Any
+    ) -> None:
+        from ray.serve._private import autoscaling_state
+        from ray.serve._private.autoscaling_state import DeploymentAutoscalingState
+        from ray.serve._private.common import DeploymentID
+        from ray.serve._private.config import DeploymentConfig
+
+        seconds = itertools.count(1000.0)
+        monkeypatch.setattr(autoscaling_state, "time", SimpleNamespace(time=lambda: next(seconds), monotonic=None))
+        self.id = DeploymentID("model-m", "strata")
+        self.state = DeploymentAutoscalingState(self.id)
+        wire = DeploymentConfig(
+            autoscaling_config=scaler.config(model(**scaling), "v1", standing, "c")
+        ).to_proto_bytes()
+        info: Any = SimpleNamespace(
+            deployment_config=DeploymentConfig.from_proto_bytes(wire),
+            target_capacity=None,
+            target_capacity_direction=None,
+        )
+        self.target = self.state.register(info, standing[1] if standing else 0)
+        self.said: dict[str, Any] = {"reports": [], "held": 0, "idle": 0.0, "known": True}
+        self.state._policy.__wrapped__._ask = lambda told: (self.said, 0.0)  # type: ignore[union-attr]
+
+    def turn(self, running: int, **said: Any) -> int:
+        from ray.serve._private.common import ReplicaID
+
+        self.said |= said
+        self.state.update_running_replica_ids([ReplicaID(str(number), self.id) for number in range(running)])
+        self.target = self.state.get_decision_num_replicas(self.target)
+        return self.target
+
+
+def test_serve_s_own_bookkeeping_follows_the_policy_from_none_to_the_most_and_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = Controlled(monkeypatch, min=0, max=3, down_seconds=0, idle_seconds=5)
+    assert fleet.target == 1, "a deploy proves one gang"
+    assert fleet.turn(0) == 1
+    assert fleet.turn(1, reports=[BUSY]) == 2
+    assert fleet.turn(1) == 2
+    assert fleet.turn(2, reports=[BUSY, BUSY]) == 3, "Serve holds it to max as well"
+    assert fleet.turn(3, reports=[CALM] * 3) == 2
+    assert fleet.turn(2, reports=[{**CALM, "running": 0.1}] * 2) == 1
+    assert fleet.turn(1, reports=[CALM], idle=6.0) == 0
+    assert fleet.turn(0, reports=[]) == 0
+    assert fleet.turn(0, held=1, idle=0.0) == 1
+
+
+def test_from_several_to_none_takes_serve_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It allows none only after one: whoever is asked in between is still there."""
+    fleet = Controlled(monkeypatch, ("v1", 3), min=0, max=3, idle_seconds=5)
+    assert fleet.target == 3
+    assert fleet.turn(3, reports=[CALM] * 3, idle=6.0) == 1
+    assert fleet.turn(1) == 0
