@@ -62,16 +62,16 @@ def leaked() -> list[str]:
 
 def sweep() -> list[str]:
     """Remove them; their names."""
-    from ray.util.placement_group import get_placement_group, remove_placement_group  # noqa: PLC0415
+    import ray  # noqa: PLC0415 - not before its environment stands
+    from ray.util.placement_group import PlacementGroup, remove_placement_group  # noqa: PLC0415
 
-    removed = []
-    for name in leaked():
-        try:
-            remove_placement_group(get_placement_group(name))
-        except ValueError:
-            continue  # it went by itself
-        removed.append(name)
-    return removed
+    there = groups()
+    owned = replicas()
+    names = set(placing.leaked(there, owned))
+    for group in there:
+        if group["name"] in names:  # by its id: its name counts in Serve's namespace alone
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group["placement_group_id"]))))
+    return sorted(names)
 
 
 def groups() -> list[Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """Serve's autoscaling policy, on contexts as Serve gives them and answers as the demand actor does."""
 
+import asyncio
 import itertools
 import subprocess
 import sys
@@ -11,9 +12,18 @@ from typing import Any
 
 import pytest
 
+from actors.demand import Demand, Fare
+from actors.directory import Directory
+from actors.replicas import Hold, Replicas
+from actors.roster import Roster
 from actors.settings import ModelSettings
+from actors.wishes import Wishes
 from pipelines import scaler
 from pipelines.scaler import Answer, Scaler
+from tests.actors.engine.remembering import continuation
+from tests.actors.engine.test_lately import Clock
+from tests.actors.test_link import MODEL, lead, until_ready
+from tests.contracts.client import PROMPT, collect, greedy, tokens
 
 BUSY = {"age": 1.0, "waiting": 3.0, "kv_used": 0.1, "running": 1.0, "first_token": 0.0, "requests_per_second": 1.0}
 CALM = {**BUSY, "waiting": 0.0, "running": 0.4}
@@ -299,3 +309,41 @@ def test_from_several_to_none_takes_serve_two_turns(monkeypatch: pytest.MonkeyPa
     assert fleet.target == 3
     assert fleet.turn(3, reports=[CALM] * 3, idle=6.0) == 1
     assert fleet.turn(1) == 0
+
+
+async def test_a_model_that_sleeps_is_woken_by_the_request_that_it_then_answers() -> None:
+    """The real gateway's end, directory and demand; the test is Serve, which starts and ends gangs as it is told."""
+    clock, directory = Clock(), Directory()
+    demand, fleet = Demand(clock), Fleet(1, min=0, idle_seconds=20)
+    replicas = Replicas(MODEL, hold=Hold(60.0, 4), sleeps=True)
+    wishes, roster = Wishes({MODEL: replicas}, demand.wishes, seconds=0.001), Roster({MODEL: replicas}, directory.watch)
+
+    async def turn(held: int = 0) -> int:
+        async with asyncio.timeout(20):
+            while (said := await demand.weigh(MODEL, {}))["held"] != held:
+                await asyncio.sleep(0)
+        fleet.answer = said, 0.0
+        return fleet.turn()
+
+    wishes.start()
+    roster.start()
+    first = await lead(directory, "one")
+    await until_ready(replicas)
+    await demand.fares(MODEL, "one", Fare(0.0, 0.0, 0.0, 0.0, 0.0, busy=False, context_tokens=64))
+    clock.now += 19
+    assert await turn() == 1
+    clock.now += 1
+    assert await turn() == 0
+    await directory.withdraw("one")
+    first.close()
+    async with asyncio.timeout(20):
+        while replicas.loads:
+            await asyncio.sleep(0)
+    assert replicas.ready
+    asked = asyncio.create_task(replicas.submit(PROMPT, greedy(), seed=1))
+    assert await turn(held=1) == 1
+    second = await lead(directory, "two")
+    assert tokens(await collect(await asked)) == continuation(PROMPT, 8)
+    wishes.close()
+    await roster.close()
+    second.close()
