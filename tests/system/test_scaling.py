@@ -32,12 +32,12 @@ def scaled(stack: Stack) -> Iterator[Stack]:
     gateway = {**settings["gateway"], "hold_seconds": 120.0}  # a gang takes long to start where much else runs
     file.write_text(yaml.safe_dump({**settings, "models": [*settings["models"], more], "gateway": gateway}))
     until(lambda: len(stack.entries()) == 2)
-    others = stack.entries()
+    others = set(stack.entries())
     try:
         done = submit(stack.clone)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         yield stack
-        assert [entry for entry in stack.entries() if entry.model == MODEL] == others, "they are nobody else's business"
+        assert {entry for entry in stack.entries() if entry.model == MODEL} == others, "another model's gangs stay"
     finally:
         file.write_text(written)
         done = submit(stack.clone)
