@@ -77,12 +77,11 @@ def decide(seen: Seen, rules: Rules, before: Sequence[Asked] = ()) -> Decision:
     if there == 0:
         wanted = max(rules.least, 1 if seen.held else 0)
         return Decision(wanted, f"{seen.held} requests wait for the first gang" if seen.held else "nobody asks", wanted)
-    waits = seen.held or not seen.ready  # who has started a gang sees it up, if only to know that it can be
-    if rules.idle_seconds is not None and not waits and seen.idle >= rules.idle_seconds:
-        return Decision(rules.least, f"no request for {seen.idle:.0f} s", rules.least)
     fresh = [report for report in seen.reports if report.age <= rules.stale_seconds]
-    if not fresh:
+    if not fresh:  # also while the first gang starts: who has it started sees it up, if only to know that it can be
         return Decision(there, "nobody has reported of late: all stays", there)
+    if rules.idle_seconds is not None and not seen.held and seen.idle >= rules.idle_seconds:
+        return Decision(rules.least, f"no request for {seen.idle:.0f} s", rules.least)
     asked, reason = _asked(seen, rules, fresh)
     if asked > rules.most:
         reason = f"{reason}; {rules.most} are the most"

@@ -140,6 +140,8 @@ def test_a_gang_that_starts_is_waited_for_though_nobody_asks() -> None:
     fleet.say(None, known=False, idle=600.0)
     assert fleet.turn() == 1
     fleet.start()
+    fleet.say(None, idle=600.0)
+    assert fleet.turn() == 1, "it has not reported yet, and who asks for it may be on his way"
     fleet.say(CALM, idle=0.0)
     assert fleet.turn() == 1
 
@@ -329,8 +331,10 @@ async def test_a_model_that_sleeps_is_woken_by_the_request_that_it_then_answers(
     roster.start()
     first = await lead(directory, "one")
     await until_ready(replicas)
-    await demand.fares(MODEL, "one", Fare(0.0, 0.0, 0.0, 0.0, 0.0, busy=False, context_tokens=64))
+    fare = Fare(0.0, 0.0, 0.0, 0.0, 0.0, busy=False, context_tokens=64)
+    await demand.fares(MODEL, "one", fare)
     clock.now += 19
+    await demand.fares(MODEL, "one", fare)
     assert await turn() == 1
     clock.now += 1
     assert await turn() == 0
