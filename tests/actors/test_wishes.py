@@ -59,7 +59,6 @@ async def test_a_request_that_finds_no_gang_is_told_at_once_and_waits_for_it() -
     roster.start()
     leader = await lead(directory, "one")
     stream = await asked
-    assert replicas.wish.outstanding == 1
     assert tokens(await collect(stream)) == continuation(PROMPT, 8)
     assert (replicas.wish.held, replicas.wish.outstanding, replicas.wish.came) == (0, 0, 1)
     wishes.close()
