@@ -22,6 +22,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.channel import Alive
+from actors.demand import DEMAND, Fare
 from actors.directory import ANNOUNCE_SECONDS, Entry
 from actors.engine.admission import Facts, guessed_tokens
 from actors.engine.loop import Engine
@@ -144,6 +145,8 @@ class Replica:
         self._directory_name, self._drain_seconds = directory, drain_seconds
         self._directory = ray.get_actor(directory, namespace=NAMESPACE)
         self._name = f"{settings.name}#{os.urandom(4).hex()}"
+        self._demand: Any = None
+        self._load = Load()
         self._problem: StrataError | None = None
         await asyncio.to_thread(self._start)
         self._announcing = asyncio.create_task(self._announce())
@@ -162,6 +165,8 @@ class Replica:
         with suppress(ray.exceptions.RayError, TimeoutError):  # without the directory nobody new comes either
             async with asyncio.timeout(ANNOUNCE_SECONDS):
                 await self._directory.withdraw.remote(self._name)
+                if self._demand is not None:
+                    await self._demand.leaves.remote(self._settings.name, self._name)
         try:
             await asyncio.to_thread(self._thread.rest, self._drain_seconds)
         finally:
@@ -195,7 +200,8 @@ class Replica:
         secret = ray.get(self._directory.secret.remote())
         self._server = LinkServer(self._host, self._name, secret, self._hung)
         self._probe: SimpleQueue[Delta] = SimpleQueue()
-        self._thread = EngineThread(Engine(gang, facts, settings.limits), self._publish, self._lost)
+        self._engine = Engine(gang, facts, settings.limits)
+        self._thread = EngineThread(self._engine, self._publish, self._lost)
         self._thread.start()
         self._prove(facts)
         self._server.start(self._thread)
@@ -213,6 +219,7 @@ class Replica:
     def _publish(self, deltas: Any, load: Load) -> None:
         for delta in deltas.get(self, ()):
             self._probe.put(delta)
+        self._load = load
         self._server.publish(deltas, load)
 
     def _hung(self) -> None:
@@ -250,4 +257,26 @@ class Replica:
             except (ray.exceptions.RayError, TimeoutError):
                 with suppress(ValueError, ray.exceptions.RayError):  # it is being remade, perhaps under a new handle
                     self._directory = await asyncio.to_thread(ray.get_actor, self._directory_name, NAMESPACE)
+            if self._settings.scaling is not None:
+                await self._report(entry.context_tokens)
             await asyncio.sleep(ANNOUNCE_SECONDS)
+
+    async def _report(self, context_tokens: int) -> None:
+        """Say how the gang fares. Without who asks for it, the number of gangs stays as it is."""
+        load, lately = self._load, self._engine.lately.ask()
+        fare = Fare(
+            lately.waited,
+            load.kv_used,
+            load.running / self._settings.limits.running_sequences,
+            lately.first_token,
+            lately.per_second,
+            load.running + load.waiting > 0,
+            context_tokens,
+        )
+        try:
+            if self._demand is None:
+                self._demand = await asyncio.to_thread(ray.get_actor, DEMAND, NAMESPACE)
+            async with asyncio.timeout(ANNOUNCE_SECONDS):
+                await self._demand.fares.remote(self._settings.name, self._name, fare)
+        except (ValueError, ray.exceptions.RayError, TimeoutError):
+            self._demand = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.client import Stream
+from actors.demand import Wish
 from actors.directory import Entry
 from actors.gateway_link import Link, LinkStream
 from actors.journal import URGENT, Asked, Journal
@@ -46,11 +47,13 @@ class Replicas:
         roll: Callable[[], int] = lambda: secrets.randbits(32),
         hold: Hold | None = None,
         rules: admission.Rules | None = None,
+        sleeps: bool = False,
     ) -> None:
         """`replays`: as often is a request taken up by another replica when the one that has it is lost.
 
         `hold`: how long requests wait for a replica where none is left, instead of being refused at once; None: not at
-        all. `roll` gives random whole numbers. `rules` say who may wait for a turn.
+        all. `sleeps`: none may be left because nobody asked for long; a request that is held wakes one. `roll` gives
+        random whole numbers. `rules` say who may wait for a turn.
         """
         self.model, self._replays = model, replays
         self._clock, self._rules, self._budget = clock, rules or admission.Rules(), Budget()
@@ -59,6 +62,8 @@ class Replicas:
         self._contexts: dict[str, int] = {}
         self._context: int | None = None  # the last that was known
         self._hold, self._held = hold or Hold(0.0, 0), 0
+        self._sleeps, self._came = sleeps, 0
+        self.on_held: Callable[[], None] = lambda: None  # called when a request finds no replica and waits for one
         self._router = Router(clock, roll=roll)
 
     @property
@@ -78,7 +83,19 @@ class Replicas:
 
     @property
     def ready(self) -> bool:
-        return bool(self._links)
+        """Whether a request is answered; one that has to wake a replica is, too."""
+        return bool(self._links) or (self._sleeps and self._context is not None)
+
+    @property
+    def wish(self) -> Wish:
+        """What is asked of the model here."""
+        outstanding = sum(link.outstanding for link in self._links.values())
+        return Wish(self._held, outstanding, self._came, self._context or 0)
+
+    def remember(self, context_tokens: int) -> None:
+        """What a replica could hold that was there before this gateway was."""
+        if self._context is None and context_tokens:
+            self._context = context_tokens
 
     def admit(self, tokens: int, *, priority: int = 0, deadline: float | None = None) -> None:
         """See `client.Client`. Where no replica is left, that is for `submit` to say."""
@@ -102,6 +119,7 @@ class Replicas:
         One that is lost later costs a pause: the sequence goes on at another, or at the new one. So does a request that
         comes when none is left, for as long as `hold` says.
         """
+        self._came += 1
         until = None if deadline is None else asyncio.get_running_loop().time() + deadline
         asked = Asked(prompt, params, seed, choice, salt, until, deadline or _PATIENCE_SECONDS, priority=priority)
         self._budget.begun(self._clock(), self._running)
@@ -138,6 +156,7 @@ class Replicas:
             raise refused
         until = asyncio.get_running_loop().time() + self._hold.seconds
         self._held += 1
+        self.on_held()
         try:
             return await self._wait(asked, until if asked.until is None else min(until, asked.until), (Unavailable,))
         except DeadlineExceeded:

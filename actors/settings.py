@@ -1,8 +1,12 @@
 """What the settings file may say of a model. Units stand in the names; defaults fit a laptop."""
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")  # Ray's rules of labels, those of Kubernetes
+_LABEL = re.compile(r"([a-z0-9.-]+/)?" + _VALUE.pattern)
 
 
 class Limits(BaseModel):
@@ -44,6 +48,58 @@ class Limits(BaseModel):
         return self
 
 
+class Scaling(BaseModel):
+    """Between how many gangs, and by what. A target that is null is not looked at; the one missed most counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: int = Field(1, ge=0, le=10_000, description="gangs that always stay; 0: none, the first request wakes one")
+    max: int = Field(ge=1, le=10_000, description="gangs at the most")
+    wait_seconds: float | None = Field(1.0, gt=0, description="that requests may wait in a gang's queue")
+    first_token_seconds: float | None = Field(None, gt=0, description="until a request's first token")
+    kv_used: float | None = Field(0.8, gt=0, le=1, description="share of its KV cache that a gang may hold")
+    running: float | None = Field(0.8, gt=0, le=1, description="share of limits.running_sequences that a gang may run")
+    requests_per_second: float | None = Field(None, gt=0, description="that one gang may get")
+    down_seconds: float = Field(
+        300.0, ge=0, description="gangs end only if nothing within so long asked for more than are left"
+    )
+    idle_seconds: float | None = Field(
+        None, gt=0, description="with min: 0, without any request until the last gang ends; default 300"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> "Scaling":
+        if self.max < self.min:
+            raise ValueError(f"max is at least min ({self.min}), not {self.max}")
+        if self.min and self.idle_seconds is not None:
+            raise ValueError(
+                f"idle_seconds ends the last gang, which min: {self.min} keeps; set min: 0 or leave it out"
+            )
+        targets = (self.wait_seconds, self.first_token_seconds, self.kv_used, self.running, self.requests_per_second)
+        if self.max > max(self.min, 1) and not any(targets):
+            raise ValueError("there is nothing to scale by: give wait_seconds, kv_used, running or another target")
+        return self
+
+
+class Placement(BaseModel):
+    """Which nodes may hold a model's gangs; without a word, any that has room."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: dict[str, str] = Field({}, description="labels that a node has to have, as `ray start --labels` gave them")
+    accelerators: tuple[str, ...] = Field((), description="types that will do, such as H100, by Ray's names of them")
+
+    @model_validator(mode="after")
+    def _labels_are_ray_s(self) -> "Placement":
+        for key, value in self.labels.items():
+            if not _LABEL.fullmatch(key) or not _VALUE.fullmatch(value):
+                raise ValueError(f"labels has {key}: {value}; a label is a name and a value of letters, digits, - _ .")
+        for name in self.accelerators:
+            if not _VALUE.fullmatch(name):
+                raise ValueError(f'accelerators has "{name}"; a type is Ray\'s name of it, such as H100')
+        return self
+
+
 class ModelSettings(BaseModel):
     """One served model."""
 
@@ -64,9 +120,13 @@ class ModelSettings(BaseModel):
         description="refuse to serve where an answer could depend on what else is computed beside it or on how it was "
         "interrupted: only our kernels keep one order of sums",
     )
-    replicas: int = Field(1, ge=1, le=10_000)
+    replicas: int = Field(1, ge=1, le=10_000, description="gangs; with `scaling`, those to begin with")
+    scaling: Scaling | None = Field(
+        None, description="between how many gangs, and by what; default: `replicas`, always"
+    )
     shard_cpus: int = Field(1, ge=1, description="cores of a shard where it has no GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    placement: Placement = Placement()
     speculation: Literal["ngram", "draft", "off"] = Field(
         "ngram",
         description="guess tokens and check several in one step, where that pays: from the sequence's own past (ngram) "
@@ -93,3 +153,20 @@ class ModelSettings(BaseModel):
         if (self.speculation == "draft") != (self.draft_model is not None):
             raise ValueError("`speculation: draft` and `draft_model: FOLDER` go together: give both or neither")
         return self
+
+    @model_validator(mode="after")
+    def _begins_within_its_bounds(self) -> "ModelSettings":
+        if self.scaling is None or "replicas" not in self.model_fields_set:
+            return self
+        least, most = max(1, self.scaling.min), self.scaling.max
+        if not least <= self.replicas <= most:
+            raise ValueError(
+                f"`replicas`, with which `scaling` begins, is from {least} to {most}, not {self.replicas}; "
+                "or leave it out"
+            )
+        return self
+
+    @property
+    def first_replicas(self) -> int:
+        """How many gangs a deploy starts: with `scaling` one at least, or nobody would know whether it can answer."""
+        return self.replicas if self.scaling is None else max(self.replicas, self.scaling.min)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from benchmarks.record import RESULTS, write
 from cluster import svg
-from cluster.scheduling.scaling import Report, Rules, Seen, decide
+from cluster.scheduling.scaling import Asked, Report, Rules, Seen, decide, remembered
 
 LOOK = 5.0  # seconds from one decision to the next
 PLACES, SERVICE = 32, 6.0  # sequences that a gang runs at a time, seconds that each takes
@@ -66,7 +66,8 @@ class Fleet:
 
 def simulate(days: float, start_seconds: float, seed: int) -> list[dict[str, float]]:
     """A row for each look."""
-    dice, rows, asked = random.Random(seed), [], []
+    dice, rows = random.Random(seed), []
+    asked: list[Asked] = []
     fleet = Fleet(2, start_seconds, [])
     for step in range(int(days * DAY / LOOK)):
         now = step * LOOK
@@ -76,7 +77,7 @@ def simulate(days: float, start_seconds: float, seed: int) -> list[dict[str, flo
         age = 60.0 if 8.0 <= now % DAY / 3600 < 8.5 and step % 3 else 1.0  # half an hour in which most reports are late
         reports = [Report(age, waiting=wait, running=busy)] * fleet.ready
         decision = decide(Seen(now, reports, fleet.ready, len(fleet.starting)), RULES, asked)
-        asked = [each for each in asked if now - each[0] <= RULES.down_seconds] + [(now, decision.asked)]
+        asked = remembered(asked, now, decision.asked, RULES.down_seconds)
         fleet.become(now, decision.replicas)
         rows.append({"second": now, "rate": rate, "ready": fleet.ready, "wait": wait, "requests": coming})
     return rows

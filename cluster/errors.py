@@ -231,16 +231,16 @@ class GivenUp(StrataError):
 
 
 class PlacementImpossible(StrataError):
-    """Gangs that the machines of the cluster can never hold: what they need and what each machine has."""
+    """Gangs that the machines of the cluster can never hold: what they need, what each machine has, what would help."""
 
     status = 503
 
-    def __init__(self, model: str, needs: str, there: str) -> None:
-        self.model, self.needs, self.there = model, needs, there
-        super().__init__(model, needs, there)
+    def __init__(self, model: str, needs: str, there: str, remedy: str = "") -> None:
+        self.model, self.needs, self.there, self.remedy = model, needs, there, remedy
+        super().__init__(model, needs, there, remedy)
 
     def __str__(self) -> str:
-        remedy = "lower tensor_parallel_size, replicas or shard_cpus, or add a node"
+        remedy = self.remedy or "lower tensor_parallel_size, replicas or shard_cpus, or add a node"
         return f"{self.model} needs {self.needs} and there is {self.there}; {remedy}"
 
 

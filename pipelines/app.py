@@ -9,7 +9,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,25 @@ import ray
 from ray import serve
 from ray.serve.context import _get_global_client
 
+from actors.demand import DEMAND, Demand, Wish
 from actors.directory import Directory, Entry
 from actors.engine.tokens import Tokenizer
 from actors.replica import NAMESPACE, Replica
 from actors.replicas import Hold, Replicas
 from actors.roster import Roster
 from actors.settings import ModelSettings
+from actors.wishes import Wishes
 from cluster import loopback, runtime
 from cluster.errors import SettingsInvalid, StrataError, Unavailable
 from cluster.scheduling import admission, placement
-from cluster.scheduling.placement import Node
+from cluster.scheduling.placement import Gang, Node
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
-from pipelines import preflight, revision, room
+from pipelines import places, placing, preflight, revision, room, scaler
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
+from pipelines.lookout import Lookout
 from pipelines.settings import Settings, load
 from pipelines.standing import Standing
 
@@ -58,56 +62,86 @@ class Gateway:
         hold = Hold(settings.gateway.hold_seconds, settings.gateway.held_requests)
         rules = admission.Rules(settings.gateway.queue_seconds)
         clients = {
-            model.name: Replicas(model.name, settings.gateway.replays, hold=hold, rules=rules)
+            model.name: Replicas(model.name, settings.gateway.replays, hold=hold, rules=rules, sleeps=sleeps(model))
             for model in settings.models
         }
         self._roster = Roster(clients, Watcher().watch)
         self._roster.start()
+        scaled = {model.name: clients[model.name] for model in settings.models if model.scaling is not None}
+        self._wishes = Wishes(scaled, Watcher(demand).tell)
+        if scaled:
+            self._wishes.start()
+        lookout = self._lookout = Lookout(partial(places.waiting, settings.models))
+        lookout.start()
         created = int(time.time())
         served = {
             model.name: Served(model.name, clients[model.name], Tokenizer.from_folder(Path(model.path)), created)
             for model in settings.models
         }
-        self._app = gateway.create(served, KeyRing(settings.cluster.keys_file), settings.gateway)
+        ring = KeyRing(settings.cluster.keys_file)
+        self._app = gateway.create(served, ring, settings.gateway, waiting=lookout.waiting)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
 
     async def __del__(self) -> None:
         if hasattr(self, "_roster"):
+            self._wishes.close()
+            self._lookout.close()
             await self._roster.close()
 
 
 class Watcher:
-    """The directory, asked again by name when it does not answer: it may have been remade."""
+    """The directory or another actor, asked for by name again when it does not answer: it may have been remade."""
 
-    def __init__(self) -> None:
+    def __init__(self, find: Callable[[], Any] | None = None) -> None:
+        self._find = find or directory
         self._handle: Any = None
 
     async def watch(self, revision: int, seconds: float) -> tuple[int, str, tuple[Entry, ...]]:
         """The directory's next state."""
+        state: tuple[int, str, tuple[Entry, ...]] = await self._call("watch", revision, seconds)
+        return state
+
+    async def tell(self, gateway: str, wishes: Mapping[str, Wish]) -> Mapping[str, int]:
+        """See `Demand.wishes`."""
+        contexts: Mapping[str, int] = await self._call("wishes", gateway, wishes)
+        return contexts
+
+    async def _call(self, method: str, *given: Any) -> Any:
         if self._handle is None:
-            self._handle = await asyncio.to_thread(directory)  # it asks the control store, which may be slow
+            self._handle = await asyncio.to_thread(self._find)  # it asks the control store, which may be slow
         try:
-            state: tuple[int, str, tuple[Entry, ...]] = await self._handle.watch.remote(revision, seconds)
+            return await getattr(self._handle, method).remote(*given)
         except ray.exceptions.RayError:
             self._handle = None
             raise
-        return state
 
 
 def directory() -> Any:
     """The handle of the directory's actor, which is made if need be."""
-    remote = ray.remote(Directory)
-    return remote.options(
-        name=DIRECTORY,
-        namespace=NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        num_cpus=0,
-        max_restarts=-1,
-        max_concurrency=1000,
-    ).remote()
+    return _detached(Directory, DIRECTORY)
+
+
+def demand() -> Any:
+    """The handle of the actor that hears what is asked of models that scale; made if need be."""
+    return _detached(Demand, DEMAND)
+
+
+def _detached(kind: type, name: str) -> Any:
+    return (
+        ray.remote(kind)
+        .options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=1000,
+        )
+        .remote()
+    )
 
 
 def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Application:
@@ -121,18 +155,14 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     settled = settle(settings)
     if not ray.is_initialized():
         _join(settled.cluster)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    gangs = [room.gang(model, _device(model)) for model in settled.models]
-    if not any(_GROUP in node.get("Labels", ()) for node in nodes):
-        there = [Node(node["NodeManagerAddress"], node["Resources"]) for node in nodes]
-        placement.check(gangs, there)
-        for gang in gangs:
-            if placement.gathered(gang, there):
-                log.warning("%s: all %d replicas may stand on one node and end with it", gang.model, gang.replicas)
+    gangs = [room.gang(model, device_of(model)) for model in settled.models]
+    place(settled.models, gangs)
     standing = Standing.of(_details())
     if standing.environments:  # where nothing answers yet nothing can be lost, and a gang finds the same faults itself
         inspect(settled.models)
     directory()
+    if any(model.scaling is not None for model in settled.models):
+        demand()
     beside = room.roomy(gangs, free())
     models = [_model(model, settled, beside, standing) for model in settled.models]
     version = revision.of_gateway(settled)
@@ -149,6 +179,24 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
     )
     return front.bind(settled, *models)
+
+
+def place(models: Sequence[ModelSettings], gangs: Sequence[Gang]) -> None:
+    """Say what of the models' placement is not as one may wish. Raises PlacementImpossible for what never can be.
+
+    Nothing is said where an autoscaler of Ray's may add nodes.
+    """
+    rows = [node for node in ray.nodes() if node["Alive"]]
+    if any(_GROUP in node.get("Labels", ()) for node in rows):
+        return
+    nodes = placing.machines(rows)
+    planned = placing.plan(nodes, [placing.need(model, device_of(model)) for model in models])
+    for note in placing.notes(nodes, planned, {model.name: model for model in models}):
+        log.warning("%s", note)
+    there = [Node(node["NodeManagerAddress"], node["Resources"]) for node in rows]
+    for gang in gangs:
+        if placement.gathered(gang, there):
+            log.warning("%s: all %d replicas may stand on one node and end with it", gang.model, gang.replicas)
 
 
 def settle(settings: Settings | Mapping[str, Any] | None) -> Settings:
@@ -218,7 +266,7 @@ def _code(name: str, version: str, standing: Standing) -> dict[str, Any]:
 
 
 def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Standing) -> serve.Application:
-    device, name = _device(model), deployment_name(model.name)
+    device, name = device_of(model), placing.deployment_name(model.name)
     version = revision.of_model(model, device, settings.cluster)
     return (
         serve.deployment(Replica)
@@ -227,12 +275,13 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Sta
             version=version,
             _internal=True,
             max_surge_percent=100 if beside else 0,
-            num_replicas=model.replicas,
+            **_number(model, name, version, standing),
             max_ongoing_requests=_MANY,
             ray_actor_options={"num_cpus": 0, **_code(name, version, standing)},
             logging_config=_LOGGING,
             placement_group_bundles=[room.bundle(model, device)] * model.tensor_parallel_size,
             placement_group_strategy="STRICT_PACK",
+            **_where(model, device),
             health_check_period_s=0.3,  # how soon Serve sees that a leader has ended; a call costs it 1 ms
             health_check_timeout_s=standing.health_seconds(name, secrets.randbits(32)),
             graceful_shutdown_timeout_s=settings.cluster.drain_seconds + 10,
@@ -242,12 +291,26 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Sta
     )
 
 
-def deployment_name(model: str) -> str:
-    """A model's deployment as Serve's status shows it: Serve takes no slash."""
-    return "model-" + model.replace("/", "--")
+def _number(model: ModelSettings, name: str, version: str, standing: Standing) -> dict[str, Any]:
+    """How many gangs, as Serve's options say it."""
+    if model.scaling is None:
+        return {"num_replicas": model.replicas}
+    code = revision.digest(revision.code("cluster", "pipelines"))
+    return {"autoscaling_config": scaler.config(model, version, standing.scaled.get(name), code)}
 
 
-def _device(model: ModelSettings) -> str:
-    if model.device != "auto":
-        return model.device
-    return "cuda" if ray.cluster_resources().get("GPU", 0) >= model.tensor_parallel_size else "cpu"
+def _where(model: ModelSettings, device: str) -> dict[str, Any]:
+    """Which nodes may hold its gangs, as Serve's options say it."""
+    selector = placing.selector(model, device)
+    every = [selector] * model.tensor_parallel_size
+    return {"placement_group_bundle_label_selector": every} if selector else {}
+
+
+def sleeps(model: ModelSettings) -> bool:
+    """Whether it may have no gang at all."""
+    return model.scaling is not None and model.scaling.min == 0
+
+
+def device_of(model: ModelSettings) -> str:
+    """What its shards compute on here, "cpu" or "cuda"."""
+    return placing.device_of(model, ray.cluster_resources().get("GPU", 0) if model.device == "auto" else 0)

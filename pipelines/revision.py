@@ -17,19 +17,28 @@ from pipelines.settings import HOME, Settings
 
 SOURCES = (".py", ".cpp", ".h")
 WEIGHTS = (".json", ".safetensors", ".jinja", ".model")  # of a model folder, what is read from it
-SCALED = {"replicas"}  # more or fewer of the same
+SCALED = {"replicas", "scaling"}  # more or fewer of the same
 
 
 def of_model(model: ModelSettings, device: str, cluster: ClusterSettings) -> str:
     """A gang's digest: its settings, its folder's files, our code below the gateway."""
     folders = [stamps(folder) for folder in (model.path, model.draft_model) if folder]
     kept = model.model_dump(mode="json", exclude=SCALED)
-    return digest(kept, device, cluster.drain_seconds, folders, code("cluster", "actors"))
+    scales = model.scaling is not None  # then its gangs say how they fare
+    return digest(kept, device, scales, cluster.drain_seconds, folders, code("cluster", "actors"))
 
 
 def of_gateway(settings: Settings) -> str:
     """The gateway's digest: its settings, which models there are, their tokenizers, all our code but the CLI's."""
-    models = [(model.name, model.path, stamps(model.path, (".json", ".jinja"))) for model in settings.models]
+    models = [
+        (
+            model.name,
+            model.path,
+            model.scaling is not None and ("sleeps" if model.scaling.min == 0 else "scales"),
+            stamps(model.path, (".json", ".jinja")),
+        )
+        for model in settings.models
+    ]
     kept = settings.gateway.model_dump(mode="json")
     return digest(kept, models, str(settings.cluster.keys_file), code("cluster", "actors", "pipelines"))
 

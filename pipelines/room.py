@@ -17,9 +17,9 @@ def bundle(model: ModelSettings, device: str) -> dict[str, float]:
 
 
 def gang(model: ModelSettings, device: str) -> Gang:
-    """What its gangs need, whole."""
+    """What its gangs need, whole; of a model that scales, those to begin with."""
     needs = {name: amount * model.tensor_parallel_size for name, amount in bundle(model, device).items()}
-    return Gang(model.name, needs, model.replicas)
+    return Gang(model.name, needs, model.first_replicas)
 
 
 def roomy(gangs: Sequence[Gang], nodes: Sequence[Node]) -> bool:

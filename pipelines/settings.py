@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from actors.settings import ModelSettings
 from cluster import layers
@@ -39,6 +39,18 @@ class Settings(BaseModel):
         if twice:
             raise ValueError(f"two models are named {twice[0]!r}; give each its own name")
         return models
+
+    @model_validator(mode="after")
+    def _who_sleeps_is_waited_for(self) -> "Settings":
+        for model in self.models:
+            if model.scaling is not None and model.scaling.min == 0:
+                for key in ("hold_seconds", "held_requests"):
+                    if not getattr(self.gateway, key):
+                        raise ValueError(
+                            f"scaling.min: 0 of {model.name} and gateway.{key}: 0 go ill together: "
+                            "the request that wakes it could not wait for it"
+                        )
+        return self
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Settings":

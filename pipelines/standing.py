@@ -18,18 +18,23 @@ HEALTH_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The runtime environment of each deployment there is, and which of them have failed."""
+    """The runtime environment of each deployment there is, which of them have failed, and which scale.
+
+    `scaled`: of those, the version of which there are gangs, and how many there shall be.
+    """
 
     environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: frozenset[str] = frozenset()
+    scaled: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, details: Mapping[str, Any]) -> "Standing":
         """What Serve's details say."""
-        found = [each for app in details.get("applications", {}).values() for each in app["deployments"].items()]
+        there = [each for app in details.get("applications", {}).values() for each in app["deployments"].items()]
         return cls(
-            {name: _environment(deployment) for name, deployment in found},
-            frozenset(name for name, deployment in found if _word(deployment["status"]) == "DEPLOY_FAILED"),
+            {name: _environment(deployment) for name, deployment in there},
+            frozenset(name for name, deployment in there if _word(deployment["status"]) == "DEPLOY_FAILED"),
+            {name: found for name, deployment in there if (found := _scaled(deployment)) is not None},
         )
 
     def code(self, name: str, version: str, mine: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +60,12 @@ class Standing:
 def _environment(deployment: Mapping[str, Any]) -> dict[str, Any]:
     options = deployment["deployment_config"].get("ray_actor_options") or {}
     return dict(options.get("runtime_env") or {})
+
+
+def _scaled(deployment: Mapping[str, Any]) -> tuple[str, int] | None:
+    policy = (deployment["deployment_config"].get("autoscaling_config") or {}).get("policy") or {}
+    version = (policy.get("policy_kwargs") or {}).get("version")
+    return None if version is None else (version, int(deployment.get("target_num_replicas") or 0))
 
 
 def _word(status: Any) -> str:

@@ -22,6 +22,8 @@ RAY = {
     "pipelines/cli/status.py",
     "pipelines/driver.py",
     "pipelines/lifecycle/train.py",
+    "pipelines/places.py",
+    "pipelines/scaler.py",
 }
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from actors.engine.admission import Facts, check
 from actors.engine.blocks import BlockPool
+from actors.engine.lately import Lately
 from actors.engine.pace import Pace
 from actors.engine.plan import Plan, Result
 from actors.engine.planning import plan_of
@@ -74,6 +75,7 @@ class Engine:
         self._generated = self._prompted = 0
         self._step_seconds = AHEAD_SECONDS  # of late, of steps that only decode
         self._stay, self._intake = Stay(), Intake()
+        self.lately = Lately(clock)
         self.last_result: Result | None = None
         self.steps = 0  # forward passes so far
         self.computing = False  # the ranks are at work; who watches them knows how long they may be
@@ -96,6 +98,7 @@ class Engine:
         if sequence.expires is not None:
             self._timed.add(sequence.key)
         self._scheduler.add(sequence)
+        self.lately.came(sequence.key)
         return sequence.key
 
     def cancel(self, key: int) -> None:
@@ -145,6 +148,8 @@ class Engine:
         self._number += 1
         plan = plan_of(self._number, step)
         self._works = step.works
+        for joined in step.joined:
+            self.lately.joined(joined.key)
         self.computing = True
         result = self.executor.execute(plan)
         self.computing = False
@@ -241,6 +246,7 @@ class Engine:
         sequence.first_token = now
         started = sequence.started or now
         self._prompted += len(sequence.submit.prompt)
+        self.lately.answered(now - sequence.arrived)
         return Delta(
             sequence.submit.id,
             tokens,
@@ -289,4 +295,5 @@ class Engine:
             self._stay.learn(self._clock() - sequence.started)
         del self._live[sequence.key]
         self._timed.discard(sequence.key)
+        self.lately.left(sequence.key)
         self._scheduler.remove(sequence)

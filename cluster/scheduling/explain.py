@@ -70,10 +70,11 @@ def asked(need: Need) -> str:
     """What one gang needs."""
     parts = []
     for kind in need.kinds:
-        each = f"{need.degree} {kind}{'' if kind == CPU else ' with'} {_size(need.shard_bytes)} each"
         if kind == CPU:
             memory = (need.shard_bytes + need.host_bytes) * need.degree
-            each = f"{need.degree * need.cores:g} CPU and {_size(memory)} of memory"
+            each = f"{need.degree * need.cores:g} CPU" + (f" and {_size(memory)} of memory" if memory else "")
+        else:
+            each = f"{need.degree} {kind}" + (f" with {_size(need.shard_bytes)} each" if need.shard_bytes else "")
         parts.append(each)
     types = f" of type {' or '.join(need.accelerators)}" if need.accelerators else ""
     labels = "".join(f" labelled {key}={value}" for key, value in sorted(need.labels.items()))

@@ -102,10 +102,12 @@ class Floor:
 
     def empty_room(self, place: int, ask: Ask) -> int:
         """How many shards of a gang the node takes when it holds nothing."""
-        room = len(self.parts[place]) * (WHOLE // ask.parts) if ask.parts else ask.shards
+        bounds = [len(self.parts[place]) * (WHOLE // ask.parts)] if ask.parts else []
         if ask.cores:
-            room = min(room, self.all_cores[place] // ask.cores)
-        return min(room, self.nodes[place].memory // ask.memory) if ask.memory else room
+            bounds.append(self.all_cores[place] // ask.cores)
+        if ask.memory:
+            bounds.append(self.nodes[place].memory // ask.memory)
+        return min(bounds)
 
     def take(self, place: int, ask: Ask, shards: int, devices: Sequence[int] | None = None) -> tuple[int, ...]:
         """Seat shards on a node that has room for them, on the devices named or the best; the devices."""

@@ -77,12 +77,14 @@ def decide(seen: Seen, rules: Rules, before: Sequence[Asked] = ()) -> Decision:
     if there == 0:
         wanted = max(rules.least, 1 if seen.held else 0)
         return Decision(wanted, f"{seen.held} requests wait for the first gang" if seen.held else "nobody asks", wanted)
+    fresh = [report for report in seen.reports if report.age <= rules.stale_seconds]
+    if not fresh:  # also while the first gang starts: who has it started sees it up, if only to know that it can be
+        return Decision(there, "nobody has reported of late: all stays", there)
     if rules.idle_seconds is not None and not seen.held and seen.idle >= rules.idle_seconds:
         return Decision(rules.least, f"no request for {seen.idle:.0f} s", rules.least)
-    fresh = [report for report in seen.reports if report.age <= rules.stale_seconds]
-    if not fresh:
-        return Decision(there, "nobody has reported of late: all stays", there)
     asked, reason = _asked(seen, rules, fresh)
+    if asked > rules.most:
+        reason = f"{reason}; {rules.most} are the most"
     asked = min(rules.most, max(rules.least, 1, asked))
     if asked >= there:
         return Decision(asked, reason, asked)
@@ -91,6 +93,14 @@ def decide(seen: Seen, rules: Rules, before: Sequence[Asked] = ()) -> Decision:
     if kept > asked:
         reason = f"{reason}; {kept} were asked for within the last {rules.down_seconds:.0f} s"
     return Decision(kept, reason, asked)
+
+
+def remembered(before: Sequence[Asked], now: float, asked: int, seconds: float) -> list[Asked]:
+    """What a decision at `now` that asked for `asked` leaves for later ones to be shown; few, however many came before.
+
+    What is older than `seconds` goes, and what a later one asked as much as: the most within any time stays the same.
+    """
+    return [each for each in before if now - each[0] <= seconds and each[1] > asked] + [(now, asked)]
 
 
 def _asked(seen: Seen, rules: Rules, fresh: Sequence[Report]) -> tuple[int, str]:

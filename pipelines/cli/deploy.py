@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from cluster import runtime
+from pipelines import places
 from pipelines.cli import keys, serving, show
 from pipelines.cli.config import settle
 
@@ -15,6 +16,8 @@ def run(file: Path | None, *, as_json: bool) -> None:
     runtime.join(settings.cluster)
     serving.publish(settings)
     serving.wait(settings, keys.operator(settings.cluster), show.progress)
+    for group in places.sweep():
+        show.progress(f"removed {group}: a placement group that no gang owned")
     runtime.disconnect()
     if as_json:
         show.document({"url": f"{settings.cluster.url}/v1", "models": [model.name for model in settings.models]})

@@ -19,10 +19,12 @@ import httpx
 from actors.directory import Entry
 from cluster import runtime
 from cluster.errors import NotReady, Unavailable
+from pipelines import places
 from pipelines.cli.reasons import sentence
+from pipelines.lookout import Lasting
+from pipelines.placing import APPLICATION
 from pipelines.settings import Settings
 
-APPLICATION = "strata"
 HEAD = "node:__internal_head__"  # Ray's own mark of the head node
 LOOK_SECONDS = 0.5  # how often Serve is asked what it is doing while it replaces something
 STEADY_SECONDS = 2.0  # and when it says that it is done
@@ -90,17 +92,20 @@ def wait(settings: Settings, key: str, tell: Tell) -> None:
     names = {model.name for model in settings.models}
     deadline = time.monotonic() + settings.cluster.ready_seconds
     look, said, settled = 0.0, "", False
+    lasting, waits = Lasting(), ""
     with httpx.Client(base_url=settings.cluster.url, trust_env=False, timeout=5.0) as http:
         while True:
             now = time.monotonic()
             if now >= look:
                 look = now + (LOOK_SECONDS if not settled else STEADY_SECONDS)
                 settled = _settled(settings)
+                waits = "" if settled else "; ".join(lasting.of(places.waiting(settings.models)).values())
             state = _ready(http, key, names)
             if settled and not state:
                 return
             look = look if state else now  # all that is missing is Serve's word: ask at every turn
             state = state or "waiting until Serve says that all is in place"
+            state = f"{state}; {waits}" if waits else state
             if now > deadline:
                 raise NotReady("the gateway", f"{state} for {settings.cluster.ready_seconds:g} s; see `strata status`")
             if state != said:
@@ -127,6 +132,20 @@ def states() -> dict[str, dict[str, Any]]:
         }
         for name, found in (application.deployments.items() if application else ())
     }
+
+
+def scaling() -> dict[str, dict[str, Any]]:
+    """How many gangs were decided for each model that scales, and why; nothing where none does."""
+    import ray  # noqa: PLC0415 - not before its environment stands
+
+    from actors.demand import DEMAND  # noqa: PLC0415
+    from actors.replica import NAMESPACE  # noqa: PLC0415
+
+    with suppress(ValueError, ray.exceptions.RayError):
+        asked = ray.get_actor(DEMAND, namespace=NAMESPACE).decided.remote()
+        decided: dict[str, dict[str, Any]] = ray.get(asked, timeout=5)
+        return decided
+    return {}
 
 
 def gangs() -> Collection[Entry]:

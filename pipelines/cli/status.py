@@ -1,16 +1,21 @@
 """`strata status`: the cluster, the models and their replicas, and whether they answer."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
 from cluster import runtime
+from pipelines import places
 from pipelines.cli import serving, show
 from pipelines.cli.config import settle
 from pipelines.cli.reasons import sentence
 from pipelines.settings import Settings
+
+NAMED = 4  # nodes of a model that are named
+OLD_SECONDS = 10.0  # decisions come every second; one that is older tells that the controller is away
 
 
 def run(file: Path | None, *, as_json: bool) -> None:
@@ -43,6 +48,8 @@ def gather(settings: Settings) -> dict[str, Any]:
         "resources": {key: value for key, value in ray.cluster_resources().items() if key in ("CPU", "GPU", "memory")},
         "free": {key: value for key, value in ray.available_resources().items() if key in ("CPU", "GPU", "memory")},
         "deployments": serving.states(),
+        "scaling": serving.scaling(),
+        "placement": places.gather(settings.models, serving.gangs()),
         "logs": serving.logs(settings),
     }
     runtime.disconnect()
@@ -64,11 +71,41 @@ def draw(facts: dict[str, Any]) -> None:
     found = facts["deployments"]
     rows = [(name, one["status"], counted(one["replicas"])) for name, one in found.items()]
     show.table(("deployment", "status", "replicas"), rows)
+    for line in stands(facts["placement"]["gangs"]):
+        show.line(escape(line))
+    for model, decided in facts["scaling"].items():
+        show.line(f"{escape(model)}: {wanted(decided)}")
+    for line in (*facts["placement"]["waiting"], *facts["placement"]["notes"]):
+        show.line(f"[yellow]{escape(line)}[/]")
+    if leaked := facts["placement"]["leaked"]:
+        groups = f"{len(leaked)} placement groups hold room that no gang uses; `strata deploy` removes them"
+        show.line(f"[yellow]{groups}[/]")
     said = {name: sentence(one["message"]) for name, one in found.items() if one["message"]}
     for name, text in said.items():
         show.line(f"[yellow]{name}[/]: {escape(text)}")
     if said:
         show.line(f"[dim]All that Serve says: strata status --json. Logs: {facts['logs']}[/]")
+
+
+def stands(gangs: Iterable[Mapping[str, str]]) -> list[str]:
+    """On which nodes the gangs of each model stand."""
+    models: dict[str, Counter[str]] = {}
+    for gang in gangs:
+        models.setdefault(gang["model"], Counter())[gang["node"]] += 1
+    told = []
+    for model, nodes in models.items():
+        few = [f"{count} on {node}" for node, count in nodes.most_common(NAMED)]
+        rest = sum(nodes.values()) - sum(count for _, count in nodes.most_common(NAMED))
+        more = [f"{rest} on {len(nodes) - NAMED} more nodes"] if rest else []
+        told.append(f"{model}: gangs {', '.join(few + more)}")
+    return told
+
+
+def wanted(decided: Mapping[str, Any]) -> str:
+    """What was decided of a model that scales, and why."""
+    gangs = "1 gang" if decided["wanted"] == 1 else f"{decided['wanted']} gangs"
+    old = f", decided {decided['seconds_ago']:.0f} s ago" if decided["seconds_ago"] > OLD_SECONDS else ""
+    return f"{gangs} wanted, of {decided['min']} to {decided['max']}{old}: {decided['reason']}"
 
 
 def counted(replicas: Mapping[str, int]) -> str:

@@ -3,7 +3,7 @@
 `create` is the only way in. Knows neither Ray nor how its models came about.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from actors.client import Client
 from cluster.telemetry.metrics import Metrics
@@ -22,17 +22,16 @@ def create(
     keys: Keys,
     settings: GatewaySettings | None = None,
     metrics: Metrics | None = None,
+    waiting: Callable[[], Mapping[str, str]] = dict,
 ) -> App:
     """The app that serves `models` to the holders of `keys`.
 
-    `models` may change while the app runs; it is looked at with every request.
+    `models` may change while the app runs; it is looked at with every request. `waiting` says of which models gangs
+    wait for a place, and why.
     """
-    return assemble(_desk(models, keys, metrics or Metrics(), settings or GatewaySettings()))
-
-
-def _desk(models: Mapping[str, Served], keys: Keys, metrics: Metrics, settings: GatewaySettings) -> Desk:
-    shelf = Shelf(settings.resume_seconds, settings.resumable_streams)
-    return Desk(models, keys, metrics, settings, Pace(settings.events_per_second), shelf)
+    settled = settings or GatewaySettings()
+    pace, shelf = Pace(settled.events_per_second), Shelf(settled.resume_seconds, settled.resumable_streams)
+    return assemble(Desk(models, keys, metrics or Metrics(), settled, pace, shelf, waiting=waiting))
 
 
 def assemble(desk: Desk) -> App:

@@ -39,6 +39,7 @@ class Desk:
     clock: Callable[[], float] = time.perf_counter
     wall: Callable[[], float] = time.time
     draw: Callable[[int], int] = secrets.randbits
+    waiting: Callable[[], Mapping[str, str]] = dict  # why gangs of which models wait for a place
 
     def served(self, name: str) -> Served:
         """The model of that name. Raises NotFound with those there are."""

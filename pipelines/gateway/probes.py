@@ -33,11 +33,16 @@ async def health(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None
 
 
 async def ready(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-    """GET /ready: 200 when every model has a replica that made a token through all its ranks, else 503."""
+    """GET /ready: 200 when every model has a replica that made a token through all its ranks, or sleeps; else 503.
+
+    With the reason where gangs wait for a place.
+    """
     states = {name: served.client.ready for name, served in sorted(desk.models.items())}
     all_ready = all(states.values())
     more = () if all_ready else ((b"retry-after", b"1"),)
-    await respond_json(send, 200 if all_ready else 503, {"ready": all_ready, "models": states}, more)
+    waiting = desk.waiting()
+    body = {"ready": all_ready, "models": states} | ({"waiting": waiting} if waiting else {})
+    await respond_json(send, 200 if all_ready else 503, body, more)
 
 
 async def metrics(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001

@@ -28,7 +28,7 @@ SAMPLES: dict[str, tuple[object, ...]] = {
     "SuspectLost": ("spam", "rank 1 died", 2),
     "NotReady": ("spam", "it is starting"),
     "GivenUp": (2, 17),
-    "PlacementImpossible": ("spam", "2 x 1 GPU", "nothing"),
+    "PlacementImpossible": ("spam", "2 x 1 GPU", "nothing", "add a node"),
     "DeadlineExceeded": ("spam", 2.5),
 }
 STATUSES = {

@@ -25,13 +25,14 @@ FILE = "cluster: {http_port: 9001}\nmodels: [{name: mine, path: m, tensor_parall
 def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """What was asked of the cluster, which is not there: Ray says that it has one node of two cores."""
     calls: list[tuple[str, Any]] = []
-    node = {"Alive": True, "NodeManagerAddress": "127.0.0.1", "Resources": {"CPU": 2.0}, "Labels": {}}
+    node = {"Alive": True, "NodeID": "0", "NodeManagerAddress": "127.0.0.1", "Resources": {"CPU": 2.0}, "Labels": {}}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "nodes", lambda: [node])
     monkeypatch.setattr(runtime, "join", lambda cluster: calls.append(("join", cluster.http_port)))
     monkeypatch.setattr(serve, "start", lambda **options: calls.append(("start", options["http_options"]["port"])))
     monkeypatch.setattr(app, "directory", lambda: calls.append(("directory", None)))
+    monkeypatch.setattr(app, "demand", lambda: calls.append(("demand", None)))
     monkeypatch.setattr(app, "inspect", lambda models: None)
     monkeypatch.setattr(app, "free", lambda: [Node("127.0.0.1", node["Resources"])])
     monkeypatch.setattr(app, "_get_global_client", lambda **_: None)
@@ -82,7 +83,7 @@ def test_replicas_that_would_gather_on_one_node_are_warned_of(
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     sizes = {"big": 16.0, "small": 2.0}
     monkeypatch.setattr(ray, "nodes", lambda: [
-        {"Alive": True, "NodeManagerAddress": name, "Resources": {"CPU": cores}, "Labels": {}}
+        {"Alive": True, "NodeID": "0", "NodeManagerAddress": name, "Resources": {"CPU": cores}, "Labels": {}}
         for name, cores in sizes.items()
     ])  # fmt: skip
     pair = {"models": [{"name": "pair", "path": "m", "replicas": 2, "device": "cpu"}]}
@@ -125,6 +126,20 @@ def test_only_what_has_changed_has_another_version(monkeypatch: pytest.MonkeyPat
     more = options(app.build({"models": [*models, {"name": "c", "path": "m", "device": "cpu", "shard_cpus": 1}][1:]}))
     assert more["model-b"] == after["model-b"]
     assert more["gateway"][0] != after["gateway"][0]
+
+
+def test_a_model_that_scales_has_a_policy_and_somebody_to_ask(
+    called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    one = {"name": "a", "path": "m", "device": "cpu"}
+    gateway = app.build({"models": [{**one, "scaling": {"min": 0, "max": 2}}, {**one, "name": "b"}]})._bound_deployment
+    assert called == [("directory", None), ("demand", None)]
+    scaled, fixed = (model._bound_deployment._deployment_config for model in gateway.init_args[1:])
+    bounds = scaled.autoscaling_config
+    assert (bounds.min_replicas, bounds.max_replicas, bounds.initial_replicas) == (0, 2, 1)
+    assert bounds.policy.policy_function == "pipelines.scaler.Scaler"
+    assert (fixed.autoscaling_config, fixed.num_replicas) == (None, 1)
 
 
 @pytest.mark.usefixtures("called")

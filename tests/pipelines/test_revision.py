@@ -47,6 +47,17 @@ def test_a_changed_setting_is_another_gang_but_no_other_gateway(folder: Path, ch
     assert of_gateway(folder) == of_gateway(folder, model=change)
 
 
+def test_other_bounds_are_the_same_gang_and_gateway() -> None:
+    """More or fewer of the same; but whether a gang has to say how it fares, and whether there may be none, counts."""
+    folder = Path("nowhere")
+    fixed, one, other, none = ({}, {"max": 3}, {"min": 2, "max": 9, "kv_used": 0.5}, {"min": 0, "max": 3})
+    gangs = [of_model(folder, scaling=scaling or None) for scaling in (fixed, one, other, none)]
+    assert gangs[0] != gangs[1] == gangs[2] == gangs[3]
+    gateways = [of_gateway(folder, model={"scaling": scaling or None}) for scaling in (fixed, one, other, none)]
+    assert gateways[1] == gateways[2]
+    assert len(set(gateways)) == 3
+
+
 def test_another_device_or_patience_is_another_gang(folder: Path) -> None:
     assert (
         len({of_model(folder), of_model(folder, device="cuda"), of_model(folder, ClusterSettings(drain_seconds=1))})

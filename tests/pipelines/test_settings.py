@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,11 @@ def test_models_lie_beside_the_file_or_here_or_beside_the_packages(
     assert locate(str(tmp_path), file) == str(tmp_path)
 
 
+def scaled(replicas: int | None = None, **scaling: object) -> dict[str, Any]:
+    more = {} if replicas is None else {"replicas": replicas}
+    return {"models": [{"name": "a", "path": "x", "scaling": scaling, **more}]}
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -44,6 +50,16 @@ def test_models_lie_beside_the_file_or_here_or_beside_the_packages(
         ({"models": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}, "two models are named 'a'"),
         ({"models": [{"name": "a", "path": "x", "replicas": 0}]}, "models.0.replicas"),
         ({"models": [{"name": "a b", "path": "x"}]}, "models.0.name"),
+        (scaled(), "models.0.scaling.max: nothing is not accepted; it has to be set"),
+        (scaled(min=3, max=2), "max is at least min (3), not 2"),
+        (scaled(max=2, idle_seconds=9.0), "idle_seconds ends the last gang, which min: 1 keeps"),
+        (scaled(max=2, wait_seconds=None, kv_used=None, running=None), "there is nothing to scale by"),
+        (scaled(max=2, kv_used=1.5), "models.0.scaling.kv_used"),
+        (scaled(max=2, least=1), "models.0.scaling.least"),
+        (scaled(3, max=2), "`replicas`, with which `scaling` begins, is from 1 to 2, not 3"),
+        (scaled(1, min=2, max=3), "is from 2 to 3, not 1"),
+        ({**scaled(min=0, max=1), "gateway": {"hold_seconds": 0}}, "scaling.min: 0 of a and gateway.hold_seconds: 0"),
+        ({**scaled(min=0, max=1), "gateway": {"held_requests": 0}}, "scaling.min: 0 of a and gateway.held_requests: 0"),
         ({"gateway": {"body_byte": 1}}, "did you mean gateway.body_bytes?"),
         ({"cluster": {"address": "10.0.0.1"}}, "an address is local, auto"),
         ({"cluster": {"host": ""}}, "cluster.host"),
@@ -53,6 +69,30 @@ def test_what_cannot_be_served_is_refused(values: dict[str, object], says: str) 
     with pytest.raises(SettingsInvalid) as wrong:
         Settings.of(values)
     assert says in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "first"),
+    [
+        (scaled(max=4), 1),
+        (scaled(min=0, max=4), 1),
+        (scaled(min=2, max=4), 2),
+        (scaled(3, min=2, max=4), 3),
+        (scaled(max=1, min=1, wait_seconds=None, kv_used=None, running=None), 1),
+    ],
+)
+def test_a_model_that_scales_begins_with_its_replicas_or_its_least(values: dict[str, Any], first: int) -> None:
+    assert Settings.of(values).models[0].first_replicas == first
+
+
+def test_bounds_can_be_set_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("strata.yaml").write_text("models: [{name: a, path: x, scaling: {max: 2}}]")
+    loaded = load(None, {"STRATA_MODELS__0__SCALING__MAX": "5"})
+    assert loaded.explain("models.0.scaling.max")[0].source == "environment STRATA_MODELS__0__SCALING__MAX"
+    scaling = loaded.settings.models[0].scaling
+    assert scaling is not None
+    assert scaling.max == 5
 
 
 def test_a_url_is_one_that_a_client_can_use() -> None:

@@ -43,3 +43,13 @@ def test_serve_tells_what_stands() -> None:
     assert standing.environments == {"gateway": OLD, "model-a": {}, "model-b": {}}
     assert standing.failed == {"model-b"}
     assert Standing.of({}) == Standing()
+
+
+def test_serve_tells_how_many_gangs_there_shall_be_of_what_scales() -> None:
+    def deployment(policy: dict[str, Any] | None) -> dict[str, Any]:
+        config = {"name": "x", "autoscaling_config": None if policy is None else {"policy": policy}}
+        return {"deployment_config": config, "status": "HEALTHY", "target_num_replicas": 4}
+
+    policies = {"a": {"policy_kwargs": {"version": "v1"}}, "b": {"policy_kwargs": {}}, "c": None}
+    deployments = {name: deployment(policy) for name, policy in policies.items()}
+    assert Standing.of({"applications": {"strata": {"deployments": deployments}}}).scaled == {"a": ("v1", 4)}

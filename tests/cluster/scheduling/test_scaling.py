@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.scheduling.scaling import Decision, Report, Rules, Seen, decide
+from cluster.scheduling.scaling import Decision, Report, Rules, Seen, decide, remembered
 
 RULES = Rules(least=1, most=10, wait_seconds=1.0, kv_used=0.8, running=0.8, down_seconds=300.0)
 
@@ -71,3 +71,17 @@ def test_requests_per_second_count_only_if_asked_for() -> None:
     report = Report(1.0, requests_per_second=30.0, running=0.8)
     assert decide(seen(2, report), RULES).replicas == 2
     assert decide(seen(2, report), replace(RULES, requests_per_second=20.0)).replicas == 3
+
+
+def test_of_the_past_is_kept_what_may_count_later() -> None:
+    before: list[tuple[float, int]] = []
+    for now, asked in ((0.0, 5), (10.0, 2), (20.0, 4), (30.0, 4), (40.0, 1)):
+        before = remembered(before, now, asked, 100.0)
+    assert before == [(0.0, 5), (30.0, 4), (40.0, 1)]
+    assert remembered(before, 101.0, 1, 100.0) == [(30.0, 4), (101.0, 1)]
+
+
+def test_a_first_gang_that_starts_is_not_ended_for_idleness() -> None:
+    rules = replace(RULES, least=0, idle_seconds=60.0)
+    assert decide(Seen(0.0, (), 0, starting=1, idle=600.0), rules).replicas == 1
+    assert decide(seen(1, Report(1.0), idle=600.0), rules).replicas == 0

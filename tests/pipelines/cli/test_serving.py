@@ -20,7 +20,7 @@ def deployment(status: str, message: str = "") -> Any:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What Serve says of the application, and what `/ready` answers, each a value that the test sets."""
-    made = SimpleNamespace(status="RUNNING", deployments={}, ready={"new": True}, asked=0)
+    made = SimpleNamespace(status="RUNNING", deployments={}, ready={"new": True}, asked=0, waiting=[])
 
     def answer(request: httpx.Request) -> httpx.Response:
         made.asked += 1
@@ -31,6 +31,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         httpx, "Client", lambda **given: client(transport=httpx.MockTransport(answer), base_url=given["base_url"])
     )
     monkeypatch.setattr(serving, "_application", lambda: made)
+    monkeypatch.setattr(serving.places, "waiting", lambda models: made.waiting)
     return made
 
 
@@ -64,3 +65,16 @@ def test_a_failure_ends_the_wait_with_its_reason(world: SimpleNamespace) -> None
     world.deployments = {"gateway": deployment("HEALTHY"), "model-new": failed}
     with pytest.raises(Unavailable, match="model-new is unavailable: /m: is broken; fetch it again; the whole story"):
         serving.wait(SETTINGS, "key", lambda _: None)
+
+
+def test_a_gang_that_waits_for_a_place_is_told_of_with_its_reason(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.status, world.ready = "DEPLOYING", {"new": False}
+    world.waiting = ["new: 1 gang waits for a place: each needs 4 CPU on one node; there is a: 2 CPU free; add a node"]
+    monkeypatch.setattr(serving, "LOOK_SECONDS", 0.0)
+    told: list[str] = []
+    settings = SETTINGS.model_copy(update={"cluster": SETTINGS.cluster.model_copy(update={"ready_seconds": 0.35})})
+    with pytest.raises(NotReady, match=r"there is a: 2 CPU free; add a node for 0.35 s"):
+        serving.wait(settings, "key", told.append)
+    assert told == ["waiting for the first token of new", f"waiting for the first token of new; {world.waiting[0]}"]

@@ -6,7 +6,8 @@ import json
 import httpx
 
 from actors.messages import TokenLogprob
-from pipelines.chat import Part, Usage
+from pipelines.chat import Part, Served, Usage
+from pipelines.gateway.app import create
 from pipelines.gateway.shapes import ChatShape, TextShape
 from tests.pipelines.gateway.conftest import Stage
 
@@ -29,6 +30,14 @@ async def test_ready_follows_the_models(stage: Stage):
         assert answer.json() == {"ready": False, "models": {"starter": False}}
         assert answer.headers["retry-after"] == "1"
         assert "max_model_len" not in (await http.get("/v1/models")).json()["data"][0]
+
+
+async def test_ready_says_why_a_gang_waits_for_a_place(stage: Stage):
+    why = {"starter": "1 gang waits for a place: each needs 4 CPU"}
+    served = Served("starter", stage.client, stage.tokenizer)
+    stage.app = create({"starter": served}, stage.ring, waiting=lambda: why)
+    async with stage.http() as http:
+        assert (await http.get("/ready")).json()["waiting"] == why
 
 
 async def test_metrics_of_a_turn_and_gauges_back_at_zero_after_an_abort(stage: Stage):

@@ -27,7 +27,7 @@ ARGUMENTS = {
     "SuspectLost": ("m", "gone", 2),
     "NotReady": ("m", "starting"),
     "GivenUp": (2, 17),
-    "PlacementImpossible": ("m", "2 GPUs", "1 GPU"),
+    "PlacementImpossible": ("m", "2 GPUs", "1 GPU", "add a node"),
     "DeadlineExceeded": ("m", 600.0),
     "MethodNotAllowed": ("PUT", ("GET",)),
 }

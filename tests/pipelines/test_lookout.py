@@ -1,0 +1,46 @@
+"""What of gangs that wait is written into the log."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from pipelines.lookout import Lasting, Lookout
+
+
+def test_what_lasts_was_there_at_the_look_before() -> None:
+    lasting = Lasting()
+    assert lasting.of(["a: 1 CPU", "b: 2 CPU"]) == {}
+    assert lasting.of(["a: 3 CPU"]) == {"a": "a: 3 CPU"}
+    assert lasting.of([]) == {}
+    assert lasting.of(["a: 1 CPU"]) == {}
+
+
+def test_a_wait_is_told_once_with_its_reason_and_when_it_is_over() -> None:
+    lookout = Lookout(list)
+    with capture_logs() as logs:
+        for said in (["a: why"], ["a: why", "b: why"], ["a: other", "b: why"], ["b: why"], [], ["a: why"], ["a: why"]):
+            lookout.tell(said)
+    assert [(each["event"], each["model"]) for each in logs] == [
+        ("gangs_wait", "a"), ("gangs_wait", "b"), ("gangs_placed", "a"), ("gangs_placed", "b"), ("gangs_wait", "a"),
+    ]  # fmt: skip
+    assert logs[0]["why"] == "a: why"
+    assert lookout.waiting() == {"a": "a: why"}
+
+
+async def test_a_look_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    seen = asyncio.Event()
+    loop, looks = asyncio.get_running_loop(), []
+
+    def look() -> list[str]:
+        looks.append(1)
+        if len(looks) == 1:
+            raise ConnectionError
+        loop.call_soon_threadsafe(seen.set)
+        return []
+
+    lookout = Lookout(look, seconds=0.001)
+    lookout.start()
+    async with asyncio.timeout(20):
+        await seen.wait()
+    lookout.close()
