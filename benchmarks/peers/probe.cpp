@@ -4,7 +4,8 @@
 //
 // Streams: BYTES are read again and again by all threads, each its own part, eight streams a thread over huge pages. The
 // sum of what was read is compared with what was written, so that no load can have been removed. Products: chains of the
-// widest multiply-adds on registers, as many as hide their latency, whose result is compared with what it has to be.
+// widest multiply-adds on registers, as many as hide their latency, whose result is compared with what it has to be; where
+// the processor has tiles (AMX), of two by two of them with numbers of both signs, as equal ones cost it less power.
 #include <sys/mman.h>
 
 #include <atomic>
@@ -19,6 +20,13 @@
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
+#endif
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)
+#define PROBE_TILES
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstring>
 #endif
 
 namespace {
@@ -133,7 +141,78 @@ double float_products(int threads) {
 #endif
 }
 
+#if defined(PROBE_TILES)
+constexpr long kTileRounds = 100000;  // so that sums of floats stay whole numbers below 2^24
+
+template <bool Bytes>
+void tile_rounds() {
+  struct alignas(64) {
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } shape;
+  asm volatile("" : : "r"(&shape) : "memory");
+  _tile_loadconfig(&shape);
+  alignas(64) uint8_t from[4][16][64];
+  uint32_t chance = 1;
+  for (int t = 0; t < 4; ++t)
+    for (int row = 0; row < 16; ++row)
+      for (int i = 0; i < 32; ++i) {
+        const uint16_t drawn = (chance = chance * 1664525u + 1013904223u) >> 16, one = 0x3f80 | (drawn & 0x8000);
+        std::memcpy(&from[t][row][2 * i], Bytes ? &drawn : &one, 2);
+      }
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  asm volatile("" : : "r"(from) : "memory");
+  _tile_loadd(4, from[0], 64);
+  _tile_loadd(5, from[1], 64);
+  _tile_loadd(6, from[2], 64);
+  _tile_loadd(7, from[3], 64);
+  for (long i = 0; i < kTileRounds; ++i) {
+    if constexpr (Bytes) {
+      _tile_dpbsud(0, 4, 6);
+      _tile_dpbsud(1, 4, 7);
+      _tile_dpbsud(2, 5, 6);
+      _tile_dpbsud(3, 5, 7);
+    } else {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  alignas(64) uint32_t made[16][16];
+  _tile_stored(3, made, 64);
+  _tile_release();
+  uint32_t expected = 0;  // of the last row and column
+  float sum = 0;
+  for (int k = 0; k < 64; ++k) {
+    const uint8_t a = from[1][15][k], b = from[3][k / 4][60 + k % 4];
+    expected += static_cast<uint32_t>(static_cast<int8_t>(a) * static_cast<int>(b)) * kTileRounds;
+    if (k % 2) sum += (a ^ from[3][k / 4][60 + k % 4]) & 0x80 ? -kTileRounds : kTileRounds;
+  }
+  if constexpr (!Bytes) std::memcpy(&expected, &sum, 4);
+  if (made[15][15] != expected) std::exit(4);
+}
+
+template <bool Bytes>
+double tiles(int threads) {
+  if (syscall(SYS_arch_prctl, 0x1023, 18) != 0) return 0;  // the kernel has to allow it
+  double best = 1e30;
+  for (int pass = 0; pass < 20; ++pass) {
+    const double taken = together(threads, [](int) { tile_rounds<Bytes>(); });
+    best = taken < best ? taken : best;
+  }
+  return 2.0 * 4 * 16 * 16 * (Bytes ? 64 : 32) * kTileRounds * threads / best / 1e9;
+}
+#endif
+
 double bf16_products(int threads) {
+#if defined(PROBE_TILES)
+  if (const double found = tiles<false>(threads)) return found;
+#endif
 #if defined(__AVX512BF16__)
   const auto step = [](__m512& sum, __m512i a, __m512i b) {
     asm volatile("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
@@ -145,6 +224,9 @@ double bf16_products(int threads) {
 }
 
 double byte_products(int threads) {
+#if defined(PROBE_TILES)
+  if (const double found = tiles<true>(threads)) return found;
+#endif
 #if defined(__AVX512VNNI__)
   const auto step = [](__m512i& sum, __m512i a, __m512i b) {
     asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
