@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from actors.models.kernels.interface import available
+from actors.models.kernels.building import processor_features
+from actors.models.kernels.interface import available, loaded
+
+TILES = {"amx_tile", "amx_bf16", "amx_int8"} <= processor_features()
 
 
 @pytest.fixture(autouse=True)
@@ -9,3 +12,11 @@ def _kernels():
     if not available():
         pytest.skip("this machine has no AVX-512 or no compiler: the plain versions run instead")
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["tiles", "vectors"] if TILES else ["vectors"])
+def either(request, _kernels):
+    """With the tiles of the processor, if it has them, and without."""
+    loaded().use_amx(request.param == "tiles")
+    yield
+    loaded().use_amx(True)

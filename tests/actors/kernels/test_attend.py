@@ -9,6 +9,8 @@ from actors.models.kernels.operations import attend
 from actors.models.tiles import KEYS, VALUES
 from tests.actors.kernels.batches import scattered, slots_in
 
+pytestmark = pytest.mark.usefixtures("either")
+
 BATCHES = {
     "decode 1": ([1], [99]),
     "decode first token": ([1], [0]),

@@ -5,6 +5,8 @@ import torch
 
 from actors.models.kernels.panels import linear, pack
 
+pytestmark = pytest.mark.usefixtures("either")
+
 ROWS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 17, 27, 28, 32, 33, 41, 64, 65, 100, 130]
 SHAPES = [(96, 64), (50, 96), (129, 130), (7, 34), (1, 32), (200, 770), (17, 2), (321, 66)]  # [N, K]
 MANY = [1, 2, 3, 4, 5, 8, 16, 27, 28, 32, 33, 64, 100, 513]

@@ -14,6 +14,8 @@ from actors.models.kernels.quantized import PackedWeight, linear, pack, packed
 from actors.models.layers import QuantizedLinear
 from actors.models.quantized import QuantizedWeight
 
+pytestmark = pytest.mark.usefixtures("either")
+
 TOLERANCE = 0.011
 ROWS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 27, 32, 33, 512]
 SHAPES = [(50, 96), (256, 256), (17, 384), (30, 160), (309, 64), (1, 32)]  # [N, K]
