@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +37,8 @@ ALWAYS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's default warns at each start; this is tomorrow's
     **registration.ENVIRONMENT,
 }
+
+FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")  # of some other cluster; to Ray a token here goes before one in a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,12 @@ def environment(settings: ClusterSettings) -> dict[str, str]:
     return {**ALWAYS, **loopback.LOOPBACK_NODE, "RAY_AUTH_TOKEN_PATH": str(settings.state / "ray.token")}
 
 
+def surroundings(settings: ClusterSettings, more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process of a local cluster: this one's, without what is meant for another cluster."""
+    mine = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    return {**mine, **environment(settings), **more}
+
+
 def start(settings: ClusterSettings) -> Running:
     """The local cluster of this state folder, started unless it runs. Raises Unavailable."""
     folders.prepare(settings)
@@ -88,6 +96,8 @@ def connect(settings: ClusterSettings, running: Running | None = None) -> None:
     if settings.address == "local" and "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
         remedy = 'Ray was imported without its token; run eval "$(strata node-env)" in this shell first'
         raise Unavailable("the local cluster", remedy)
+    if settings.address == "local":
+        os.environ.pop("RAY_AUTH_TOKEN", None)
     os.environ.update(wanted)
     import ray  # noqa: PLC0415 - heavy, and not before its environment stands
 
@@ -167,18 +177,14 @@ def _start(settings: ClusterSettings) -> Running:
     stop_remains(settings)
     loopback.install(settings.run_dir, head_seconds=settings.head_seconds, stall_seconds=settings.stall_seconds)
     log_path = settings.state / "head.log"
-    surroundings = {
-        **os.environ, **environment(settings), **loopback.environment(settings.run_dir), **store(settings),
-        "PATH": search_path(),
-    }  # fmt: skip
-    surroundings.pop("RAY_ADDRESS", None)
+    more = {**loopback.environment(settings.run_dir), **store(settings), "PATH": search_path()}
     with folders.writing(settings), log_path.open("wb") as log:
         head = subprocess.Popen(
             [sys.executable, "-m", "cluster.head"],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env=surroundings,
+            env=surroundings(settings, more),
             start_new_session=True,  # a Ctrl-C in the terminal is for us: we drain first
         )
     running = None

@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     flags = parser().parse_args(arguments)
     given = {name: value for name, value in vars(flags).items() if value is not None}
     out, resume = Path(given.pop("out")).resolve(), given.pop("resume")
+    for name, value in {**ALONE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
+        os.environ.setdefault(name, value)  # of this process, which trains and ends; Ray reads it when it is imported
     run(replace(Recipe(), **given), out, resume=resume)
 
 
@@ -91,9 +93,6 @@ def prepare(recipe: Recipe, out: Path, resume: bool) -> None:
 
 def fit(recipe: Recipe, out: Path) -> None:
     """The Ray Train job; a worker that dies is started again and goes on from the last checkpoint."""
-    for name, value in ALONE.items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray  # noqa: PLC0415  after the environment that it reads on import
     import torch  # noqa: PLC0415
 

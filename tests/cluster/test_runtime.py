@@ -69,6 +69,15 @@ def test_workers_know_the_token_and_nothing_phones_home(ray_cluster: ClusterSett
     assert names["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
+def test_what_is_meant_for_another_cluster_does_not_reach_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another's")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv("KEPT", "1")
+    names = runtime.surroundings(ClusterSettings(state_dir=tmp_path), {"MORE": "2"})
+    assert not {"RAY_AUTH_TOKEN", "RAY_ADDRESS"} & names.keys()
+    assert (names["KEPT"], names["MORE"], names["RAY_AUTH_TOKEN_PATH"]) == ("1", "2", str(tmp_path / "ray.token"))
+
+
 @pytest.mark.cluster
 def test_a_killed_head_leaves_nothing_behind(tmp_path: Path) -> None:
     settings = ClusterSettings(state_dir=tmp_path, num_cpus=1, dashboard=False)

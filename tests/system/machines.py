@@ -4,7 +4,6 @@ A node that does not come up is tried again, and says why in the end. How long o
 is waited for is that it is there or that its process has ended.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -61,12 +60,7 @@ class Machines:
             self.end(name)
 
     def _begin(self, name: str) -> subprocess.Popen[bytes]:
-        surroundings = {
-            **os.environ,
-            **runtime.environment(self._settings),
-            **loopback.ingress(self._settings.run_dir / name),
-        }
-        surroundings.pop("RAY_ADDRESS", None)
+        surroundings = runtime.surroundings(self._settings, loopback.ingress(self._settings.run_dir / name))
         command = [sys.executable, "-m", "tests.system.node", self._address, name, str(CORES)]
         with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
