@@ -138,8 +138,8 @@ class PlainStage:
         self._struck.add(target.pid)
         os.kill(target.pid, how)
 
-    def gone(self) -> bool:
-        return True
+    def still(self) -> list[str]:
+        return []
 
     def counts(self) -> Counter[str]:
         return Counter()

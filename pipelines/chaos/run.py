@@ -48,7 +48,7 @@ class Stage(Protocol):
 
     def strike(self, target: Target, how: signal.Signals) -> None: ...
 
-    def gone(self) -> bool: ...
+    def still(self) -> list[str]: ...
 
     def counts(self) -> Counter[str]: ...
 
@@ -141,8 +141,7 @@ class Run:
         until = self.clock() + self.wanted.left_seconds
         while True:
             found = lost(before, await asyncio.to_thread(self.stage.counts))
-            if not await asyncio.to_thread(self.stage.gone):
-                found.append("a process that was struck is still there")
+            found += await asyncio.to_thread(self.stage.still)
             if not found or self.clock() > until:
                 return found
             await asyncio.sleep(LOOK_SECONDS)

@@ -67,9 +67,13 @@ class Stage:
         with suppress(ray.exceptions.RayError):  # a node takes its task along
             ray.get(task.remote(target.pid, int(how)), timeout=_ASK_SECONDS)
 
-    def gone(self) -> bool:
-        """Whether all that was struck on this machine has ended, gangs to the last rank: nothing is left frozen."""
-        return not any(self._here(node) and psutil.pid_exists(pid) and _ours(pid) for pid, node in self._struck.items())
+    def still(self) -> list[str]:
+        """What was struck on this machine, gangs to the last rank, and has not ended: nothing is to be left frozen."""
+        return [
+            f"{_role(pid)} {pid} was struck and is still there"
+            for pid, node in self._struck.items()
+            if self._here(node) and psutil.pid_exists(pid) and _ours(pid)
+        ]
 
     def counts(self) -> Counter[str]:
         """What there is of everything that could be left behind."""

@@ -28,8 +28,8 @@ class Stack:
     def strike(self, target: Target, how: signal.Signals) -> None:
         self.struck.append((target, how))
 
-    def gone(self) -> bool:
-        return not self.leaves
+    def still(self) -> list[str]:
+        return ["shard 7 was struck and is still there"] if self.leaves else []
 
     def counts(self) -> Counter[str]:
         return Counter({"placement groups": 2 + (self.leaves and len(self.struck))})
@@ -86,7 +86,7 @@ def test_it_stops_when_the_error_budget_is_gone(spoils: str) -> None:
 
 def test_what_is_left_behind_is_told() -> None:
     story, _ = run(Stack(leaves=True))
-    assert story.leaks == ["placement groups: 2 before, 7 after", "a process that was struck is still there"]
+    assert story.leaks == ["placement groups: 2 before, 7 after", "shard 7 was struck and is still there"]
 
 
 def test_a_stack_that_does_not_answer_is_not_struck() -> None:
