@@ -19,12 +19,15 @@ from ray._private.parameter import RayParams
 from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER
 from ray._private.services import get_node
 from ray._private.utils import get_num_cpus, write_ray_address
+from ray.experimental import internal_kv
 
 from cluster.registration import patient
 from cluster.settings import ClusterSettings
 
 STORE = PROCESS_TYPE_GCS_SERVER
 LOOK_SECONDS = 0.25  # how often the control store is looked at
+PACKAGES = "gcs://_ray_pkg_"  # what names of packages begin with
+FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
 LEAST_CORES = 2  # what the starter's gang of two asks for; on one core its shards take turns
 
 
@@ -65,8 +68,10 @@ def main() -> None:
             "note": note,
         },
     )
+    forgotten = False
     while signal.sigtimedwait(stops, LOOK_SECONDS) is None:
-        revive(ray._private.worker._global_node)
+        forgotten = revive(ray._private.worker._global_node) or forgotten
+        forgotten = forgotten and not keep_packages(internal_kv)
     ray.shutdown()
 
 
@@ -79,6 +84,20 @@ def revive(node: Any) -> bool:
         return False
     node.kill_gcs_server(check_alive=False)
     node.start_gcs_server()
+    return True
+
+
+def keep_packages(store: Any) -> bool:
+    """Hold on to the code that jobs brought along: whether that could be done.
+
+    A control store that was started again knows no more which actors use it, and would delete it with the first one that
+    ends: no gang could start on a new node after that. `store` is `ray.experimental.internal_kv`.
+    """
+    try:
+        for uri in store._internal_kv_list(PACKAGES):
+            store._pin_runtime_env_uri(uri.decode(), expiration_s=FOR_EVER_SECONDS)
+    except ray.exceptions.RayError:  # it is not up yet
+        return False
     return True
 
 
