@@ -90,8 +90,8 @@ def revive(node: Any) -> bool:
 def keep_packages(store: Any) -> bool:
     """Hold on to the code that jobs brought along: whether that could be done.
 
-    A control store that was started again knows no more which actors use it, and would delete it with the first one that
-    ends: no gang could start on a new node after that. `store` is `ray.experimental.internal_kv`.
+    A control store that was started again knows no more which actors use it, and would delete it with the first one
+    that ends: no gang could start on a new node after that. `store` is `ray.experimental.internal_kv`.
     """
     try:
         for uri in store._internal_kv_list(PACKAGES):

@@ -1,8 +1,11 @@
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
-from actors.vigil import STOPPED_LOOKS, Vigil
+import pytest
+
+from actors.vigil import ORPHANED_LOOKS, STOPPED_LOOKS, Vigil
 
 
 def looks(states: str) -> tuple[list[bool], list[int]]:
@@ -14,9 +17,8 @@ def looks(states: str) -> tuple[list[bool], list[int]]:
 
 
 def test_a_leader_that_stays_stopped_is_ended() -> None:
-    said, ended = looks("S" + "T" * STOPPED_LOOKS)
-    assert (said[-1], ended) == (True, [7])
-    assert not any(said[:-1])
+    said, ended = looks("S" + "T" * STOPPED_LOOKS + "T")
+    assert (any(said), ended) == (False, [7])
 
 
 def test_one_that_goes_on_or_is_debugged_or_busy_is_not() -> None:
@@ -25,13 +27,16 @@ def test_one_that_goes_on_or_is_debugged_or_busy_is_not() -> None:
     assert (any(said), ended) == (False, [])
 
 
-def test_nobody_is_looked_at_who_has_ended() -> None:
-    assert looks("S-") == ([False, True], [])
+@pytest.mark.parametrize("gone", ["-", "Z"])
+def test_a_rank_whose_leader_has_ended_ends_itself(gone: str) -> None:
+    said, ended = looks("S" + gone * ORPHANED_LOOKS)
+    assert (said[-1], ended) == (True, [os.getpid()])
+    assert not any(said[:-1])
 
 
 def test_it_ends_a_stopped_process() -> None:
     with subprocess.Popen([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"]) as leader:
         vigil = Vigil(leader.pid)
-        while not vigil.look():
-            pass
+        while leader.poll() is None:
+            vigil.look()
         assert leader.wait() == -9
