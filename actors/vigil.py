@@ -1,8 +1,8 @@
 """A rank ends its leader where that stands still: stopped by a signal, and nobody else would notice for half a minute.
 
 Its gateways have given it up by then, and whatever it would say later comes over connections that they have cut. But
-to Serve it is only slow, and the next gang comes when it has ended. And a rank without a leader ends itself: mostly Ray is
-quicker, but where a node's raylet was lost nobody else is left to do it.
+to Serve it is only slow, and the next gang comes when it has ended. And a rank without a leader ends itself: mostly Ray
+is quicker, but where a node's raylet was lost nobody else is left to do it.
 """
 
 import os
