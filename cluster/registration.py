@@ -16,8 +16,6 @@ from cluster.errors import NotReady
 from cluster.loopback import free_ports
 
 RAYLET = "raylet"
-AGENT_SECONDS = 600  # of a raylet for its agents; one that ends is noticed at once
-ENVIRONMENT = {"RAY_agent_register_timeout_ms": str(AGENT_SECONDS * 1000)}
 LINES = 12  # of each log, which say why a raylet ended
 LOOK_SECONDS = 0.1
 _STACK, _DUMP = ("/", "***"), "[state-dump]"  # what says nothing of why

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import folders, loopback, registration
+from cluster import folders, loopback
 from cluster.errors import NotReady, Unavailable
 from cluster.settings import ClusterSettings
 
@@ -35,7 +35,6 @@ ALWAYS = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",  # by default 0.1: processor time that ranks go without, for ever
     "RAY_worker_niceness": "0",  # by default 15: anything else on the machine would starve ranks, which spin
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's default warns at each start; this is tomorrow's
-    **registration.ENVIRONMENT,
 }
 
 FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")  # of some other cluster; to Ray a token here goes before one in a file

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import pytest
 from ray._private.parameter import RayParams
 
-from cluster import runtime
 from cluster.errors import NotReady
-from cluster.registration import AGENT_PORTS, AGENT_SECONDS, agent_ports, last_words, patient
+from cluster.registration import AGENT_PORTS, agent_ports, last_words, patient
 
 
 def node(logs: Path, poll: Callable[[], int | None]) -> SimpleNamespace:
@@ -75,7 +74,3 @@ def test_the_files_that_a_raylet_looks_for_are_there_when_it_starts(tmp_path: Pa
     )
     start(told)
     assert seen == [{"metrics_agent_port_n": "4001", "dashboard_agent_listen_port_n": "4002"}]
-
-
-def test_a_raylet_waits_for_its_agents_as_long() -> None:
-    assert int(runtime.ALWAYS["RAY_agent_register_timeout_ms"]) == AGENT_SECONDS * 1000
