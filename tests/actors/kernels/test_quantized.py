@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("either")
 
 TOLERANCE = 0.011
 ROWS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 27, 32, 33, 512]
-SHAPES = [(50, 96), (256, 256), (17, 384), (30, 160), (309, 64), (1, 32)]  # [N, K]
+SHAPES = [(50, 96), (256, 256), (17, 384), (30, 160), (309, 64), (1, 32), (40, 608), (20, 1088)]  # [N, K]
 GROUPS = [32, 64, 128, 0]  # 0: a whole row
 
 
@@ -35,14 +35,15 @@ def error(result, exact):
 
 
 def as_bytes(x, weight):
-    """`x` as the kernels round it, in float32."""
+    """`x` as the kernels round it, in float32: in parts of at most 512 places, of which the last may be smaller."""
     inner = x.shape[1]
-    part = (
-        weight.group if weight.group <= 128 else next(size for size in (*range(512, 63, -64), 32) if inner % size == 0)
-    )
-    parts = x.view(x.shape[0], -1, part)
-    top = parts.abs().amax(-1, keepdim=True)
-    return ((parts * (127 / top)).round() * (top / 127)).view(x.shape)
+    unit = 32 if inner % 64 else 64
+    part = weight.group if weight.group <= 128 else -(-inner // unit // -(-inner // 512)) * unit
+    rounded = []
+    for places in x.split(part, 1):
+        top = places.abs().amax(-1, keepdim=True)
+        rounded.append((places * (127 / top)).round() * (top / 127))
+    return torch.cat(rounded, 1)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -15,6 +15,7 @@ namespace {
 using Here = Pages<Bf16, Bf16>;
 
 constexpr int64_t kMost = 4 * kTileRows;  // rows of an item
+constexpr int kTogether = 2;              // tiles of rows: what one has stored is in the cache when a tile reads it
 constexpr int64_t kStep = 32;             // dimensions of a product
 constexpr int64_t kRow = kPass * 2;       // bytes of a row's weights in a pass
 
@@ -34,22 +35,34 @@ void shape(int64_t rows) {
 struct Desk {
   alignas(64) float scores[kTileRows][kPass];
   alignas(64) float sums[kTileRows][kPass];
-  Shares<Bf16, kTileRows> weights;
+  alignas(64) Unit weights[kTileRows][kTiles][kTile / 2];
+  alignas(64) float shrink[kTileRows];  // what sums so far are to be multiplied by
+};
+
+// Up to 16 rows, the first of them the `first` of an item. `open`: they see all positions of a pass. `begins`: nothing
+// was written to their sums before.
+struct Rows {
+  const char* queries;
+  int64_t stride, first, count;
+  bool open, begins;
+  Running* r;
 };
 
 inline void fetch(const char* at, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(at + i, _MM_HINT_T0);
 }
 
-void score(const char* queries, int64_t stride, int64_t dim, const Places& now, const Places& ahead, Desk& desk) {
+// Fetches `ahead` where there is one.
+void score(const Rows& rows, int64_t dim, const Places& now, const Places* ahead, Desk& desk) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (int64_t d = 0; d < dim; d += kStep) {
     const int64_t at = d / 2 * kTileBytes;
-    for (int t = 0; t < kTiles; t++) fetch(ahead.tile[t].keys + at, kTileRows * kTileBytes);
-    _tile_loadd(4, queries + 2 * d, stride);
+    if (ahead)
+      for (int t = 0; t < kTiles; t++) fetch(ahead->tile[t].keys + at, kTileRows * kTileBytes);
+    _tile_loadd(4, rows.queries + 2 * d, rows.stride);
     _tile_loadd(6, now.tile[0].keys + at, kTileBytes);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(6, now.tile[1].keys + at, kTileBytes);
@@ -66,7 +79,7 @@ void score(const char* queries, int64_t stride, int64_t dim, const Places& now, 
 }
 
 // The weights times the values of up to 64 dimensions from `d` on, into desk.sums.
-void gather(int64_t tiles, int64_t d, int64_t dim, const Places& now, const char* last, const Places& ahead,
+void gather(int64_t tiles, int64_t d, int64_t dim, const Places& now, const char* last, const Places* ahead,
             Desk& desk) {
   const int64_t stride = 4 * dim, blocks = std::min<int64_t>(4, (dim - d) / kLanes);
   _tile_zero(0);
@@ -75,8 +88,9 @@ void gather(int64_t tiles, int64_t d, int64_t dim, const Places& now, const char
   _tile_zero(3);
   for (int64_t t = 0; t < tiles; t++) {
     const char* values = (t + 1 == tiles ? last : now.tile[t].values) + 4 * d;
-    for (int i = 0; i < kTile / 2; i++) fetch(ahead.tile[t].values + 4 * d + i * stride, blocks * 64);
-    _tile_loadd(5, desk.weights.units[0][t], kRow);
+    if (ahead)
+      for (int i = 0; i < kTile / 2; i++) fetch(ahead->tile[t].values + 4 * d + i * stride, blocks * 64);
+    _tile_loadd(5, desk.weights[0][t], kRow);
     _tile_loadd(7, values, stride);
     _tile_dpbf16ps(0, 5, 7);
     _tile_loadd(7, values + 64, stride);
@@ -96,28 +110,104 @@ void gather(int64_t tiles, int64_t d, int64_t dim, const Places& now, const char
   }
 }
 
-// A pass for `rows` rows of queries; `see(row, span)` says what a row sees, `last` are the values of the last tile.
+// Sixteen vectors, of which each becomes a lane: `vectors[i]` holds what the i-th lane of each was.
+inline void across(__m512 vectors[kLanes]) {
+  __m512i lanes[kLanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; i++) lanes[i] = _mm512_castps_si512(vectors[i]);
+  transpose(lanes);
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; i++) vectors[i] = _mm512_castsi512_ps(lanes[i]);
+}
+
+// Scores of up to 16 rows become weights against their new tops: what is one number a row is one vector for them all.
+// `Open`: every row sees every position of all tiles of a pass.
+template <bool Open, class See>
+void soften_rows(const Here& pages, const Rows& rows, const Span& span, const See& see, Desk& desk) {
+  const __m512 slope = _mm512_set1_ps(slope_of(pages.shape)), none = _mm512_set1_ps(-INFINITY);
+  const int64_t tiles = Open ? kTiles : span.count;
+  alignas(64) float tops[kLanes], totals[kLanes], bases[kLanes];
+  __m512 most[kLanes], sums[kLanes];
+  for (int64_t i = 0; i < kLanes; i++) {
+    const bool there = i < rows.count;
+    tops[i] = there ? rows.r[i].top : 0, totals[i] = there ? rows.r[i].total : 0;
+    most[i] = sums[i] = none;
+  }
+  for (int64_t i = 0; i < rows.count; i++) {
+    float* scores = desk.scores[i];
+    if constexpr (Open) {
+      const __m512 left = _mm512_max_ps(_mm512_load_ps(scores), _mm512_load_ps(scores + kLanes));
+      const __m512 right = _mm512_max_ps(_mm512_load_ps(scores + 2 * kLanes), _mm512_load_ps(scores + 3 * kLanes));
+      most[i] = _mm512_max_ps(left, right);
+    } else {
+      const Span& own = see(rows.first + i, span);
+      for (int64_t t = 0; t < tiles; t++) {
+        __m512 score = _mm512_load_ps(scores + t * kLanes);
+        if (pages.shape.softcap != 0) score = bend(pages.shape, score);
+        score = _mm512_mask_mov_ps(none, own.seen[t], score);
+        _mm512_store_ps(scores + t * kLanes, score);
+        most[i] = _mm512_max_ps(most[i], score);
+      }
+    }
+  }
+  across(most);
+  __m512 top = most[0];
+  for (int i = 1; i < kLanes; i++) top = _mm512_max_ps(top, most[i]);
+  const __m512 old = _mm512_load_ps(tops);
+  top = _mm512_max_ps(old, _mm512_mul_ps(top, slope));
+  const __m512 base = base_of(top), shrink = power<Bf16>(_mm512_sub_ps(old, base));
+  _mm512_store_ps(tops, top);
+  _mm512_store_ps(bases, base);
+  _mm512_store_ps(desk.shrink, shrink);
+  const auto weigh = [&](int64_t i, int64_t t, __m512 own) __attribute__((always_inline)) {
+    const __m512 score = _mm512_load_ps(desk.scores[i] + t * kLanes);
+    const __m512 weight = power<Bf16>(_mm512_fmsub_ps(score, slope, own));
+    Bf16::store((uint16_t*)desk.weights[i][t], weight);
+    return weight;
+  };
+  for (int64_t i = 0; i < rows.count; i++) {
+    const __m512 own = _mm512_set1_ps(bases[i]);
+    __m512 sum = _mm512_setzero_ps();
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < tiles; t++) sum = _mm512_add_ps(sum, weigh(i, t, own));
+    sums[i] = sum;
+  }
+  across(sums);
+  __m512 pairs[kLanes / 2];
+#pragma GCC unroll 8
+  for (int i = 0; i < kLanes / 2; i++) pairs[i] = _mm512_add_ps(sums[2 * i], sums[2 * i + 1]);
+  _mm512_store_ps(totals, _mm512_fmadd_ps(_mm512_load_ps(totals), shrink, total_of(pairs)));
+  for (int64_t i = 0; i < rows.count; i++) rows.r[i].top = tops[i], rows.r[i].total = totals[i];
+}
+
+// A pass for `count` tiles of rows; `see(row, span)` says what a row sees, where not all of it, `last` are the values of
+// the last tile. A tile that reads what was just stored would wait for the stores to end, so that all take turns.
 template <class See>
-void attend_rows(const Here& pages, const char* queries, int64_t stride, int64_t rows, const Span& span,
-                 const Places& now, const char* last, const Places& ahead, const See& see, Running* r, Desk& desk) {
+void attend_rows(const Here& pages, const Rows* rows, int count, const Span& span, const Places& now, const char* last,
+                 const Places* ahead, const See& see, Desk* desks) {
   const int64_t dim = pages.shape.head_dim;
   asm volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
-  score(queries, stride, dim, now, ahead, desk);
-  for (int64_t i = 0; i < rows; i++) {
-    __m512 scores[kTiles];
-    for (int t = 0; t < kTiles; t++) scores[t] = _mm512_load_ps(desk.scores[i] + t * kLanes);
-    soften<Bf16, Bf16, kTileRows>(pages, see(i, span), now, scores, i, r[i], desk.weights);
-  }
+  for (int g = 0; g < count; g++) score(rows[g], dim, now, g ? nullptr : ahead, desks[g]);
+  for (int g = 0; g < count; g++)
+    if (rows[g].open && span.count == kTiles && pages.shape.softcap == 0)
+      soften_rows<true>(pages, rows[g], span, see, desks[g]);
+    else
+      soften_rows<false>(pages, rows[g], span, see, desks[g]);
   asm volatile("" : : : "memory");
   for (int64_t d = 0; d < dim; d += 4 * kLanes) {
-    gather(span.count, d, dim, now, last, ahead, desk);
+    for (int g = 0; g < count; g++) gather(span.count, d, dim, now, last, g ? nullptr : ahead, desks[g]);
     const int64_t width = std::min<int64_t>(4 * kLanes, dim - d);
-    for (int64_t i = 0; i < rows; i++)
-      for (int64_t j = 0; j < width; j += kLanes) {
-        float* acc = r[i].acc + d + j;
-        _mm512_store_ps(acc, _mm512_fmadd_ps(_mm512_load_ps(acc), desk.weights.shrink[i],
-                                             _mm512_load_ps(desk.sums[i] + j)));
+    for (int g = 0; g < count; g++) {
+      const __mmask16 kept = rows[g].begins ? 0 : 0xffff;
+      for (int64_t i = 0; i < rows[g].count; i++) {
+        const __m512 shrink = _mm512_set1_ps(desks[g].shrink[i]);
+        for (int64_t j = 0; j < width; j += kLanes) {
+          float* acc = rows[g].r[i].acc + d + j;
+          const __m512 before = _mm512_maskz_load_ps(kept, acc);
+          _mm512_store_ps(acc, _mm512_fmadd_ps(before, shrink, _mm512_load_ps(desks[g].sums[i] + j)));
+        }
       }
+    }
   }
 }
 
@@ -180,7 +270,7 @@ struct Chunk {
   void run() const {
     const int64_t dim = pages.shape.head_dim, end = position(item.columns - 1) + 1;
     const int64_t start = first_seen(position(0)) / kTile * kTile, bytes = 2 * dim;
-    static thread_local Desk desk;
+    static thread_local Desk desks[kTogether];
     char* queries = (char*)scratch<kQueries>(kMost * bytes);
     float* floats = (float*)scratch<kPrefill>(2 * kMost * dim * sizeof(float));
     Running all[kMost], segment[kMost];
@@ -188,22 +278,20 @@ struct Chunk {
       memcpy(queries + i * bytes, head(pages.q, pages.q_stride, i), bytes);
       all[i] = {-INFINITY, 0, floats + i * dim}, segment[i] = {-INFINITY, 0, floats + (kMost + i) * dim};
     }
-    memset(floats, 0, 2 * kMost * dim * sizeof(float));
     bool only = true;
     Span now = span(start, end);
     for (int64_t from = start, next; from < end; from = next) {
       next = (from / kPass + 1) * kPass;
       const Span later = next < end ? span(next, end) : now;
-      pass(from, now, places(now), places(later), queries, segment, desk);
+      pass(from, from == start || from % kSegment == 0, now, places(now), places(later), queries, segment, desks);
       now = later;
       if (next % kSegment != 0 && next < end) continue;
       for (int64_t i = 0; i < item.columns; i++) {
         if (only)
           std::swap(all[i], segment[i]);
-        else
+        else if (segment[i].total != 0)
           join_segment<Bf16>(all[i], segment[i], dim);
         segment[i].top = -INFINITY, segment[i].total = 0;
-        memset(segment[i].acc, 0, dim * sizeof(float));
       }
       only = false;
     }
@@ -211,25 +299,32 @@ struct Chunk {
       write_head<Bf16>(all[i], dim, head(pages.out, pages.out_stride, i));
   }
 
-  void pass(int64_t from, const Span& span, const Places& now, const Places& ahead, const char* queries, Running* r,
-            Desk& desk) const {
+  void pass(int64_t from, bool begins, const Span& span, const Places& now, const Places& ahead, const char* queries,
+            Running* r, Desk* desks) const {
     const int64_t bytes = 2 * pages.shape.head_dim;
     const char* last = written(pages, span, now);
+    Span own = span;
+    const auto see = [&](int64_t row, const Span&) -> const Span& {
+      const int64_t position = this->position(row), earliest = first_seen(position);
+      for (int64_t t = 0; t < own.count; t++)
+        own.seen[t] = first(position + 1 - from - t * kTile) & ~first(earliest - from - t * kTile);
+      return own;
+    };
+    Rows rows[kTogether];
+    int count = 0;
+    bool fetched = false;
+    const auto attend = [&] {
+      if (count) attend_rows(pages, rows, count, span, now, last, fetched ? nullptr : &ahead, see, desks);
+      fetched = true, count = 0;
+    };
     for (int64_t column = 0; column < item.columns; column += kTileRows) {
-      const int64_t rows = std::min(kTileRows, item.columns - column);
-      if (position(column + rows - 1) < from) continue;
-      Span own = span;
-      const bool open = position(column) + 1 >= from + kPass && first_seen(position(column + rows - 1)) <= from;
-      for (__mmask16& seen : own.seen) seen = 0xffff;
-      const auto see = [&](int64_t i, const Span&) -> const Span& {
-        if (open) return own;  // every row sees all of it
-        const int64_t position = this->position(column + i), earliest = first_seen(position);
-        for (int64_t t = 0; t < own.count; t++)
-          own.seen[t] = first(position + 1 - from - t * kTile) & ~first(earliest - from - t * kTile);
-        return own;
-      };
-      attend_rows(pages, queries + column * bytes, bytes, rows, span, now, last, ahead, see, r + column, desk);
+      const int64_t some = std::min(kTileRows, item.columns - column), last_position = position(column + some - 1);
+      if (last_position < from) continue;
+      const bool open = position(column) + 1 >= from + kPass && first_seen(last_position) <= from;
+      rows[count++] = {queries + column * bytes, bytes, column, some, open, begins, r + column};
+      if (count == kTogether) attend();
     }
+    attend();
   }
 };
 
@@ -248,8 +343,8 @@ void amx_heads(const Here& pages, const Queries& queries, const Span& span, cons
                Running* r) {
   static thread_local Desk desk;
   const auto see = [](int64_t, const Span& all) -> const Span& { return all; };
-  attend_rows(pages, (const char*)queries.units, queries.stride * sizeof(Unit), pages.group(), span, now,
-              written(pages, span, now), ahead, see, r, desk);
+  const Rows rows{(const char*)queries.units, queries.stride * (int64_t)sizeof(Unit), 0, pages.group(), false, false, r};
+  attend_rows(pages, &rows, 1, span, now, written(pages, span, now), &ahead, see, &desk);
 }
 
 template <>

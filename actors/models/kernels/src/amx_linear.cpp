@@ -265,7 +265,7 @@ struct Gated {
       gate = _mm512_add_ps(gate, _mm512_loadu_ps(bias + column));
       up = _mm512_add_ps(up, _mm512_loadu_ps(bias + walk.panel(i, 1) * kLanes));
     }
-    Bf16::store(y + row * stride + column, _mm512_mul_ps(activate(activation, rounded<Bf16>(gate)), rounded<Bf16>(up)));
+    Bf16::store(y + row * stride + column, _mm512_mul_ps(activate<Bf16>(activation, rounded<Bf16>(gate)), rounded<Bf16>(up)));
   }
 };
 

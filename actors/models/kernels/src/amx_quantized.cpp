@@ -44,13 +44,14 @@ const uint8_t* bytes_of(const Packed& p, int64_t block, uint8_t* into) {
 // The sums of one part, in the registers.
 template <int MA, int NB>
 inline void multiply(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t part) {
-  const int64_t step = pair.x.step, inner = pair.p.w.inner, shared = pair.p.shared, held = pair.x.held;
+  const int64_t step = pair.x.step, inner = pair.p.w.inner, held = pair.x.held;
+  const int64_t from = part * pair.p.shared, to = from + pair.p.size(part);
   const int8_t *upper = pair.x.tile(pair.row, inner), *lower = MA > 1 ? pair.x.tile(pair.row + kTileRows, inner) : nullptr;
   _tile_zero(0);
   if constexpr (NB > 1) _tile_zero(1);
   if constexpr (MA > 1) _tile_zero(2);
   if constexpr (MA > 1 && NB > 1) _tile_zero(3);
-  for (int64_t k = part * shared; k < (part + 1) * shared; k += step) {
+  for (int64_t k = from; k < to; k += step) {
     _tile_stream_loadd(4, upper + k * held, step);
     _tile_loadd(6, w[0] + k * kColumns, kTileBytes);
     _tile_dpbsud(0, 4, 6);
@@ -76,11 +77,12 @@ inline void store(int32_t* sums) {
   if constexpr (MA > 1 && NB > 1) _tile_stored(3, sums + half + kLanes, stride);
 }
 
-// Adds a part's sums, scaled, to the floats of the parts before.
+// Adds a part's sums, scaled, to the floats of the parts before; the first begins them.
 template <int Bits, int NB>
 inline void scale(const Pair& pair, int64_t part, const int32_t* sums, float* floats) {
   const Packed& p = pair.p;
-  const int64_t parts = p.parts(), group = part / (p.group / p.shared);
+  const int64_t parts = p.parts(), group = part / p.ratio();
+  const __mmask16 begun = part ? 0xffff : 0;
   __m512 ratio[NB];
   __m512i added[NB];
 #pragma GCC unroll 2
@@ -104,7 +106,7 @@ inline void scale(const Pair& pair, int64_t part, const int32_t* sums, float* fl
           const __m512i off = centred ? start : _mm512_mullo_epi32(start, added[j]);
           __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_load_si512(sums + j * kLanes), off));
           if (grouped) sum = _mm512_mul_ps(sum, ratio[j]);
-          _mm512_store_ps(floats + j * kLanes, _mm512_fmadd_ps(sum, own, _mm512_load_ps(floats + j * kLanes)));
+          _mm512_store_ps(floats + j * kLanes, _mm512_fmadd_ps(sum, own, _mm512_maskz_load_ps(begun, floats + j * kLanes)));
         }
       }
     };
@@ -116,12 +118,11 @@ inline void scale(const Pair& pair, int64_t part, const int32_t* sums, float* fl
   p.grouped ? (p.centred ? each(Yes(), Yes()) : each(Yes(), No())) : (p.centred ? each(No(), Yes()) : each(No(), No()));
 }
 
-// Adds parts [from, to) to `floats`, which are begun with the first. `fetch` is told of each part.
+// Adds parts [from, to) to `floats`. `fetch` is told of each part.
 template <int Bits, int MA, int NB, class Fetch>
 void add(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t from, int64_t to, float* floats,
          const Fetch& fetch) {
   alignas(64) int32_t sums[MA * kTileRows * NB * kLanes];
-  if (!from) memset(floats, 0, pair.rows * NB * kLanes * sizeof(float));
   asm volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
   multiply<MA, NB>(pair, w, from);
   for (int64_t part = from; part < to; part++) {
@@ -159,7 +160,7 @@ void join(const Pair& pair, const float* floats, const Target& to) {
   for (int64_t i = 0; i < pair.rows; i++, floats += 2 * kLanes) {
     const __m512 gate = number(floats, gate_scale, gate_bias), up = number(floats + kLanes, up_scale, up_bias);
     T::store((typename T::Element*)to.y + (pair.row + i) * to.stride + column,
-             _mm512_mul_ps(activate(to.activation, gate), up));
+             _mm512_mul_ps(activate<T>(to.activation, gate), up));
   }
 }
 

@@ -27,7 +27,6 @@ constexpr int kTile = kLanes;  // positions whose keys lie side by side
 constexpr int kTiles = 4;      // of a pass: its scores stay in registers or in the first cache
 constexpr int64_t kPass = kTiles * kTile;
 constexpr int64_t kSegment = 512;  // joining costs a hundredth of computing one
-constexpr float kLog2E = 1.44269504f;
 
 // T: the type of queries and results. C: that of keys and values, T again or Int8.
 template <class T, class C>
@@ -112,22 +111,6 @@ struct Units<Int8> {
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi16(mask, at));
   }
 };
-
-// 2^x, 0 where that is below all floats; exactly 1 at 0. Minimax polynomials on [-1/2, 1/2]: to 2 units in the last
-// place, or for bf16, which keeps 8 bits, to 3e-6.
-template <class T>
-inline __m512 power(__m512 x) {
-  x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);  // in this order a NaN stays one
-  const __m512 n = _mm512_roundscale_ps(x, 0), f = _mm512_sub_ps(x, n);
-  const auto with = [&](std::initializer_list<float> coefficients) __attribute__((always_inline)) {
-    __m512 p = _mm512_set1_ps(*coefficients.begin());
-    for (const float* c = coefficients.begin() + 1; c != coefficients.end(); c++)
-      p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(*c));
-    return _mm512_scalef_ps(p, n);
-  };
-  if constexpr (T::per_unit == 2) return with({9.5828529e-3f, 5.5906426e-2f, 2.4024099e-1f, 6.9312418e-1f, 1.0f});
-  return with({1.5353362e-4f, 1.3398874e-3f, 9.6184369e-3f, 5.5503324e-2f, 2.4022648e-1f, 6.9314718e-1f, 1.0f});
-}
 
 // A score times `slope` is the logarithm to base 2 of its weight, but for what all positions share.
 inline float slope_of(const Attention& shape) { return shape.softcap == 0 ? shape.scale * kLog2E : 1.0f; }

@@ -22,9 +22,9 @@ inline void join_segment(Running& before, const Running& piece, int64_t dim) {
 
 template <class T>
 inline void write_head(const Running& all, int64_t dim, typename T::Element* out) {
-  const __m512 total = _mm512_set1_ps(all.total);
+  const __m512 share = _mm512_set1_ps(1.0f / all.total);
   for (int64_t d = 0; d < dim; d += kLanes)
-    T::store(out + d, _mm512_div_ps(_mm512_load_ps(all.acc + d), total), first(dim - d));
+    T::store(out + d, _mm512_mul_ps(_mm512_load_ps(all.acc + d), share), first(dim - d));
 }
 
 // The tiles of a pass that hold something to see, one after the other in the sequence.

@@ -72,7 +72,7 @@ void tile(const Gated<T>& p, int64_t m, int64_t panel, Ahead ahead) {
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++) {
     const __m512 g = rounded<T>(_mm512_add_ps(gate[i], gate_bias)), u = rounded<T>(_mm512_add_ps(up[i], up_bias));
-    T::store(p.y + (m + i) * p.y_stride + column, _mm512_mul_ps(activate(p.activation, g), u));
+    T::store(p.y + (m + i) * p.y_stride + column, _mm512_mul_ps(activate<T>(p.activation, g), u));
   }
 }
 

@@ -119,16 +119,18 @@ struct Columns {
   }
 
   void write(const float* sums, const __m512* total) const {
-    for (int t = 0; t < MT; t++)
+    for (int t = 0; t < MT; t++) {
+      const __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), total[t]);
       for (int64_t d = 0; d < pages.shape.head_dim; d += kLanes) {
         __m512i r[kLanes];
         for (int i = 0; i < kLanes; i++)
-          r[i] = _mm512_castps_si512(_mm512_div_ps(_mm512_load_ps(sums + ((d + i) * MT + t) * kLanes), total[t]));
+          r[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(sums + ((d + i) * MT + t) * kLanes), share));
         transpose(r);
         for (int64_t i = 0; i < std::min<int64_t>(kLanes, item.columns - t * kLanes); i++)
           T::store(head(pages.out, pages.out_stride, t * kLanes + i) + d, _mm512_castsi512_ps(r[i]),
                    strata::first(pages.shape.head_dim - d));
       }
+    }
   }
 };
 

@@ -48,8 +48,9 @@ void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values,
                   const Quantized& q, int64_t row) {
   const int32_t added = p.centred ? (p.w.bits == 8 ? 128 : 8) : 1;
   for (int64_t part = 0; part < p.parts(); part++, x += p.shared) {
+    const int64_t size = p.size(part);
     __m512i most = _mm512_setzero_si512();
-    for (int64_t i = 0; i < p.shared; i += kLanes)  // as integers, NaN is the largest
+    for (int64_t i = 0; i < size; i += kLanes)  // as integers, NaN is the largest
       most = _mm512_max_epi32(
           most, _mm512_and_si512(_mm512_castps_si512(T::load(x + i)), _mm512_set1_epi32(0x7fffffff)));
     const int32_t bits = _mm512_reduce_max_epi32(most);
@@ -57,7 +58,7 @@ void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values,
     memcpy(&top, &bits, sizeof(top));
     const __m512 factor = _mm512_set1_ps(top == 0 ? 0 : 127 / top);
     __m512i sum = _mm512_setzero_si512();
-    for (int64_t from = 0; from < p.shared; from += step, values += apart)
+    for (int64_t from = 0; from < size; from += step, values += apart)
       for (int64_t i = 0; i < step; i += kLanes) {
         const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(T::load(x + from + i), factor));
         _mm_storeu_si128((__m128i*)(values + i), _mm512_cvtsepi32_epi8(v));
@@ -72,7 +73,7 @@ void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values,
 template <class T>
 Quantized quantize(const Packed& p, const void* x, int64_t rows, int64_t stride, bool tiles) {
   const int64_t inner = p.w.inner, parts = p.parts(), places = tiles ? (rows + 15) / 16 * 16 : rows;
-  const int64_t size = (places * inner + 63) / 64 * 64, step = p.shared % kTileBytes ? kTileBytes / 2 : kTileBytes;
+  const int64_t size = (places * inner + 63) / 64 * 64, step = (p.shared | inner) % kTileBytes ? kTileBytes / 2 : kTileBytes;
   const int64_t held = std::min(rows, kTileRows);
   char* all = (char*)scratch<kPacked>(size + places * parts * 8 + 64);
   const Quantized q{(int8_t*)all, (float*)(all + size), (int32_t*)(all + size) + places * parts, tiles ? step : 0, held};
@@ -80,8 +81,8 @@ Quantized quantize(const Packed& p, const void* x, int64_t rows, int64_t stride,
 #pragma omp parallel for if (threads > 1) schedule(static) num_threads(threads)
   for (int64_t r = 0; r < rows; r++) {  // what lies in the last tile beyond the rows is nobody's
     int8_t* at = q.values + (tiles ? r / kTileRows * kTileRows * inner + r % kTileRows * step : r * inner);
-    quantize_row<T>(p, (const typename T::Element*)x + r * stride, at, tiles ? step : p.shared,
-                    tiles ? held * step : p.shared, q, r);
+    quantize_row<T>(p, (const typename T::Element*)x + r * stride, at, tiles ? step : kLanes,
+                    tiles ? held * step : kLanes, q, r);
   }
   return q;
 }
@@ -96,7 +97,7 @@ struct Ahead {
 // Fetches `Each` lines a step from `ahead` on, or where that is 0 a little ahead on its own streams.
 template <int Bits, int MR, int NB, int Each>
 void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead ahead, const Target& to) {
-  const int64_t inner = p.w.inner, parts = p.parts(), ratio = p.group / p.shared;
+  const int64_t inner = p.w.inner, parts = p.parts(), ratio = p.ratio();
   const uint8_t *at = p.block(block), *w = at + p.values;
   const int8_t* values = x.values + m * inner;
   __m512 kept[MR * NB];
@@ -125,7 +126,8 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
     const int64_t past = w - at + kDistance - p.bytes;  // the end of the block
     const uint8_t* soon = past < 0 ? w + kDistance : ahead.at + past;
     const int64_t apart = past < 0 ? p.bytes : ahead.step;
-    for (int64_t k = 0; k < p.shared; k += 32 / Bits, w += 64, soon += 64) {
+    const int64_t size = p.size(part);
+    for (int64_t k = 0; k < size; k += 32 / Bits, w += 64, soon += 64) {
       __m512i v[NB];
 #pragma GCC unroll 8
       for (int j = 0; j < NB; j++) {
@@ -160,7 +162,7 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
         take(values + k + 4, half);
       }
     }
-    values += p.shared;
+    values += size;
 #pragma GCC unroll 8
     for (int j = 0; j < NB; j++) {
       __m512 scale = _mm512_set1_ps(1);

@@ -5,6 +5,8 @@
 // Each part is filled up to whole lines of 64 bytes. 8 bits: [inner / 4][16 columns][4] bytes, value + 128. 4 bits:
 // [inner / 8][16 columns][4] bytes, value + 8 of the first four inner places low, of the next four high.
 #pragma once
+#include <algorithm>
+
 #include "kernels.h"
 #include "vectors.h"
 
@@ -16,15 +18,14 @@ constexpr int64_t kPart = 512;  // places: fewer have their sums scaled oftener,
 struct Packed {
   const Weights& w;
   int64_t group;     // inner places that share a scale
-  int64_t shared;    // of those, places that also share a scale of x: at most kPart
+  int64_t shared;    // of those, places that also share a scale of x: at most kPart, the last of a row perhaps fewer
   bool grouped, centred;
   int64_t ratios, zeros, values, bytes;  // offsets in a block; its size
 
-  // The largest number of places that a row of x is made of and that fill whole tiles.
+  // As few parts as may be, of whole tiles, and as equal as that allows.
   static int64_t part_of(int64_t inner) {
-    for (int64_t places = kPart; places > 32; places -= 64)
-      if (inner % places == 0) return places;
-    return 32;
+    const int64_t unit = inner % 64 ? 32 : 64, units = inner / unit, parts = (inner + kPart - 1) / kPart;
+    return (units + parts - 1) / parts * unit;
   }
 
   explicit Packed(const Weights& w)
@@ -40,7 +41,9 @@ struct Packed {
 
   const uint8_t* block(int64_t i) const { return (const uint8_t*)w.weight + i * bytes; }
   int64_t blocks() const { return (w.columns + kColumns - 1) / kColumns; }
-  int64_t parts() const { return w.inner / shared; }  // scales of a row of x
+  int64_t parts() const { return (w.inner + shared - 1) / shared; }  // scales of a row of x
+  int64_t size(int64_t part) const { return std::min(shared, w.inner - part * shared); }
+  int64_t ratio() const { return (group + shared - 1) / shared; }  // parts of a group
 };
 
 // Sixteen inner places from `at` on of one column, which is a row of the weight as others see it; `at` is a multiple of 16.

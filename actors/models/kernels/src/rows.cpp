@@ -194,7 +194,7 @@ void gate(Type type, Activation activation, const void* both, void* out, int64_t
     const Element* g = (const Element*)both + r * 2 * width;
     Element* o = (Element*)out + r * width;
     each_vector(width, [&](int64_t i, __mmask16 m) {
-      T::store(o + i, _mm512_mul_ps(activate(activation, T::load(g + i, m)), T::load(g + width + i, m)), m);
+      T::store(o + i, _mm512_mul_ps(activate<T>(activation, T::load(g + i, m)), T::load(g + width + i, m)), m);
     });
   }))
 }
