@@ -35,10 +35,10 @@ def error(result, exact):
 
 
 def as_bytes(x, weight):
-    """`x` as the kernels round it, in float32: in parts of at most 512 places, of which the last may be smaller."""
+    """`x` as the kernels round it, in float32: in parts of 128 places for small groups, else of at most 512."""
     inner = x.shape[1]
     unit = 32 if inner % 64 else 64
-    part = weight.group if weight.group <= 128 else -(-inner // unit // -(-inner // 512)) * unit
+    part = 128 if weight.group <= 128 else -(-inner // unit // -(-inner // 512)) * unit
     rounded = []
     for places in x.split(part, 1):
         top = places.abs().amax(-1, keepdim=True)

@@ -11,16 +11,18 @@ from actors.models.kernels.quantized import linear, pack
 from tests.actors.kernels.conftest import TILES
 from tests.actors.kernels.test_quantized import error, made
 
+SHAPES = [(columns, inner, group) for columns, inner in ((85, 768), (32, 1088), (40, 608), (16, 96))
+          for group in (32, 64, 128, 0) if inner % (group or inner) == 0]  # fmt: skip
 pytestmark = pytest.mark.skipif(not TILES, reason="this processor has no AMX")
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("group", [32, 128, 0])
-@pytest.mark.parametrize("columns", [85, 32])
-def test_bytes_come_out_the_same_with_and_without_tiles(bits, group, columns):
-    weight, library = pack(made(columns, 768, bits, group)), interface.loaded()
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize(("columns", "inner", "group"), SHAPES)
+def test_bytes_come_out_the_same_with_and_without_tiles(bits, centred, columns, inner, group):
+    weight, library = pack(made(columns, inner, bits, group, centred)), interface.loaded()
     for rows in (17, 32, 33, 64, 300):
-        x = torch.randn(rows, 768).bfloat16()
+        x = torch.randn(rows, inner).bfloat16()
         tiled = linear(x, weight)
         library.use_amx(False)
         try:

@@ -88,8 +88,9 @@ void spread(const Packed& p, int64_t index, Unit* to) {
   const __m512 scale = _mm512_load_ps((const float*)at);
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
                                          20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512 table = _mm512_set_ps(7, 6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -6, -7, -8);
   for (int64_t group = 0; group < p.w.inner / p.group; group++) {
-    __m512 unit = scale, zero = _mm512_set1_ps(8);
+    __m512 unit = scale, zero = _mm512_setzero_ps();
     if (p.grouped) {
       const __m256i half = _mm256_load_si256((const __m256i*)(at + p.ratios + group * 32));
       unit = _mm512_mul_ps(unit, _mm512_cvtph_ps(half));
@@ -98,15 +99,16 @@ void spread(const Packed& p, int64_t index, Unit* to) {
       const __m128i bytes = _mm_load_si128((const __m128i*)(at + p.zeros + group * kColumns));
       zero = _mm512_add_ps(zero, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
     }
+    // two numbers that lie beside one another: the pairs 0, 1 and 2, 3 are low halves of bytes, 4 to 7 high ones
     for (int64_t k = 0; k < p.group; k += 8, values += 64) {
       const __m512i line = _mm512_load_si512(values);
       const auto number = [&](int shift) __attribute__((always_inline)) {
-        const __m512i bits = _mm512_and_si512(_mm512_srli_epi32(line, shift), _mm512_set1_epi32(15));
-        return narrow(_mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(bits), zero), unit));
+        const __m512 whole = _mm512_permutexvar_ps(_mm512_srli_epi32(line, shift), table);  // by the lowest 4 bits
+        return _mm512_mul_ps(p.centred ? whole : _mm512_sub_ps(whole, zero), unit);
       };
 #pragma GCC unroll 4
-      for (const int shift : {0, 16, 4, 20}) {  // the pairs 0, 1 and 2, 3 are low halves of bytes, 4 to 7 high ones
-        const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(number(shift)), number(shift + 8), 1);
+      for (const int shift : {0, 16, 4, 20}) {
+        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(number(shift + 8), number(shift));
         _mm512_store_si512(to, _mm512_permutexvar_epi16(order, both));
         to += kLanes;
       }

@@ -2,8 +2,9 @@
 // them.
 //
 // The sums of bytes are whole numbers, so that tiles and VNNI agree to the last bit and each takes the rows that it is
-// faster for. A tile's sums hold one part of the inner places; while they become floats (the vector units' work), the
-// tiles already multiply the next part. Of 4 bits a block is spread into bytes once for all rows.
+// faster for. A tile's sums hold one group of the weight or one part of x; while those of a part become floats (the
+// vector units' work), the tiles already multiply the next. Of 4 bits a block is spread into bytes once for all rows,
+// signed and with its zeros taken off, so that nothing is left to be added to its sums.
 #include "activation.h"
 #include "amx.h"
 #include "quantized.h"
@@ -15,6 +16,8 @@ namespace {
 
 constexpr int64_t kCache = 1 << 20;    // bytes of x and of sums that stay in the second cache while weights pass by
 constexpr int64_t kFirst = 40 << 10;   // of them, of a pair of blocks in the first
+constexpr int64_t kFirstSmall = 16 << 10;  // and where groups are small and leave more sums there
+constexpr int64_t kMostSums = kSmallGroup / 32;  // of a part
 constexpr int kBlocks = 2;             // of 16 columns at a time
 
 // What is computed together: up to 32 rows of x with up to two blocks.
@@ -27,42 +30,56 @@ struct Pair {
   const uint8_t* at(int64_t j) const { return p.block(block + j * apart); }
 };
 
+// What is taken off the values of 4 bits of a group, for each of the 16 columns' four bytes.
+inline __m512i offset(const Packed& p, const uint8_t* block, int64_t group) {
+  if (p.centred) return _mm512_set1_epi8(8);
+  const __m128i zeros = _mm_load_si128((const __m128i*)(block + p.zeros + group * kColumns));
+  const __m512i added = _mm512_cvtepu8_epi32(_mm_add_epi8(zeros, _mm_set1_epi8(8)));
+  return _mm512_mullo_epi32(added, _mm512_set1_epi32(0x01010101));
+}
+
 // Where the tiles of a block lie: in the block itself, or spread out.
 template <int Bits>
 const uint8_t* bytes_of(const Packed& p, int64_t block, uint8_t* into) {
-  const uint8_t* values = p.block(block) + p.values;
+  const uint8_t *at = p.block(block), *values = at + p.values;
   if constexpr (Bits == 8) return values;
   const __m512i low = _mm512_set1_epi8(15);
-  for (int64_t k = 0; k < p.w.inner / 8; k++) {
-    const __m512i both = _mm512_load_si512(values + k * 64);
-    _mm512_store_si512(into + k * 128, _mm512_and_si512(both, low));
-    _mm512_store_si512(into + k * 128 + 64, _mm512_and_si512(_mm512_srli_epi16(both, 4), low));
+  uint8_t* to = into;
+  for (int64_t index = 0; index < p.sums(); index++) {
+    const __m512i off = offset(p, at, p.group_of(index));
+    for (int64_t k = 0; k < p.places(index); k += 8, values += 64, to += 128) {
+      const __m512i both = _mm512_load_si512(values);
+      _mm512_store_si512(to, _mm512_sub_epi8(_mm512_and_si512(both, low), off));
+      _mm512_store_si512(to + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), off));
+    }
   }
   return into;
 }
 
-// The sums of one part, in the registers.
-template <int MA, int NB>
-inline void multiply(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t part) {
+// The sums of some places, in the registers.
+template <int Bits, int MA, int NB>
+inline void multiply(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t from, int64_t places) {
   const int64_t step = pair.x.step, inner = pair.p.w.inner, held = pair.x.held;
-  const int64_t from = part * pair.p.shared, to = from + pair.p.size(part);
   const int8_t *upper = pair.x.tile(pair.row, inner), *lower = MA > 1 ? pair.x.tile(pair.row + kTileRows, inner) : nullptr;
   _tile_zero(0);
   if constexpr (NB > 1) _tile_zero(1);
   if constexpr (MA > 1) _tile_zero(2);
   if constexpr (MA > 1 && NB > 1) _tile_zero(3);
-  for (int64_t k = from; k < to; k += step) {
+  for (int64_t k = from; k < from + places; k += step) {
     _tile_stream_loadd(4, upper + k * held, step);
     _tile_loadd(6, w[0] + k * kColumns, kTileBytes);
-    _tile_dpbsud(0, 4, 6);
-    if constexpr (MA > 1) {
-      _tile_stream_loadd(5, lower + k * held, step);
-      _tile_dpbsud(2, 5, 6);
-    }
-    if constexpr (NB > 1) {
-      _tile_loadd(7, w[1] + k * kColumns, kTileBytes);
-      _tile_dpbsud(1, 4, 7);
-      if constexpr (MA > 1) _tile_dpbsud(3, 5, 7);
+    if constexpr (MA > 1) _tile_stream_loadd(5, lower + k * held, step);
+    if constexpr (NB > 1) _tile_loadd(7, w[1] + k * kColumns, kTileBytes);
+    if constexpr (Bits == 8) {
+      _tile_dpbsud(0, 4, 6);
+      if constexpr (MA > 1) _tile_dpbsud(2, 5, 6);
+      if constexpr (NB > 1) _tile_dpbsud(1, 4, 7);
+      if constexpr (MA > 1 && NB > 1) _tile_dpbsud(3, 5, 7);
+    } else {
+      _tile_dpbssd(0, 4, 6);
+      if constexpr (MA > 1) _tile_dpbssd(2, 5, 6);
+      if constexpr (NB > 1) _tile_dpbssd(1, 4, 7);
+      if constexpr (MA > 1 && NB > 1) _tile_dpbssd(3, 5, 7);
     }
   }
 }
@@ -77,61 +94,98 @@ inline void store(int32_t* sums) {
   if constexpr (MA > 1 && NB > 1) _tile_stored(3, sums + half + kLanes, stride);
 }
 
-// Adds a part's sums, scaled, to the floats of the parts before; the first begins them.
-template <int Bits, int NB>
-inline void scale(const Pair& pair, int64_t part, const int32_t* sums, float* floats) {
+// Adds rows [from, to) of a part's `Count` sums, each `apart` from the one before, scaled, to the floats of the parts
+// before; the first part begins them.
+template <int Bits, int NB, int Count>
+inline void scale(const Pair& pair, int64_t part, const int32_t* sums, int64_t apart, float* floats, int64_t from,
+                  int64_t to) {
   const Packed& p = pair.p;
-  const int64_t parts = p.parts(), group = part / p.ratio();
+  const int64_t parts = p.parts(), all = p.sums(), begin = p.first(part);
   const __mmask16 begun = part ? 0xffff : 0;
-  __m512 ratio[NB];
-  __m512i added[NB];
+  __m512 ratio[Count][NB];
+  __m512i added[Count][NB];
+#pragma GCC unroll 4
+  for (int g = 0; g < Count; g++)
 #pragma GCC unroll 2
-  for (int j = 0; j < NB; j++) {
-    const uint8_t* at = pair.at(j);
-    if (p.grouped) ratio[j] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(at + p.ratios + group * 32)));
-    if (!p.centred)
-      added[j] = _mm512_add_epi32(
-          _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i*)(at + p.zeros + group * kColumns))),
-          _mm512_set1_epi32(Bits == 8 ? 128 : 8));
-  }
-  const int64_t rows = std::min(pair.rows, kTileRows), later = pair.rows - rows;
+    for (int j = 0; j < NB; j++) {
+      const uint8_t* at = pair.at(j);
+      const int64_t group = p.group_of(begin + g);
+      ratio[g][j] = p.grouped ? _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(at + p.ratios + group * 32)))
+                              : _mm512_set1_ps(1);
+      if (Bits == 8 && !p.centred)
+        added[g][j] = _mm512_add_epi32(
+            _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i*)(at + p.zeros + group * kColumns))),
+            _mm512_set1_epi32(128));
+    }
   const auto each = [&](auto grouped, auto centred) __attribute__((always_inline)) {
-    const auto tile = [&](int64_t row, int64_t count) __attribute__((always_inline)) {
-      const int64_t at = pair.x.place(row, part, parts);
-      for (int64_t i = 0; i < count; i++, sums += NB * kLanes, floats += NB * kLanes) {
-        const __m512i start = _mm512_set1_epi32(pair.x.starts[at + i]);
-        const __m512 own = _mm512_set1_ps(pair.x.scales[at + i]);
+    for (int64_t i = from; i < to; i++) {
+      const int64_t row = pair.row + i;
+      const __m512 own = _mm512_set1_ps(pair.x.scales[pair.x.place(row, part, parts)]);
+      __m512 number[NB];
+#pragma GCC unroll 4
+      for (int g = 0; g < Count; g++)
 #pragma GCC unroll 2
         for (int j = 0; j < NB; j++) {
-          const __m512i off = centred ? start : _mm512_mullo_epi32(start, added[j]);
-          __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_load_si512(sums + j * kLanes), off));
-          if (grouped) sum = _mm512_mul_ps(sum, ratio[j]);
-          _mm512_store_ps(floats + j * kLanes, _mm512_fmadd_ps(sum, own, _mm512_maskz_load_ps(begun, floats + j * kLanes)));
+          __m512i sum = _mm512_load_si512(sums + g * apart + (i * NB + j) * kLanes);
+          if constexpr (Bits == 8) {
+            const __m512i start = _mm512_set1_epi32(pair.x.starts[pair.x.place(row, begin + g, all)]);
+            sum = _mm512_add_epi32(sum, centred ? start : _mm512_mullo_epi32(start, added[g][j]));
+          }
+          const __m512 whole = _mm512_cvtepi32_ps(sum);
+          if (g)
+            number[j] = _mm512_fmadd_ps(whole, ratio[g][j], number[j]);
+          else
+            number[j] = grouped ? _mm512_mul_ps(whole, ratio[0][j]) : whole;
         }
+#pragma GCC unroll 2
+      for (int j = 0; j < NB; j++) {
+        float* at = floats + (i * NB + j) * kLanes;
+        _mm512_store_ps(at, _mm512_fmadd_ps(number[j], own, _mm512_maskz_load_ps(begun, at)));
       }
-    };
-    tile(pair.row, rows);
-    if (later) tile(pair.row + kTileRows, later);
+    }
   };
   using Yes = std::true_type;
   using No = std::false_type;
-  p.grouped ? (p.centred ? each(Yes(), Yes()) : each(Yes(), No())) : (p.centred ? each(No(), Yes()) : each(No(), No()));
+  if (Bits == 8 && !p.centred)
+    each(Yes(), No());
+  else
+    p.grouped ? each(Yes(), Yes()) : each(No(), Yes());
 }
 
 // Adds parts [from, to) to `floats`. `fetch` is told of each part.
 template <int Bits, int MA, int NB, class Fetch>
 void add(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t from, int64_t to, float* floats,
          const Fetch& fetch) {
-  alignas(64) int32_t sums[MA * kTileRows * NB * kLanes];
+  constexpr int64_t size = MA * kTileRows * NB * kLanes;
+  alignas(64) int32_t sums[2][kMostSums][size];
+  const Packed& p = pair.p;
+  const int64_t first = p.first(from), end = p.end(to - 1);
+  const auto floated = [&](int64_t part, int64_t row, int64_t stop) __attribute__((always_inline)) {
+    const int32_t* of = sums[part & 1][0];
+    switch (p.end(part) - p.first(part)) {
+      case 1: return scale<Bits, NB, 1>(pair, part, of, size, floats, row, stop);
+      case 2: return scale<Bits, NB, 2>(pair, part, of, size, floats, row, stop);
+      case 3: return scale<Bits, NB, 3>(pair, part, of, size, floats, row, stop);
+      default: return scale<Bits, NB, 4>(pair, part, of, size, floats, row, stop);
+    }
+  };
+  const auto multiplied = [&](int64_t index) __attribute__((always_inline)) {
+    multiply<Bits, MA, NB>(pair, w, index * p.each, p.places(index));
+  };
   asm volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
-  multiply<MA, NB>(pair, w, from);
-  for (int64_t part = from; part < to; part++) {
-    // In this order: stores of sums that the tiles still work on would hold up loads of the same address modulo 4096.
-    store<MA, NB>(sums);
-    if (part + 1 < to) multiply<MA, NB>(pair, w, part + 1);
+  multiplied(first);
+  for (int64_t part = from, index = first; part < to; part++) {
+    const int64_t begin = index, count = p.end(part) - begin;
     fetch(part);
-    scale<Bits, NB>(pair, part, sums, floats);
+    for (; index < begin + count; index++) {
+      // In this order: stores of sums that the tiles still work on would hold up loads of the same address modulo 4096.
+      const int64_t turn = index - begin;
+      if (part > from) floated(part - 1, pair.rows * turn / count, pair.rows * (turn + 1) / count);
+      store<MA, NB>(sums[part & 1][turn]);
+      if (index + 1 < end) multiplied(index + 1);
+    }
   }
+  floated(to - 1, 0, pair.rows);
 }
 
 template <int NB>
@@ -171,7 +225,8 @@ void pass(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_
           const uint8_t* next, const Target& to) {
   constexpr int64_t floats_of = 2 * kTileRows * NB * kLanes;
   const int64_t pairs = (rows + 2 * kTileRows - 1) / (2 * kTileRows), parts = p.parts();
-  const int64_t spans = (p.w.inner * kBlocks * kColumns + kFirst - 1) / kFirst;
+  const int64_t first = p.small ? kFirstSmall : kFirst;
+  const int64_t spans = std::min(parts, (p.w.inner * kBlocks * kColumns + first - 1) / first);
   const int64_t lines = p.bytes / 64, each = (lines + pairs * parts - 1) / (pairs * parts);
   float* all = (float*)scratch<kSums>(pairs * floats_of * sizeof(float));
   uint8_t* into = Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel0>(NB * p.w.inner * kColumns);

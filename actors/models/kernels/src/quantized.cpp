@@ -47,8 +47,8 @@ template <class T>
 void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values, int64_t step, int64_t apart,
                   const Quantized& q, int64_t row) {
   const int32_t added = p.centred ? (p.w.bits == 8 ? 128 : 8) : 1;
-  for (int64_t part = 0; part < p.parts(); part++, x += p.shared) {
-    const int64_t size = p.size(part);
+  for (int64_t part = 0; part < p.parts(); part++) {
+    const int64_t sums = p.end(part), size = std::min(p.shared, p.w.inner - part * p.shared);
     __m512i most = _mm512_setzero_si512();
     for (int64_t i = 0; i < size; i += kLanes)  // as integers, NaN is the largest
       most = _mm512_max_epi32(
@@ -57,26 +57,29 @@ void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values,
     float top;
     memcpy(&top, &bits, sizeof(top));
     const __m512 factor = _mm512_set1_ps(top == 0 ? 0 : 127 / top);
-    __m512i sum = _mm512_setzero_si512();
-    for (int64_t from = 0; from < size; from += step, values += apart)
-      for (int64_t i = 0; i < step; i += kLanes) {
-        const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(T::load(x + from + i), factor));
-        _mm_storeu_si128((__m128i*)(values + i), _mm512_cvtsepi32_epi8(v));
-        sum = _mm512_add_epi32(sum, v);
-      }
-    const int64_t at = q.place(row, part, p.parts());
-    q.scales[at] = top / 127;
-    q.starts[at] = -added * _mm512_reduce_add_epi32(sum);
+    q.scales[q.place(row, part, p.parts())] = top / 127;
+    for (int64_t index = p.first(part); index < sums; index++) {
+      __m512i sum = _mm512_setzero_si512();
+      for (const auto* end = x + p.places(index); x < end; values += apart)
+        for (int64_t i = 0; i < step; i += kLanes, x += kLanes) {
+          const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(T::load(x), factor));
+          _mm_storeu_si128((__m128i*)(values + i), _mm512_cvtsepi32_epi8(v));
+          sum = _mm512_add_epi32(sum, v);
+        }
+      if (q.starts) q.starts[q.place(row, index, p.sums())] = -added * _mm512_reduce_add_epi32(sum);
+    }
   }
 }
 
 template <class T>
 Quantized quantize(const Packed& p, const void* x, int64_t rows, int64_t stride, bool tiles) {
   const int64_t inner = p.w.inner, parts = p.parts(), places = tiles ? (rows + 15) / 16 * 16 : rows;
-  const int64_t size = (places * inner + 63) / 64 * 64, step = (p.shared | inner) % kTileBytes ? kTileBytes / 2 : kTileBytes;
-  const int64_t held = std::min(rows, kTileRows);
-  char* all = (char*)scratch<kPacked>(size + places * parts * 8 + 64);
-  const Quantized q{(int8_t*)all, (float*)(all + size), (int32_t*)(all + size) + places * parts, tiles ? step : 0, held};
+  const int64_t size = (places * inner + 63) / 64 * 64, held = std::min(rows, kTileRows);
+  const int64_t step = (p.each | p.shared | inner) % kTileBytes ? kTileBytes / 2 : kTileBytes;
+  const bool starts = !tiles || p.w.bits == 8;  // tiles take what was added off the weights of 4 bits
+  char* all = (char*)scratch<kPacked>(size + places * (parts + (starts ? p.sums() : 0)) * 4 + 64);
+  float* scales = (float*)(all + size);
+  const Quantized q{(int8_t*)all, scales, starts ? (int32_t*)scales + places * parts : nullptr, tiles ? step : 0, held};
   const int threads = rows * inner < kSharedRows ? 1 : omp_get_max_threads();
 #pragma omp parallel for if (threads > 1) schedule(static) num_threads(threads)
   for (int64_t r = 0; r < rows; r++) {  // what lies in the last tile beyond the rows is nobody's
@@ -97,7 +100,7 @@ struct Ahead {
 // Fetches `Each` lines a step from `ahead` on, or where that is 0 a little ahead on its own streams.
 template <int Bits, int MR, int NB, int Each>
 void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead ahead, const Target& to) {
-  const int64_t inner = p.w.inner, parts = p.parts(), ratio = p.ratio();
+  const int64_t inner = p.w.inner, parts = p.parts(), sums = p.sums();
   const uint8_t *at = p.block(block), *w = at + p.values;
   const int8_t* values = x.values + m * inner;
   __m512 kept[MR * NB];
@@ -106,15 +109,17 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
   __m512* sum = kept;
   // Of a large tile they lie in memory and the compiler must not see it: it would keep them in registers and push the
   // integer sums of the inner loop out of those.
-  if constexpr (MR * NB > 12) asm("" : "+r"(sum) : : "memory");
-  for (int64_t part = 0; part < parts; part++) {
+  __m512 pending[MR * NB], *some = pending;  // of a part, before x's scale
+  if constexpr (MR * NB > 12) asm("" : "+r"(sum), "+r"(some) : : "memory");
+  for (int64_t part = 0, index = 0; part < parts; part++)
+  for (const int64_t begin = index, end = p.end(part); index < end; index++) {
     __m512i whole[MR][NB];
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
-      for (int j = 0; j < NB; j++) whole[i][j] = _mm512_set1_epi32(x.starts[(m + i) * parts + part]);
+      for (int j = 0; j < NB; j++) whole[i][j] = _mm512_set1_epi32(x.starts[(m + i) * sums + index]);
     if (!p.centred) {
-      const uint8_t* zeros = at + p.zeros + part / ratio * kColumns;
+      const uint8_t* zeros = at + p.zeros + p.group_of(index) * kColumns;
 #pragma GCC unroll 8
       for (int j = 0; j < NB; j++) {
         const __m128i bytes = _mm_load_si128((const __m128i*)(zeros + j * p.bytes));
@@ -126,7 +131,7 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
     const int64_t past = w - at + kDistance - p.bytes;  // the end of the block
     const uint8_t* soon = past < 0 ? w + kDistance : ahead.at + past;
     const int64_t apart = past < 0 ? p.bytes : ahead.step;
-    const int64_t size = p.size(part);
+    const int64_t size = p.places(index);
     for (int64_t k = 0; k < size; k += 32 / Bits, w += 64, soon += 64) {
       __m512i v[NB];
 #pragma GCC unroll 8
@@ -163,15 +168,22 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
       }
     }
     values += size;
+    const bool opens = index == begin, closes = index + 1 == end;
 #pragma GCC unroll 8
     for (int j = 0; j < NB; j++) {
       __m512 scale = _mm512_set1_ps(1);
       if (p.grouped)
-        scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(at + j * p.bytes + p.ratios + part / ratio * 32)));
+        scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(at + j * p.bytes + p.ratios + p.group_of(index) * 32)));
 #pragma GCC unroll 8
-      for (int i = 0; i < MR; i++)
-        sum[i * NB + j] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole[i][j]), scale),
-                                          _mm512_set1_ps(x.scales[(m + i) * parts + part]), sum[i * NB + j]);
+      for (int i = 0; i < MR; i++) {
+        const __m512 number = _mm512_cvtepi32_ps(whole[i][j]);
+        __m512& before = some[i * NB + j];
+        const __m512 now = opens ? _mm512_mul_ps(number, scale) : _mm512_fmadd_ps(number, scale, before);
+        if (closes)
+          sum[i * NB + j] = _mm512_fmadd_ps(now, _mm512_set1_ps(x.scales[(m + i) * parts + part]), sum[i * NB + j]);
+        else
+          before = now;
+      }
     }
   }
 #pragma GCC unroll 8
@@ -197,7 +209,7 @@ void rows_of(const Packed& p, const Quantized& x, int64_t count, int64_t m, int6
 // Small groups end often: their tiles are small enough to keep the float sums in registers too (groups of 32, 32 rows:
 // 665 against 550 G).
 int64_t tiles_of(const Packed& p, int64_t rows) {
-  const int64_t most = p.shared <= 64 ? kMostRows / 2 : kMostRows;
+  const int64_t most = p.each <= 64 ? kMostRows / 2 : kMostRows;
   return (rows + most - 1) / most;
 }
 
@@ -236,18 +248,12 @@ void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, in
   const int64_t most = std::max<int64_t>(8, kCache / width / kMostRows) * kMostRows, count = (rows + most - 1) / most;
   for (int64_t i = 0; i < count; i++) {
     const int64_t m = rows * i / count, now = rows * (i + 1) / count - m;
-    const Quantized part{x.values + m * p.w.inner, x.scales + m * p.parts(), x.starts + m * p.parts(), 0, 0};
+    const Quantized part{x.values + m * p.w.inner, x.scales + m * p.parts(), x.starts + m * p.sums(), 0, 0};
     const Target there{to.y + m * to.stride * size, to.stride, to.type, to.bias, 0, kSilu};
     const Ahead then = i + 1 < count ? Ahead{p.block(begin), p.bytes} : after;
     p.w.bits == 8 ? panels<8>(p, part, now, begin, end, then, there) : panels<4>(p, part, now, begin, end, then, there);
   }
 }
-
-}  // namespace
-
-bool spreads(const Weights& w, int64_t rows) { return amx() && w.bits == 4 && w.group <= 64 && !w.exact && rows >= kSpreadRows; }
-
-namespace {
 
 void multiply(Type type, const void* x, const Packed& p, const Packed& next, int64_t rows, int64_t x_stride,
               const Target& to) {
@@ -264,6 +270,10 @@ void multiply(Type type, const void* x, const Packed& p, const Packed& next, int
 }
 
 }  // namespace
+
+bool spreads(const Weights& w, int64_t rows) {
+  return amx() && w.bits == 4 && w.group <= 64 && !w.exact && rows >= kSpreadRows;
+}
 
 void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
                       int64_t x_stride, int64_t y_stride, const Weights* next) {

@@ -13,13 +13,16 @@
 namespace strata {
 
 constexpr int64_t kColumns = 16;
-constexpr int64_t kPart = 512;  // places: fewer have their sums scaled oftener, more are rounded more coarsely
+constexpr int64_t kPart = 512;       // places: fewer have their sums scaled oftener, more are rounded more coarsely
+constexpr int64_t kSmallGroup = 128;  // and of these the parts are where groups are no larger
 
+// A row of x is rounded in parts, each with a scale of its own; a part is one or several groups of the weight, or of a
+// larger group a piece. Sums are taken of `each` places: a group, or a part where that is smaller.
 struct Packed {
   const Weights& w;
-  int64_t group;     // inner places that share a scale
-  int64_t shared;    // of those, places that also share a scale of x: at most kPart, the last of a row perhaps fewer
-  bool grouped, centred;
+  int64_t group;         // inner places that share a scale
+  int64_t shared, each;  // that share a scale of x, and that are added up; the last ones of a row may be fewer
+  bool grouped, centred, small;
   int64_t ratios, zeros, values, bytes;  // offsets in a block; its size
 
   // As few parts as may be, of whole tiles, and as equal as that allows.
@@ -29,8 +32,9 @@ struct Packed {
   }
 
   explicit Packed(const Weights& w)
-      : w(w), group(w.group), shared(w.group <= 128 ? w.group : part_of(w.inner)),
-        grouped(w.group < w.inner || w.zeros), centred(!w.zeros) {
+      : w(w), group(w.group), shared(w.group <= kSmallGroup ? kSmallGroup : part_of(w.inner)),
+        each(std::min(group, shared)), grouped(w.group < w.inner || w.zeros), centred(!w.zeros),
+        small(w.group <= kSmallGroup) {
     const int64_t groups = w.inner / w.group;
     const auto lines = [](int64_t n) { return (n + 63) / 64 * 64; };
     ratios = 64;
@@ -42,8 +46,11 @@ struct Packed {
   const uint8_t* block(int64_t i) const { return (const uint8_t*)w.weight + i * bytes; }
   int64_t blocks() const { return (w.columns + kColumns - 1) / kColumns; }
   int64_t parts() const { return (w.inner + shared - 1) / shared; }  // scales of a row of x
-  int64_t size(int64_t part) const { return std::min(shared, w.inner - part * shared); }
-  int64_t ratio() const { return (group + shared - 1) / shared; }  // parts of a group
+  int64_t sums() const { return (w.inner + each - 1) / each; }       // of a row of x and a column
+  int64_t first(int64_t part) const { return part * (shared / each); }  // of a part
+  int64_t end(int64_t part) const { return std::min(first(part + 1), sums()); }
+  int64_t places(int64_t sum) const { return std::min(each, w.inner - sum * each); }
+  int64_t group_of(int64_t sum) const { return small ? sum : 0; }
 };
 
 // Sixteen inner places from `at` on of one column, which is a row of the weight as others see it; `at` is a multiple of 16.
@@ -83,16 +90,16 @@ bool quantized_gates(const Weights& w, int64_t rows);
 void quantized_gated(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
                      int64_t rows, int64_t x_stride, int64_t y_stride, const Weights& next);
 
-// Rows of x as bytes: x = values * scales, one scale for each `shared` places. Row by row where `step` is 0, else in
-// tiles of `held` rows, 16 where there are as many, and `step` places: [tile][inner / step][held][step].
+// Rows of x as bytes: x = values * scales, one scale for each part. Row by row where `step` is 0, else in tiles of `held`
+// rows, 16 where there are as many, and `step` places: [tile][inner / step][held][step].
 struct Quantized {
   int8_t* values;   // [rows][inner]
   float* scales;    // [rows][parts], or [tile][parts][16]
-  int32_t* starts;  // likewise: minus the sum of the part's values times what was added to the weight's
+  int32_t* starts;  // [rows][sums], or [tile][sums][16]: minus the sum of values times what was added to the weight's
   int64_t step, held;
 
-  int64_t place(int64_t row, int64_t part, int64_t parts) const {
-    return step ? (row / 16 * parts + part) * 16 + row % 16 : row * parts + part;
+  int64_t place(int64_t row, int64_t index, int64_t count) const {
+    return step ? (row / 16 * count + index) * 16 + row % 16 : row * count + index;
   }
 
   const int8_t* tile(int64_t row, int64_t inner) const { return values + row * inner; }
