@@ -13,6 +13,7 @@ positional and all are handed to `super().__init__`, so that an error pickles an
     ├── Unauthenticated           401
     ├── Forbidden                 403
     ├── NotFound                  404
+    ├── Conflict                  409  somebody else was first
     ├── Overloaded                429  retryable, says when
     ├── ExtraMissing              501
     ├── Unavailable               503  retryable
@@ -152,6 +153,20 @@ class NotFound(StrataError):
     def __str__(self) -> str:
         hint = f"; there is {', '.join(self.known)}" if self.known else ""
         return f"no {self.thing} {self.name}{hint}"
+
+
+class Conflict(StrataError):
+    """What a change was to start from is not what there is: somebody else was first, or it is taken."""
+
+    status = 409
+    kind = "conflict_error"
+
+    def __init__(self, thing: str, expected: str, there: str) -> None:
+        self.thing, self.expected, self.there = thing, expected, there
+        super().__init__(thing, expected, there)
+
+    def __str__(self) -> str:
+        return f"{self.thing} is {self.there} and not {self.expected}; look at it again, then repeat the change"
 
 
 class Overloaded(StrataError):

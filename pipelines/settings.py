@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from actors.registry.settings import RegistrySettings
 from actors.settings import ModelSettings
 from cluster import layers
 from cluster.settings import ClusterSettings
@@ -28,6 +29,7 @@ class Settings(BaseModel):
     cluster: ClusterSettings = ClusterSettings()
     models: tuple[ModelSettings, ...] = Field((STARTER,), description="what is served")
     gateway: GatewaySettings = GatewaySettings()
+    registry: RegistrySettings = RegistrySettings()
 
     @field_validator("models")
     @classmethod

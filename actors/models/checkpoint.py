@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from actors.models.headers import FLOATS, ITEM_BYTES, RETAKE, TYPES, Stored, files, headers
+from actors.models.headers import FLOATS, TYPES, files
 from cluster.errors import ModelInvalid
+from cluster.storage.tensors import ITEM_BYTES, RETAKE, Stored, headers
 
 CHUNK_BYTES = 2**20  # of what is changed on the way: it stays in the second cache
 WINDOW_BYTES = 32 * 2**20  # far over the cost of a map call, far under any memory limit

@@ -20,7 +20,12 @@ config = typer.Typer(
     help="Settings: what they are and where each came from.", no_args_is_help=True, rich_markup_mode=None
 )
 keys = typer.Typer(help="API keys: issue, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(
+    help="Models: those that are served, and versions of them in the registry.", rich_markup_mode=None,
+    invoke_without_command=True,
+)  # fmt: skip
 strata.add_typer(config, name="config")
+strata.add_typer(models, name="models")
 strata.add_typer(keys, name="keys")
 
 File = Annotated[
@@ -73,14 +78,6 @@ def chat(
 
     asked = command.Asked(model, temperature, max_tokens)
     command.run(message, asked, file, url=url, as_json=json)
-
-
-@strata.command()
-def models(file: File = None, url: Url = None, json: Json = False) -> None:
-    """List the models that are served."""
-    from pipelines.cli import models as command
-
-    command.run(file, url, as_json=json)
 
 
 @strata.command()
@@ -307,3 +304,123 @@ def revoke(key_id: str, file: File = None, json: Json = False) -> None:
     from pipelines.cli import keys as command
 
     command.revoke(key_id, file, as_json=json)
+
+
+@models.callback()
+def served(ctx: typer.Context, file: File = None, url: Url = None, json: Json = False) -> None:
+    """List the models that are served; the commands below are about versions, which MODEL@NAME names."""
+    if ctx.invoked_subcommand is None:
+        from pipelines.cli import models as command
+
+        command.run(file, url, as_json=json)
+
+
+Reference = Annotated[str, typer.Argument(metavar="MODEL[@NAME]", help="A version, tag, branch or alias of a model.")]
+
+
+@models.command("push")
+def push_version(
+    path: Annotated[Path, typer.Argument(help="A Hugging Face folder.")],
+    name: Annotated[str, typer.Option("--name", help="The model that it is a version of.")],
+    branch: Annotated[str, typer.Option("--branch", help="Whose tip it becomes.")] = "main",
+    meta: Annotated[list[str] | None, typer.Option("--meta", help="key=value, as often as you like.")] = None,
+    message: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "",
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Keep a folder as the next version of a model; what another version has already is not stored again."""
+    from pipelines.cli import versions
+
+    versions.push(path, name, branch, meta or [], message, file, as_json=json)
+
+
+@models.command("log")
+def log_versions(model: Reference, file: File = None, json: Json = False) -> None:
+    """List a version and those before it."""
+    from pipelines.cli import versions
+
+    versions.log(model, file, as_json=json)
+
+
+@models.command("show")
+def show_version(model: Reference, file: File = None, json: Json = False) -> None:
+    """Show one version: who, when, why, metadata, files."""
+    from pipelines.cli import versions
+
+    versions.shown(model, file, as_json=json)
+
+
+@models.command("diff")
+def diff_versions(
+    before: Reference,
+    after: Annotated[str, typer.Argument(metavar="NAME", help="A version of the same model.")],
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Show what changed between two versions: lines of text, names of tensors."""
+    from pipelines.cli import versions
+
+    versions.diff(before, after, file, as_json=json)
+
+
+@models.command("checkout")
+def checkout_version(
+    model: Reference,
+    into: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Write a version out as a folder, every byte checked."""
+    from pipelines.cli import versions
+
+    versions.checkout(model, into, file, as_json=json)
+
+
+@models.command("alias")
+def alias_version(
+    model: Reference,
+    alias: Annotated[str, typer.Argument(help="Such as prod.")],
+    expected: Annotated[
+        str | None, typer.Option("--from", help="The version it is at.", show_default="it is new")
+    ] = None,
+    file: File = None,
+) -> None:
+    """Point an alias at a version; of many that move it from the same version, one does."""
+    from pipelines.cli import versions
+
+    versions.alias(model, alias, expected, file)
+
+
+@models.command("branch")
+def branch_version(
+    model: Reference, branch: Annotated[str, typer.Argument(help="The new branch.")], file: File = None
+) -> None:
+    """Begin a branch at a version."""
+    from pipelines.cli import versions
+
+    versions.branch(model, branch, file)
+
+
+@models.command("tag")
+def tag_version(model: Reference, tag: Annotated[str, typer.Argument(help="The new name.")], file: File = None) -> None:
+    """Give a version a name that never moves."""
+    from pipelines.cli import versions
+
+    versions.tag(model, tag, file)
+
+
+@models.command("fsck")
+def fsck_versions(file: File = None, json: Json = False) -> None:
+    """Read all content of all versions and say what is missing or was changed."""
+    from pipelines.cli import versions
+
+    if versions.fsck(file, as_json=json):
+        raise typer.Exit(1)
+
+
+@models.command("gc")
+def collect_versions(file: File = None) -> None:
+    """Remove content that no version names, as pushes leave that were cut."""
+    from pipelines.cli import versions
+
+    versions.gc(file)

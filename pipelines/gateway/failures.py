@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from cluster.errors import (
+    Conflict,
     ContextTooLong,
     DeadlineExceeded,
     ExtraMissing,
@@ -92,6 +93,7 @@ CODES: tuple[tuple[type[StrataError], str], ...] = (
     (Unauthenticated, "invalid_api_key"),
     (Forbidden, "permission_denied"),
     (NotFound, "not_found"),
+    (Conflict, "conflict"),
     (Overloaded, "queue_full"),
     (ExtraMissing, "extra_missing"),
     (ReplicaLost, "replica_lost"),

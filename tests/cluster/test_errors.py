@@ -21,6 +21,7 @@ SAMPLES: dict[str, tuple[object, ...]] = {
     "Unauthenticated": ("no key",),
     "Forbidden": ("spam", "models:deploy"),
     "NotFound": ("model", "spam", ("starter", "eggs")),
+    "Conflict": ("aliases/prod", "0123abcd", "4567cdef"),
     "Overloaded": ("spam", 256, 3),
     "ExtraMissing": ("speech", "spam"),
     "Unavailable": ("spam", "it is gone"),
@@ -34,7 +35,7 @@ SAMPLES: dict[str, tuple[object, ...]] = {
 STATUSES = {
     "StrataError": 500, "InvalidRequest": 400, "ContextTooLong": 400, "SettingsInvalid": 400, "ModelInvalid": 400,
     "Refused": 400, "ArchitectureUnsupported": 400, "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404,
-    "Overloaded": 429,
+    "Conflict": 409, "Overloaded": 429,
     "ExtraMissing": 501, "Unavailable": 503, "ReplicaLost": 503, "SuspectLost": 503, "NotReady": 503,
     "PlacementImpossible": 503,
     "DeadlineExceeded": 504, "GivenUp": 500,
@@ -42,7 +43,7 @@ STATUSES = {
 RETRYABLE = {"Overloaded", "Unavailable", "ReplicaLost", "SuspectLost", "NotReady", "DeadlineExceeded"}
 KINDS = {
     "invalid_request_error", "authentication_error", "permission_error", "not_found_error", "rate_limit_error",
-    "timeout_error", "server_error",
+    "timeout_error", "server_error", "conflict_error",
 }  # fmt: skip
 
 

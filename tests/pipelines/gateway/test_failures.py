@@ -20,6 +20,7 @@ ARGUMENTS = {
     "Unauthenticated": ("no key",),
     "Forbidden": ("laptop", "metrics.read"),
     "NotFound": ("model", "x", ("a", "b")),
+    "Conflict": ("aliases/prod", "v1", "v2"),
     "Overloaded": ("m", 9, 3),
     "ExtraMissing": ("speech", "speech"),
     "Unavailable": ("m", "gone"),

@@ -1,0 +1,1 @@
+"""Models like code: versions that share what is equal, branches, tags, aliases."""

@@ -1,0 +1,193 @@
+"""Versions of one model as commits of a bare Git repository, which ordinary git can read.
+
+Owns refs: branches are heads, `v1`, `v2` and on are tags, aliases are `refs/aliases`. A ref moves only from where its
+mover saw it. A process that dies leaves objects that nothing names, or nothing: refs come last.
+"""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dulwich.objects import Blob, Commit, ObjectID, Tree
+from dulwich.refs import Ref
+from dulwich.repo import Repo
+
+from cluster.errors import Conflict, InvalidRequest, NotFound
+
+HEADS, TAGS, ALIASES = "refs/heads/", "refs/tags/", "refs/aliases/"
+MAIN = "main"
+PENDING = "strata.pending"  # refs that are being moved
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]|[a-z0-9]")
+_ID = re.compile(r"[0-9a-f]{7,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A commit: its id of 40 digits, those of its parents, who made it, when (seconds since 1970) and why."""
+
+    id: str
+    parents: tuple[str, ...]
+    author: str
+    at: int
+    message: str
+
+
+def named(field: str, name: str) -> str:
+    """`name` if a model, branch, tag or alias may be called so. Raises InvalidRequest."""
+    if not _NAME.fullmatch(name) or ".." in name or name.endswith(".lock"):
+        raise InvalidRequest(
+            field,
+            name,
+            "use up to 64 small letters, digits, dots, dashes and underscores, a letter or digit at the ends",
+        )
+    return name
+
+
+class History:
+    """The repository at `path`, made where there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if not (path / "HEAD").is_file():
+            path.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                if not (path / "HEAD").is_file():
+                    Repo.init_bare(path, default_branch=MAIN.encode()).close()
+        self._repo = Repo(str(path))
+        if (path / PENDING).is_file():
+            with self._alone():
+                pass
+
+    def refs(self, kind: str) -> dict[str, str]:
+        """The commit of each ref of a kind, HEADS, TAGS or ALIASES, by its short name."""
+        found = self._repo.refs.as_dict(Ref(kind.rstrip("/").encode()))
+        return {name.decode(): commit.decode() for name, commit in sorted(found.items())}
+
+    def commit(self, files: Mapping[str, bytes], parents: tuple[str, ...], author: str, at: int, message: str) -> str:
+        """Keep `files` by path as a commit that no ref names yet; its id."""
+        made = Commit()
+        made.parents = [ObjectID(parent.encode()) for parent in parents]
+        made.author = made.committer = f"{author} <{author}>".encode()
+        made.author_time = made.commit_time = at
+        made.author_timezone = made.commit_timezone = 0
+        made.encoding = b"UTF-8"
+        made.message = message.encode()
+        with self._alone():
+            made.tree = self._tree({tuple(name.split("/")): content for name, content in files.items()})
+            self._repo.object_store.add_object(made)
+        return made.id.decode()
+
+    def move(self, ref: str, new: str, expected: str | None) -> None:
+        """Point `ref` at the commit `new` if it is at `expected`, None for nowhere. Raises Conflict."""
+        with self._alone():
+            self._expect(ref, expected)
+            self._point({ref: new})
+
+    def number(self, new: str, branch: str, expected: str | None) -> str:
+        """Make the commit `new` the branch's tip, if that is `expected`, and the model's next version; its tag."""
+        with self._alone():
+            numbers = [int(tag[1:]) for tag in self.refs(TAGS) if re.fullmatch(r"v[1-9][0-9]*", tag)]
+            tag = f"v{max(numbers, default=0) + 1}"
+            self._expect(HEADS + branch, expected)
+            self._point({HEADS + branch: new, TAGS + tag: new})
+        return tag
+
+    def resolve(self, name: str) -> str:
+        """The commit that an alias, a tag, a branch or the first digits of an id name. Raises NotFound."""
+        for kind in (ALIASES, TAGS, HEADS):
+            if name in (found := self.refs(kind)):
+                return found[name]
+        if _ID.fullmatch(name):
+            known = {entry.id for tip in self._tips() for entry in self.log(tip) if entry.id.startswith(name)}
+            if len(known) == 1:
+                return known.pop()
+        every = [*self.refs(ALIASES), *self.refs(TAGS), *self.refs(HEADS)]
+        raise NotFound("version, alias or branch", name, tuple(every[:10]))
+
+    def log(self, commit: str) -> Iterator[Entry]:
+        """The commit and all that it descends from, the latest first."""
+        for step in self._repo.get_walker(include=[ObjectID(commit.encode())]):
+            made = step.commit
+            author = made.author.decode(errors="replace").partition(" <")[0]
+            yield Entry(
+                made.id.decode(), tuple(parent.decode() for parent in made.parents), author, made.commit_time,
+                made.message.decode(errors="replace"),
+            )  # fmt: skip
+
+    def files(self, commit: str) -> dict[str, bytes]:
+        """What a commit holds, by path. Raises NotFound."""
+        try:
+            made = self._repo[ObjectID(commit.encode())]
+            tree = self._repo[made.tree] if isinstance(made, Commit) else made
+        except KeyError:
+            raise NotFound("version", commit) from None
+        if not isinstance(tree, Tree):
+            raise NotFound("version", commit)
+        return dict(self._read(tree, ""))
+
+    def _tips(self) -> set[str]:
+        return {commit for kind in (HEADS, TAGS, ALIASES) for commit in self.refs(kind).values()}
+
+    def _expect(self, ref: str, expected: str | None) -> None:
+        there = self._repo.refs.read_ref(Ref(ref.encode()))
+        now = there.decode() if there else None
+        if now != expected:
+            raise Conflict(ref.removeprefix("refs/"), (expected or "nowhere")[:12], (now or "nowhere")[:12])
+
+    def _point(self, refs: Mapping[str, str]) -> None:
+        """All of them or, whenever this process dies, none: what is begun is written down, and ended by the next."""
+        scratch = self._path / f"{PENDING}.new"
+        scratch.write_text(json.dumps(dict(refs)))
+        os.replace(scratch, self._path / PENDING)  # noqa: PTH105 - a Path says the same longer
+        self._finish()
+
+    def _finish(self) -> None:
+        """Move the refs that somebody has begun to move."""
+        pending = self._path / PENDING
+        if pending.is_file():
+            for ref, commit in json.loads(pending.read_text()).items():
+                self._repo.refs[Ref(ref.encode())] = ObjectID(commit.encode())
+            pending.unlink()
+
+    def _tree(self, files: Mapping[tuple[str, ...], bytes]) -> ObjectID:
+        tree, folders = Tree(), dict[str, dict[tuple[str, ...], bytes]]()
+        for path, content in files.items():
+            if len(path) > 1:
+                folders.setdefault(path[0], {})[path[1:]] = content
+                continue
+            blob = Blob.from_string(content)
+            self._repo.object_store.add_object(blob)
+            tree.add(path[0].encode(), 0o100644, blob.id)
+        for name, inside in folders.items():
+            tree.add(name.encode(), 0o040000, self._tree(inside))
+        self._repo.object_store.add_object(tree)
+        return tree.id
+
+    def _read(self, tree: Tree, before: str) -> Iterator[tuple[str, bytes]]:
+        for entry in tree.items():
+            path = before + (entry.path or b"").decode()
+            found = self._repo[entry.sha]
+            if isinstance(found, Tree):
+                yield from self._read(found, f"{path}/")
+            else:
+                yield path, found.as_raw_string()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One writer at a time, in any process. What one that was killed had locked is free again."""
+        descriptor = os.open(self._path / "strata.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for pattern in ("refs/**/*.lock", "objects/*/*.lock"):
+                for left in self._path.glob(pattern):
+                    left.unlink(missing_ok=True)
+            if hasattr(self, "_repo"):
+                self._finish()
+            yield
+        finally:
+            os.close(descriptor)

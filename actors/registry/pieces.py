@@ -1,0 +1,174 @@
+"""A large file as pieces of content: cut where its tensors begin, so that versions share the tensors that are equal.
+
+Knows the list of pieces and its text, which stands in a version's tree in the file's place. Knows no store's details
+and no history.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ModelInvalid, Unavailable
+from cluster.storage import Blobs
+from cluster.storage.tensors import ITEM_BYTES, headers
+
+PIECE = 4 << 20  # bytes: what a changed number costs at most, and a thousandth of a blob's own cost
+SUFFIX = ".pieces"
+FORMAT = 1
+THREADS = 4  # that hash and write: SHA-256 leaves Python's lock
+
+Progress = Callable[[int], None]  # told of bytes that are done
+
+
+def quietly(_done: int) -> None:
+    """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of a file and the digests of its pieces, each of PIECE bytes but for the last."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A file of `size` bytes: `head` first, which is all of it where it has no tensors, then those in order."""
+
+    size: int
+    head: tuple[str, ...]
+    tensors: tuple[Tensor, ...] = ()
+
+    def digests(self) -> Iterator[str]:
+        """In the order of the file."""
+        yield from self.head
+        for tensor in self.tensors:
+            yield from tensor.pieces
+
+    def spans(self) -> Iterator[tuple[int, int, str]]:
+        """First byte, number of bytes and digest of each piece."""
+        head = self.size - sum(tensor.size for tensor in self.tensors)
+        at = 0
+        for size, digests in [(head, self.head), *((tensor.size, tensor.pieces) for tensor in self.tensors)]:
+            for start, digest in zip(range(0, size, PIECE), digests, strict=True):
+                yield at + start, min(PIECE, size - start), digest
+            at += size
+
+    def text(self) -> bytes:
+        """What stands in a version's tree: a line a tensor, so that a diff of two versions names those that changed."""
+        lines = [json.dumps({"format": FORMAT, "size": self.size, "head": list(self.head)})]
+        lines += [
+            json.dumps({"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "pieces": list(t.pieces)})
+            for t in self.tensors
+        ]
+        return "\n".join([*lines, ""]).encode()
+
+
+def parse(name: str, text: bytes) -> Pieces:
+    """`Pieces.text` again. Raises ModelInvalid, as a tree may come from somewhere else."""
+    try:
+        first, *rest = [json.loads(line) for line in text.decode("utf-8").splitlines()]
+        if first["format"] != FORMAT:
+            raise ValueError(f"format {first['format']}")
+        tensors = tuple(_tensor(entry) for entry in rest)
+        made = Pieces(_whole(first["size"]), _digests(first["head"]), tensors)
+        head = made.size - sum(tensor.size for tensor in tensors)
+        wanted = [(head, made.head), *((tensor.size, tensor.pieces) for tensor in tensors)]
+        if head < 0 or any(len(digests) != -(-size // PIECE) for size, digests in wanted):
+            raise ValueError("the number of pieces does not fit the sizes")
+    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
+        problem = f"is no list of pieces ({wrong or type(wrong).__name__})"
+        raise ModelInvalid(name, problem, "push the version again") from None
+    return made
+
+
+def cut(file: Path, blobs: Blobs, progress: Progress) -> tuple[Pieces, int]:
+    """Store what of `file` is not stored yet; its pieces, and how many bytes were new. Raises ModelInvalid."""
+    declared = sorted(headers(file), key=lambda item: item[1].offset) if file.suffix == ".safetensors" else []
+    size = file.stat().st_size
+    head = min((stored.offset for _, stored in declared), default=size)
+    spans = [(0, head), *((stored.offset, stored.bytes) for _, stored in declared)]
+    with file.open("rb") as opened, ThreadPoolExecutor(THREADS) as pool:
+        descriptor = opened.fileno()
+
+        def keep(span: tuple[int, int]) -> tuple[str, int]:
+            at, count = span
+            content = os.pread(descriptor, count, at)
+            if len(content) != count:
+                raise ModelInvalid(str(file), "became shorter while it was read", "push it again once it is whole")
+            digest, new = blobs.put(content)
+            progress(count)
+            return digest, count if new else 0
+
+        places = [(at + start, min(PIECE, count - start)) for at, count in spans for start in range(0, count, PIECE)]
+        kept = iter(list(pool.map(keep, places)))
+    found = [[next(kept) for _ in range(0, count, PIECE)] for _, count in spans]
+    new = sum(count for pieces in found for _, count in pieces)
+    digests = [tuple(digest for digest, _ in pieces) for pieces in found]
+    tensors = [
+        Tensor(name, stored.dtype, stored.shape, pieces)
+        for (name, stored), pieces in zip(declared, digests[1:], strict=True)
+    ]
+    return Pieces(size, digests[0], tuple(tensors)), new
+
+
+def join(pieces: Pieces, blobs: Blobs, file: Path, progress: Progress) -> None:
+    """Write `file` from its pieces. Raises NotFound for one that is missing, Unavailable for one that was changed."""
+    with file.open("wb") as opened, ThreadPoolExecutor(THREADS) as pool:
+        os.truncate(opened.fileno(), pieces.size)
+        descriptor = opened.fileno()
+
+        def put(span: tuple[int, int, str]) -> None:
+            at, count, digest = span
+            content = blobs.get(digest)
+            if len(content) != count:
+                raise Unavailable(str(file), f"the piece {digest} has {len(content)} bytes of {count}")
+            os.pwrite(descriptor, content, at)
+            progress(count)
+
+        for _ in pool.map(put, pieces.spans()):
+            pass
+
+
+def changed(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """Names of the tensors that were added, that are gone, and that are others now."""
+    old, new = ({tensor.name: tensor for tensor in tensors} for tensors in (before, after))
+    return (
+        [name for name in new if name not in old],
+        [name for name in old if name not in new],
+        [name for name in new if name in old and new[name] != old[name]],
+    )
+
+
+def _tensor(entry: dict[str, Any]) -> Tensor:
+    name, dtype, shape = entry["name"], entry["dtype"], tuple(_whole(number) for number in entry["shape"])
+    if not isinstance(name, str) or dtype not in ITEM_BYTES or len(shape) > 8:
+        raise ValueError(f"the tensor {name!r}")
+    return Tensor(name, dtype, shape, _digests(entry["pieces"]))
+
+
+def _whole(number: Any) -> int:
+    if type(number) is not int or not 0 <= number < 2**63:
+        raise ValueError(f"the number {number!r}")
+    return number
+
+
+def _digests(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(
+        isinstance(digest, str) and len(digest) == 64 and set(digest) <= set("0123456789abcdef") for digest in found
+    ):
+        raise ValueError("a digest")
+    return tuple(found)

@@ -1,0 +1,307 @@
+"""The registry: pushed folders become versions, names become versions, versions become folders again.
+
+Owns the order in which content, commits and refs are written: content first, refs last, so that whenever it ends
+between two of them nothing half-done is named. Knows no process and no user but by the name it is given.
+"""
+
+import difflib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.registry import pieces
+from actors.registry.folder import FACTS, checked, files
+from actors.registry.history import ALIASES, HEADS, MAIN, TAGS, Entry, History, named
+from actors.registry.pieces import SUFFIX, Pieces, Progress, quietly
+from cluster.errors import Conflict, InvalidRequest, NotFound, StrataError
+from cluster.storage import Blobs
+
+MOST_METADATA = 64 << 10  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version: immutable. `names` are the tags, branches and aliases that are at it; `size` in bytes."""
+
+    model: str
+    entry: Entry
+    names: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    files: Mapping[str, int]
+    tensors: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push came to. `stored`: the bytes that no version had before; None of a `version` that was there."""
+
+    version: str
+    commit: str
+    size: int
+    stored: int
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """From one version to another: names of files, lines of `diff -u` of those that are text, tensors by file."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    lines: Mapping[str, tuple[str, ...]]
+    tensors: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]  # added, removed, changed
+
+
+class Registry:
+    """All models under `folder`; their content in `store`, by default beside them."""
+
+    def __init__(self, folder: Path, store: str | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._folder, self._clock = folder, clock
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        self.blobs = Blobs(store or str(folder / "content"))
+
+    def models(self) -> list[str]:
+        """Names."""
+        return sorted(path.name.removesuffix(".git") for path in (self._folder / "models").glob("*.git"))
+
+    def push(
+        self,
+        model: str,
+        path: Path,
+        *,
+        author: str,
+        branch: str = MAIN,
+        message: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        progress: Progress = quietly,
+    ) -> Pushed:
+        """The folder `path` as the next version of `model`, at the tip of `branch`.
+
+        A push that was cut goes on where it was when it is repeated; a folder that is the tip, with nothing else to say
+        of it, stays that version. Raises ModelInvalid, InvalidRequest, and Conflict where the branch moved meanwhile.
+        """
+        named("model", model)
+        named("branch", branch)
+        tree, found = {FACTS: _facts(metadata or {})}, files(path)
+        history = self._history(model, new=True)
+        size = stored = 0
+        with self._using():
+            tip = history.refs(HEADS).get(branch)
+            parents = (tip,) if tip else ()
+            if not tip and (main := history.refs(HEADS).get(MAIN)):
+                parents = (main,)  # a new branch begins where main is
+            for file in found:
+                size += file.size
+                if file.whole:
+                    tree[file.name] = file.path.read_bytes()
+                    stored += file.size
+                    progress(file.size)
+                else:
+                    made, new = pieces.cut(file.path, self.blobs, progress)
+                    tree[file.name + SUFFIX] = made.text()
+                    stored += new
+            there = history.files(tip) if tip else {}
+            if tip and there and (there if metadata else there | {FACTS: tree[FACTS]}) == tree:
+                return Pushed(self._tag(history, tip), tip, size, 0, new=False)
+            commit = history.commit(tree, parents, author, int(self._clock()), message or f"Push {path.name}")
+            version = history.number(commit, branch, tip)
+        return Pushed(version, commit, size, stored, new=True)
+
+    def log(self, model: str, name: str = MAIN) -> Iterator[tuple[Entry, tuple[str, ...]]]:
+        """What `name` descends from with what is at each, the latest first. Raises NotFound."""
+        history = self._history(model)
+        names = _names(history)
+        for entry in history.log(history.resolve(name)):
+            yield entry, names.get(entry.id, ())
+
+    def show(self, model: str, name: str = MAIN) -> Version:
+        """The version that `name` names. Raises NotFound, and ModelInvalid for one that was tampered with."""
+        history = self._history(model)
+        commit = history.resolve(name)
+        tree = history.files(commit)
+        listed = _listed(tree)
+        sizes = {name: len(tree[name]) for name in tree if name != FACTS and not name.endswith(SUFFIX)}
+        sizes |= {name: found.size for name, found in listed.items()}
+        count = sum(len(found.tensors) for found in listed.values())
+        metadata = json.loads(tree.get(FACTS, b'{"metadata": {}}'))["metadata"]
+        names = _names(history).get(commit, ())
+        return Version(model, next(history.log(commit)), names, metadata, sizes, count, sum(sizes.values()))
+
+    def diff(self, model: str, before: str, after: str) -> Difference:
+        """From the version `before` to `after`. Raises NotFound."""
+        history = self._history(model)
+        old, new = (history.files(history.resolve(name)) for name in (before, after))
+        changed = [name for name in new if name in old and old[name] != new[name]]
+        listed, known = _listed(new), _listed(old)
+        empty = Pieces(0, ())
+        tensors = {
+            name: (tuple(added), tuple(gone), tuple(others))
+            for name in sorted({*listed, *known})
+            for added, gone, others in [pieces.changed(known.get(name, empty).tensors, listed.get(name, empty).tensors)]
+            if added or gone or others
+        }
+        return Difference(
+            tuple(_plain(name) for name in new if name not in old),
+            tuple(_plain(name) for name in old if name not in new),
+            tuple(_plain(name) for name in changed),
+            {name: _unified(name, old[name], new[name]) for name in changed if not name.endswith(SUFFIX)},
+            tensors,
+        )
+
+    def checkout(self, model: str, name: str, into: Path, progress: Progress = quietly) -> str:
+        """Write the version that `name` names to the new folder `into`, every piece checked; its commit.
+
+        The folder appears whole or not at all. Raises NotFound, Conflict where it is there, Unavailable for content
+        that was changed.
+        """
+        history = self._history(model)
+        commit = history.resolve(name)
+        if into.exists():
+            raise Conflict(f"the folder {into}", "new", "there")
+        into.parent.mkdir(parents=True, exist_ok=True)
+        scratch = into.parent / f".{into.name}.{secrets.token_hex(4)}"
+        try:
+            with self._using():
+                for path, content in history.files(commit).items():
+                    if path == FACTS:
+                        continue
+                    target = scratch / checked(_plain(path), f"{model}@{name}")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    if path.endswith(SUFFIX):
+                        pieces.join(pieces.parse(path, content), self.blobs, target, progress)
+                    else:
+                        target.write_bytes(content)
+                        progress(len(content))
+            os.rename(scratch, into)  # noqa: PTH104 - a Path says the same longer
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return commit
+
+    def alias(self, model: str, alias: str, name: str, expected: str | None = None) -> str:
+        """Point `alias` at the version that `name` names, if it is at the version `expected`, None for nowhere yet.
+
+        Its commit. Of many that expect the same one wins. Raises NotFound and Conflict.
+        """
+        history = self._history(model)
+        commit = history.resolve(name)
+        before = history.resolve(expected) if expected else None
+        history.move(ALIASES + named("alias", alias), commit, before)
+        return commit
+
+    def branch(self, model: str, branch: str, name: str = MAIN) -> str:
+        """Make a branch that begins at the version `name`. Raises NotFound, and Conflict where there is one."""
+        history = self._history(model)
+        commit = history.resolve(name)
+        history.move(HEADS + named("branch", branch), commit, None)
+        return commit
+
+    def tag(self, model: str, tag: str, name: str = MAIN) -> str:
+        """Give a version a name that never moves. Raises NotFound, and Conflict for one that is taken."""
+        history = self._history(model)
+        commit = history.resolve(name)
+        if tag.removeprefix("v").isdigit():
+            raise InvalidRequest("tag", tag, "v and a number is how pushes are numbered; take another name")
+        history.move(TAGS + named("tag", tag), commit, None)
+        return commit
+
+    def fsck(self, progress: Progress = quietly) -> list[str]:
+        """Read everything that versions are made of: what is missing or was changed, a line each."""
+        problems: list[str] = []
+        good: set[str] = set()
+        for model, commit, found in self._every():
+            for file, listed in found.items():
+                for _, count, digest in listed.spans():
+                    if digest in good:
+                        continue
+                    try:
+                        self.blobs.get(digest)
+                        good.add(digest)
+                        progress(count)
+                    except StrataError as wrong:
+                        problems.append(f"{model} {commit[:12]} {file}: {wrong}")
+        return problems
+
+    def gc(self) -> int:
+        """Remove content that no version names, as pushes leave that were cut; how many pieces. Waits for pushes."""
+        with self._using(alone=True):
+            kept = {digest for _, _, found in self._every() for each in found.values() for digest in each.digests()}
+            gone = [digest for digest in self.blobs if digest not in kept]
+            for digest in gone:
+                self.blobs.remove(digest)
+            return len(gone) + self.blobs.sweep()
+
+    def _every(self) -> Iterator[tuple[str, str, dict[str, Pieces]]]:
+        for model in self.models():
+            history = self._history(model)
+            seen: set[str] = set()
+            for tip in {*history.refs(HEADS).values(), *history.refs(TAGS).values(), *history.refs(ALIASES).values()}:
+                for entry in history.log(tip):
+                    if entry.id not in seen:
+                        seen.add(entry.id)
+                        yield model, entry.id, _listed(history.files(entry.id))
+
+    def _history(self, model: str, *, new: bool = False) -> History:
+        path = self._folder / "models" / f"{named('model', model)}.git"
+        if not new and not (path / "HEAD").is_file():
+            raise NotFound("model", model, tuple(self.models()[:10]))
+        return History(path)
+
+    @staticmethod
+    def _tag(history: History, commit: str) -> str:
+        return next(name for name in _names(history)[commit] if name.startswith("v") and name[1:].isdigit())
+
+    @contextmanager
+    def _using(self, *, alone: bool = False) -> Iterator[None]:
+        """Content is added and read by many at once, and removed by one alone, in any process."""
+        descriptor = os.open(self._folder / "content.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _names(history: History) -> dict[str, tuple[str, ...]]:
+    """By commit: tags first, then branches, then aliases with an @."""
+    found: dict[str, tuple[str, ...]] = {}
+    for kind, mark in ((TAGS, ""), (HEADS, ""), (ALIASES, "@")):
+        for name, commit in history.refs(kind).items():
+            found[commit] = (*found.get(commit, ()), mark + name)
+    return found
+
+
+def _listed(tree: Mapping[str, bytes]) -> dict[str, Pieces]:
+    """The large files of a tree, by their own names."""
+    return {_plain(name): pieces.parse(name, text) for name, text in tree.items() if name.endswith(SUFFIX)}
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(SUFFIX)
+
+
+def _facts(metadata: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps({"metadata": dict(metadata)}, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as wrong:
+        raise InvalidRequest("metadata", str(wrong), "use texts, numbers, lists and objects") from None
+    if len(text.encode()) > MOST_METADATA:
+        raise InvalidRequest("metadata", f"{len(text.encode())} bytes", f"keep it below {MOST_METADATA} bytes")
+    return text.encode()
+
+
+def _unified(name: str, before: bytes, after: bytes) -> tuple[str, ...]:
+    try:
+        old, new = before.decode("utf-8").splitlines(), after.decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        return ()
+    return tuple(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}", lineterm=""))

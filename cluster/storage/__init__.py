@@ -1,0 +1,3 @@
+"""What outlives every process: content by its digest."""
+
+from cluster.storage.blobs import Blobs as Blobs

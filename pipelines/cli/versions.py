@@ -1,0 +1,239 @@
+"""`strata models push`, `log`, `show`, `diff`, `checkout` and their siblings: versions of models.
+
+Owns words and bars. What a version is stands in `actors.registry`.
+"""
+
+import getpass
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from actors.registry.folder import files
+from actors.registry.history import MAIN, named
+from actors.registry.pieces import Progress as Advance
+from actors.registry.registry import Registry, Version
+from cluster.errors import InvalidRequest, Unavailable
+from pipelines.cli import show
+from pipelines.cli.config import settle
+from pipelines.settings import Settings
+
+MOST_LINES = 200  # of a file's difference
+
+
+def opened(file: Path | None) -> Registry:
+    """The registry of the settings. Raises SettingsInvalid."""
+    return registry_of(settle(file).settings)
+
+
+def registry_of(settings: Settings) -> Registry:
+    """The registry that the settings describe, made where there is none."""
+    own = settings.registry
+    folder = Path(own.folder) if own.folder else settings.cluster.state / "registry"
+    try:
+        return Registry(folder, own.store)
+    except OSError as wrong:
+        problem = f"{wrong.strerror or wrong}; set registry.folder to one that can be written"
+        raise Unavailable(f"the registry in {folder}", problem) from None
+
+
+def split(reference: str) -> tuple[str, str]:
+    """The model and the name of `chat@prod`; without an @, the tip of main. Raises InvalidRequest."""
+    model, at, name = reference.partition("@")
+    if at and not name:
+        raise InvalidRequest("model", reference, "after the @ stands a version, tag, branch or alias, such as chat@v3")
+    return named("model", model), name or MAIN
+
+
+def facts(pairs: list[str]) -> dict[str, Any]:
+    """`key=value` as metadata; a value that is JSON counts as what it says. Raises InvalidRequest."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise InvalidRequest("--meta", pair, "write it as key=value")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def push(
+    path: Path, model: str, branch: str, pairs: list[str], message: str, file: Path | None, *, as_json: bool
+) -> None:
+    """Make a folder the next version of a model."""
+    named("--name", model)
+    metadata, registry = facts(pairs), opened(file)
+    with bar("pushing", sum(each.size for each in files(path)), as_json=as_json) as advance:
+        made = registry.push(
+            model, path, author=getpass.getuser(), branch=branch, message=message, metadata=metadata, progress=advance
+        )
+    if as_json:
+        show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
+        return
+    if not made.new:
+        show.line(f"{model}@{made.version} is that folder already; nothing is new")
+        return
+    shared = 100 - 100 * made.stored / max(1, made.size)
+    show.line(
+        f"[bold]{model}@{made.version}[/] {made.commit[:12]}, {amount(made.size)}, of which {shared:.1f} % was here"
+    )
+
+
+def log(reference: str, file: Path | None, *, as_json: bool) -> None:
+    """What a version descends from."""
+    model, name = split(reference)
+    rows = list(opened(file).log(model, name))
+    if as_json:
+        show.document([_plain(entry) | {"names": names} for entry, names in rows])
+        return
+    show.table(
+        ("version", "commit", "when", "who", "why"),
+        [
+            (", ".join(names), entry.id[:12], _when(entry.at), entry.author, _first(entry.message))
+            for entry, names in rows
+        ],
+    )
+
+
+def shown(reference: str, file: Path | None, *, as_json: bool) -> None:
+    """One version."""
+    version = opened(file).show(*split(reference))
+    if as_json:
+        show.document({
+            "model": version.model, **_plain(version.entry), "names": version.names, "metadata": version.metadata,
+            "files": version.files, "tensors": version.tensors, "size": version.size,
+        })  # fmt: skip
+        return
+    show.table(("", ""), _described(version))
+    show.table(("file", "size"), [(name, amount(size)) for name, size in sorted(version.files.items())])
+
+
+def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
+    """What became of one version in another of the same model."""
+    model, old = split(before)
+    other, new = split(after) if "@" in after else (model, after)
+    if other != model:
+        raise InvalidRequest("B", after, f"name a version of {model}")
+    found = opened(file).diff(model, old, new)
+    if as_json:
+        show.document({name: getattr(found, name) for name in found.__slots__})
+        return
+    if not (found.added or found.removed or found.changed):
+        show.line("they are the same")
+    for mark, names in (("+", found.added), ("-", found.removed)):
+        for name in names:
+            show.line(f"{mark} {name}")
+    for lines in found.lines.values():
+        for text in lines[:MOST_LINES]:
+            style = {"+": "green", "-": "red", "@": "cyan"}.get(text[:1], "")
+            show.out.print(text, style=style, markup=False, soft_wrap=True)
+        if len(lines) > MOST_LINES:
+            show.line(f"[dim]and {len(lines) - MOST_LINES} lines more; git shows them[/]")
+    for name, (added, gone, changed) in found.tensors.items():
+        show.line(f"[bold]{name}[/]: {len(changed)} tensors changed, {len(added)} added, {len(gone)} removed")
+        show.table(
+            ("", "tensor"),
+            [*(("~", each) for each in changed), *(("+", each) for each in added), *(("-", each) for each in gone)],
+        )
+
+
+def checkout(reference: str, into: Path, file: Path | None, *, as_json: bool) -> None:
+    """Write a version out as a folder that any engine loads."""
+    model, name = split(reference)
+    registry = opened(file)
+    with bar("writing", registry.show(model, name).size, as_json=as_json) as advance:
+        commit = registry.checkout(model, name, into, advance)
+    if as_json:
+        show.document({"model": model, "commit": commit, "folder": str(into)})
+    else:
+        show.line(f"{into} is {model} {commit[:12]}")
+
+
+def alias(reference: str, alias: str, expected: str | None, file: Path | None) -> None:
+    """Point an alias at a version."""
+    model, name = split(reference)
+    commit = opened(file).alias(model, alias, name, expected)
+    show.line(f"{model}@{alias} is {commit[:12]}")
+
+
+def branch(reference: str, branch: str, file: Path | None) -> None:
+    """Begin a branch at a version."""
+    model, name = split(reference)
+    show.line(f"{model}@{branch} begins at {opened(file).branch(model, branch, name)[:12]}")
+
+
+def tag(reference: str, tag: str, file: Path | None) -> None:
+    """Give a version a name that stays."""
+    model, name = split(reference)
+    show.line(f"{model}@{tag} is {opened(file).tag(model, tag, name)[:12]}")
+
+
+def fsck(file: Path | None, *, as_json: bool) -> int:
+    """Read everything that versions are made of; the number of faults."""
+    problems = opened(file).fsck()
+    if as_json:
+        show.document(problems)
+    else:
+        for problem in problems:
+            show.line(f"[red]{problem}[/]")
+        show.line(f"{len(problems)} faults" if problems else "all content is there and as it was pushed")
+    return len(problems)
+
+
+def gc(file: Path | None) -> None:
+    """Remove content that no version names."""
+    show.line(f"{opened(file).gc()} pieces removed")
+
+
+@contextmanager
+def bar(title: str, size: int, *, as_json: bool) -> Iterator[Advance]:
+    """A bar of bytes on a terminal; elsewhere nothing, as what it comes to is said at the end."""
+    drawn = Progress(
+        TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=show.err, transient=True,
+        disable=as_json or not show.err.is_terminal,
+    )  # fmt: skip
+    with drawn:
+        task = drawn.add_task(title, total=size)
+        yield lambda done: drawn.advance(task, done)
+
+
+def amount(size: int) -> str:
+    """Bytes for a person."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def _described(version: Version) -> list[tuple[str, str]]:
+    rows = [
+        ("model", version.model),
+        ("version", ", ".join(version.names)),
+        ("commit", version.entry.id),
+        ("parents", ", ".join(parent[:12] for parent in version.entry.parents) or "none"),
+        ("when", _when(version.entry.at)),
+        ("who", version.entry.author),
+        ("why", _first(version.entry.message)),
+        ("size", f"{amount(version.size)}, {version.tensors} tensors"),
+    ]
+    return rows + [(key, json.dumps(value, ensure_ascii=False)) for key, value in version.metadata.items()]
+
+
+def _plain(entry: Any) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in entry.__slots__}
+
+
+def _when(at: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def _first(message: str) -> str:
+    return message.strip().partition("\n")[0]

@@ -1,0 +1,89 @@
+"""A process that is killed at any of its file operations leaves a registry that is whole."""
+
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+import torch
+
+from actors.registry.registry import Registry
+from tests.actors.registry.conftest import write_model
+
+EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "shutil.rmtree")
+SURE = 400  # file operations, more than any of these takes
+
+
+def killed_at(number, act):
+    """Whether `act` was killed at its file operation of that number, in a process of its own; False if it has fewer."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def hook(event, _arguments):
+            nonlocal count
+            if event in EVENTS:  # which os.kill is not
+                count += 1
+                if count > number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        try:
+            act()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def whole(folder, tmp_path, known):
+    """The registry, after looking at all of it: versions count on, each is there to the last byte."""
+    registry = Registry(folder)
+    assert registry.fsck() == []
+    versions = [name for _, names in registry.log("chat") for name in names if name.startswith("v")]
+    assert versions == [f"v{number}" for number in range(len(versions), 0, -1)]
+    assert len(versions) in (known, known + 1)
+    registry.checkout("chat", "main", tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    return registry, len(versions)
+
+
+@pytest.mark.timeout(120)
+def test_a_push_that_is_killed_anywhere(tmp_path):
+    old = write_model(tmp_path / "old", {"a": torch.zeros(64)}, number=1)
+    new = write_model(tmp_path / "new", {"a": torch.ones(64), "b": torch.ones(8)}, number=2)
+    for number in range(SURE):
+        folder = tmp_path / f"registry{number}"
+        Registry(folder).push("chat", old, author="ada")
+        if not killed_at(number, lambda where=folder: Registry(where).push("chat", new, author="ada")):
+            break
+        registry, known = whole(folder, tmp_path, 1)
+        pushed = registry.push("chat", new, author="ada")  # goes on where it was
+        assert (pushed.version, pushed.new) == ("v2", known == 1)
+        registry.gc()
+        whole(folder, tmp_path, 2)
+    else:
+        pytest.fail("it never came to its end")
+    assert number > 20
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("act", ["gc", "alias"])
+def test_what_else_is_killed_anywhere(tmp_path, act):
+    model, folder = tmp_path / "model", tmp_path / "registry"
+    registry = Registry(folder)
+    for value in (0.0, 1.0):
+        write_model(model, {"a": torch.full((64,), value)})
+        registry.push("chat", model, author="ada")
+    registry.alias("chat", "prod", "v1")
+    for number in range(SURE):
+        for piece in range(3):
+            registry.blobs.put(f"left behind {number} {piece}".encode())
+        now, then = sorted(("v1", "v2"), key=lambda name: "@prod" not in registry.show("chat", name).names)
+        acts = {"gc": registry.gc, "alias": lambda a=now, b=then: Registry(folder).alias("chat", "prod", b, a)}
+        if not killed_at(number, acts[act]):
+            break
+        whole(folder, tmp_path, 2)
+    else:
+        pytest.fail("it never came to its end")
+    assert number > 3

@@ -1,0 +1,243 @@
+"""Versions of folders: pushed, named, compared, written out again, and what must not become one."""
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from filecmp import dircmp
+
+import pytest
+import torch
+
+from actors.registry.pieces import PIECE
+from actors.registry.registry import Registry
+from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, Unavailable
+from tests.actors.registry.conftest import write_model
+
+
+def push(registry, path, **more):
+    return registry.push("chat", path, author="ada", **more)
+
+
+def test_a_version_comes_out_as_it_went_in(registry, model, tmp_path):
+    (model / "code").mkdir()
+    (model / "code" / "prompt.jinja").write_text("{{ messages }}")
+    pushed = push(registry, model, metadata={"license": "apache-2.0"}, message="First")
+    assert (pushed.version, pushed.new) == ("v1", True)
+    assert registry.checkout("chat", "v1", tmp_path / "out") == pushed.commit
+    compared = dircmp(model, tmp_path / "out")
+    assert (compared.left_only, compared.right_only, compared.diff_files) == ([], [], [])
+    assert (tmp_path / "out" / "code" / "prompt.jinja").read_text() == "{{ messages }}"
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    shown = registry.show("chat")
+    assert (shown.entry.author, shown.entry.at, shown.entry.message) == ("ada", 1_700_000_000, "First")
+    assert (shown.names, shown.tensors, shown.metadata) == (("v1", "main"), 3, {"license": "apache-2.0"})
+    assert shown.size == pushed.size == sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+
+
+def test_the_same_folder_again_is_the_same_version(registry, model):
+    first = push(registry, model)
+    again = push(registry, model)
+    assert (again.version, again.commit, again.stored, again.new) == ("v1", first.commit, 0, False)
+    assert len(list(registry.log("chat"))) == 1
+
+
+def test_a_sibling_stores_what_differs(registry, model, weights):
+    push(registry, model)
+    weights["embed"][0, 0] += 1  # the first of two pieces
+    weights["norm"] *= 2
+    write_model(model, weights, hidden_size=1024)
+    pushed = push(registry, model)
+    small = (model / "config.json").stat().st_size + (model / "tokenizer.json").stat().st_size
+    assert pushed.stored == PIECE + 64 * 4 + small
+    found = registry.diff("chat", "v1", "v2")
+    assert (found.added, found.removed, found.changed) == ((), (), ("model.safetensors",))
+    assert found.tensors == {"model.safetensors": ((), (), ("norm", "embed"))} or found.tensors == {
+        "model.safetensors": ((), (), ("embed", "norm"))
+    }
+
+
+def test_a_diff_shows_what_text_became(registry, model, weights):
+    push(registry, model)
+    write_model(model, weights | {"bias": torch.zeros(3)}, hidden_size=512)
+    (model / "README.md").write_text("A model")
+    push(registry, model)
+    found = registry.diff("chat", "v1", "v2")
+    assert found.added == ("README.md",)
+    assert '-  "hidden_size": 1024' in found.lines["config.json"]
+    assert '+  "hidden_size": 512' in found.lines["config.json"]
+    assert found.tensors["model.safetensors"] == (("bias",), (), ())
+
+
+def test_git_reads_the_history(registry, model, weights, tmp_path):
+    push(registry, model, message="First")
+    write_model(model, weights | {"norm": torch.zeros(64)})
+    push(registry, model, message="Second")
+    registry.alias("chat", "prod", "v1")
+
+    def git(*words):
+        line = ["git", "--git-dir", str(tmp_path / "registry" / "models" / "chat.git"), *words]
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+
+    assert git("log", "--format=%an %s", "main").splitlines() == ["ada Second", "ada First"]
+    assert {"refs/tags/v1", "refs/aliases/prod"} <= set(git("for-each-ref", "--format=%(refname)").split())
+    assert '"name": "norm"' in git("diff", "v1", "v2", "--", "model.safetensors.pieces")
+    assert git("fsck", "--strict") == ""
+
+
+def test_branches_begin_where_main_is(registry, model, weights):
+    first = push(registry, model)
+    write_model(model, weights | {"norm": torch.zeros(64)})
+    tuned = push(registry, model, branch="tuned")
+    assert [entry.id for entry, _ in registry.log("chat", "tuned")] == [tuned.commit, first.commit]
+    assert registry.show("chat").entry.id == first.commit
+    registry.branch("chat", "other", "v2")
+    assert registry.show("chat", "other").entry.id == tuned.commit
+    with pytest.raises(Conflict, match="heads/other"):
+        registry.branch("chat", "other", "v1")
+
+
+def test_names_that_never_move(registry, model):
+    push(registry, model)
+    registry.tag("chat", "release-1")
+    assert registry.show("chat", "release-1").names == ("release-1", "v1", "main")
+    with pytest.raises(Conflict, match="tags/release-1"):
+        registry.tag("chat", "release-1")
+    with pytest.raises(InvalidRequest, match="v7"):
+        registry.tag("chat", "v7")
+
+
+def test_of_a_hundred_promotions_of_one_revision_one_wins(registry, model, weights, tmp_path):
+    push(registry, model)
+    write_model(model, weights | {"norm": torch.zeros(64)})
+    push(registry, model)
+    registry.alias("chat", "prod", "v1")
+
+    def promote(_):
+        try:
+            return Registry(tmp_path / "registry").alias("chat", "prod", "v2", expected="v1")
+        except Conflict as lost:
+            return lost
+
+    with ThreadPoolExecutor(16) as pool:
+        ended = list(pool.map(promote, range(100)))
+    assert sum(isinstance(each, str) for each in ended) == 1
+    assert registry.show("chat", "prod").names == ("v2", "main", "@prod")
+
+
+def test_what_a_name_may_be(registry, model):
+    for name in ("../x", "..\\x", "%252e%252e", "", "A", "a/b", "x.lock", "a..b", "é", "a" * 65, ".git"):
+        with pytest.raises(InvalidRequest, match="model"):
+            registry.push(name, model, author="ada")
+        with pytest.raises(InvalidRequest):
+            push(registry, model, branch=name)
+    assert registry.models() == []
+
+
+def test_what_does_not_exist_says_what_does(registry, model):
+    with pytest.raises(NotFound, match="no model chat"):
+        registry.show("chat")
+    push(registry, model)
+    with pytest.raises(NotFound, match="no model other; there is chat"):
+        registry.show("other")
+    with pytest.raises(NotFound, match="prod; there is v1, main"):
+        registry.show("chat", "prod")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "x", "auto_map": {"a": 1}}'), "auto_map"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64), "header"),
+        (lambda folder: (folder / "pytorch_model.bin").write_bytes(b"x"), "pickled"),
+        (lambda folder: (folder / "data.NPY").write_bytes(b"x"), "pickled"),
+        (lambda folder: (folder / "link").symlink_to("/etc/passwd"), "is a link"),
+        (lambda folder: (folder / "a\u0301.txt").write_text("x"), "NFC"),
+        (lambda folder: (folder / "a\u202e.txt").write_text("x"), "nobody sees"),
+        (lambda folder: (folder / "strata.json").write_text("{}"), "registry's own"),
+        (lambda folder: (folder / "x.pieces").write_text("{}"), "registry's own"),
+    ],
+)
+def test_what_must_not_become_a_version(registry, model, change, problem):
+    change(model)
+    with pytest.raises(ModelInvalid, match=problem):
+        push(registry, model)
+    assert registry.gc() >= 0
+    with pytest.raises(NotFound):
+        registry.show("chat")
+
+
+def test_metadata_is_plain_and_small(registry, model):
+    with pytest.raises(InvalidRequest, match="metadata"):
+        push(registry, model, metadata={"loss": float("nan")})
+    with pytest.raises(InvalidRequest, match="metadata"):
+        push(registry, model, metadata={"text": "x" * 100_000})
+
+
+def test_changed_and_missing_content_is_found_and_refused(registry, model, tmp_path):
+    push(registry, model)
+    assert registry.fsck() == []
+    first, second = list(registry.blobs)[:2]
+    (tmp_path / "registry" / "content" / first[:2] / first[2:]).write_bytes(b"another")
+    registry.blobs.remove(second)
+    problems = registry.fsck()
+    assert len(problems) == 2
+    assert all("model.safetensors" in problem for problem in problems)
+    with pytest.raises((Unavailable, NotFound)):
+        registry.checkout("chat", "v1", tmp_path / "out")
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_a_list_of_pieces_that_was_made_up_is_refused(registry, model):
+    push(registry, model)
+    history = registry._history("chat")
+    tree = history.files(history.resolve("v1"))
+    for text in (
+        b"",
+        b"{}",
+        b'{"format": 1, "size": 8, "head": []}',
+        b'{"format": 1, "size": -1, "head": ["../../x"]}',
+    ):
+        commit = history.commit(tree | {"model.safetensors.pieces": text}, (), "eve", 0, "x")
+        history.move("refs/heads/evil", commit, None)
+        with pytest.raises(ModelInvalid, match="list of pieces"):
+            registry.show("chat", "evil")
+        (registry._folder / "models" / "chat.git" / "refs" / "heads" / "evil").unlink()
+
+
+def test_a_path_out_of_the_folder_is_not_written(registry, model, tmp_path):
+    push(registry, model)
+    history = registry._history("chat")
+    tree = history.files(history.resolve("v1"))
+    history.move("refs/heads/evil", history.commit(tree | {"../out.txt": b"x"}, (), "eve", 0, "x"), None)
+    with pytest.raises(ModelInvalid, match="leads out"):
+        registry.checkout("chat", "evil", tmp_path / "a" / "b")
+    assert not (tmp_path / "a" / "out.txt").exists()
+
+
+def test_what_a_cut_push_left_is_collected_and_nothing_else(registry, model, tmp_path):
+    push(registry, model)
+    registry.blobs.put(b"of a push that was cut")
+    assert registry.gc() == 1
+    assert registry.fsck() == []
+    registry.checkout("chat", "main", tmp_path / "out")
+
+
+def test_refs_that_were_being_moved_arrive(registry, model, weights, tmp_path):
+    first = push(registry, model)
+    repository = tmp_path / "registry" / "models" / "chat.git"
+    wanted = {"refs/heads/late": first.commit, "refs/tags/v9": first.commit}
+    (repository / "strata.pending").write_text(json.dumps(wanted))
+    (repository / "refs" / "heads" / "main.lock").touch()  # of git, which was killed
+    assert "v9" in registry.show("chat", "late").names
+    write_model(model, weights | {"norm": torch.zeros(64)})
+    assert push(registry, model).version == "v10"
+
+
+def test_a_folder_that_is_there_is_not_written_over(registry, model, tmp_path):
+    push(registry, model)
+    with pytest.raises(Conflict, match="folder"):
+        registry.checkout("chat", "v1", model)

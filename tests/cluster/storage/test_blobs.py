@@ -1,0 +1,61 @@
+import pytest
+
+from cluster.errors import NotFound, SettingsInvalid, Unavailable
+from cluster.storage import Blobs
+from cluster.storage.blobs import UNFINISHED, digest_of
+
+
+@pytest.fixture(params=["file", "memory"])
+def blobs(request, tmp_path):
+    return Blobs(str(tmp_path / "content") if request.param == "file" else f"memory://{tmp_path}")
+
+
+def test_what_was_put_comes_back_and_is_kept_once(blobs):
+    assert list(blobs) == []
+    digest, new = blobs.put(b"words")
+    assert (digest, new) == (digest_of(b"words"), True)
+    assert blobs.put(memoryview(b"words")) == (digest, False)
+    assert blobs.get(digest) == b"words"
+    assert list(blobs) == [digest]
+
+
+def test_what_is_removed_is_gone(blobs):
+    digest, _ = blobs.put(b"words")
+    blobs.remove(digest)
+    blobs.remove(digest)
+    assert not blobs.has(digest)
+    with pytest.raises(NotFound, match=digest[:12]):
+        blobs.get(digest)
+
+
+def test_a_piece_that_was_changed_is_not_handed_out(tmp_path):
+    blobs = Blobs(str(tmp_path))
+    digest, _ = blobs.put(b"words")
+    (tmp_path / digest[:2] / digest[2:]).write_bytes(b"sword")
+    with pytest.raises(Unavailable, match="was changed"):
+        blobs.get(digest)
+
+
+def test_leftovers_of_a_writer_that_died_are_swept_and_never_listed(tmp_path):
+    blobs = Blobs(str(tmp_path))
+    digest, _ = blobs.put(b"words")
+    (tmp_path / UNFINISHED / "half").write_bytes(b"wo")
+    assert list(blobs) == [digest]
+    assert blobs.sweep() == 1
+    assert blobs.sweep() == 0
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    blobs = Blobs(str(tmp_path))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(Unavailable, match="No space left"):
+        blobs.put(b"words")
+
+
+def test_a_store_of_an_unknown_kind_names_the_setting():
+    with pytest.raises(SettingsInvalid, match=r"registry\.store"):
+        Blobs("nowhere://bucket")
