@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,16 @@ class History:
         found = self._repo.refs.as_dict(Ref(kind.rstrip("/").encode()))
         return {name.decode(): commit.decode() for name, commit in sorted(found.items())}
 
-    def commit(self, files: Mapping[str, bytes], parents: tuple[str, ...], author: str, at: int, message: str) -> str:
-        """Keep `files` by path as a commit that no ref names yet; its id."""
+    def commit(
+        self,
+        files: Mapping[str, bytes],
+        parents: tuple[str, ...],
+        author: str,
+        at: int,
+        message: str,
+        sign: Callable[[bytes], bytes],
+    ) -> str:
+        """Keep `files` by path as a commit, signed, that no ref names yet; its id."""
         made = Commit()
         made.parents = [ObjectID(parent.encode()) for parent in parents]
         made.author = made.committer = f"{author} <{author}>".encode()
@@ -79,6 +87,7 @@ class History:
         made.message = message.encode()
         with self._alone():
             made.tree = self._tree({tuple(name.split("/")): content for name, content in files.items()})
+            made.gpgsig = sign(made.as_raw_string())
             self._repo.object_store.add_object(made)
         return made.id.decode()
 
@@ -121,14 +130,24 @@ class History:
 
     def files(self, commit: str) -> dict[str, bytes]:
         """What a commit holds, by path. Raises NotFound."""
-        try:
-            made = self._repo[ObjectID(commit.encode())]
-            tree = self._repo[made.tree] if isinstance(made, Commit) else made
-        except KeyError:
-            raise NotFound("version", commit) from None
+        tree = self._repo[self._commit(commit).tree]
         if not isinstance(tree, Tree):
             raise NotFound("version", commit)
         return dict(self._read(tree, ""))
+
+    def signature(self, commit: str) -> tuple[bytes, bytes | None]:
+        """What was signed of a commit, and the signature. Raises NotFound."""
+        made = self._commit(commit)
+        return made.raw_without_sig(), made.gpgsig
+
+    def _commit(self, commit: str) -> Commit:
+        try:
+            made = self._repo[ObjectID(commit.encode())]
+        except KeyError:
+            raise NotFound("version", commit) from None
+        if not isinstance(made, Commit):
+            raise NotFound("version", commit)
+        return made
 
     def _tips(self) -> set[str]:
         return {commit for kind in (HEADS, TAGS, ALIASES) for commit in self.refs(kind).values()}

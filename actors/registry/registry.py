@@ -21,7 +21,8 @@ from actors.registry import pieces
 from actors.registry.folder import FACTS, checked, files
 from actors.registry.history import ALIASES, HEADS, MAIN, TAGS, Entry, History, named
 from actors.registry.pieces import SUFFIX, Pieces, Progress, quietly
-from cluster.errors import Conflict, InvalidRequest, NotFound, StrataError
+from actors.registry.signing import Signer
+from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, StrataError
 from cluster.storage import Blobs
 
 MOST_METADATA = 64 << 10  # bytes
@@ -29,7 +30,10 @@ MOST_METADATA = 64 << 10  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version: immutable. `names` are the tags, branches and aliases that are at it; `size` in bytes."""
+    """One version: immutable. `names` are the tags, branches and aliases that are at it; `size` in bytes.
+
+    `signed`: by a key that this registry trusts.
+    """
 
     model: str
     entry: Entry
@@ -38,6 +42,7 @@ class Version:
     files: Mapping[str, int]
     tensors: int
     size: int
+    signed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ class Registry:
     def __init__(self, folder: Path, store: str | None = None, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._clock = folder, clock
         (folder / "models").mkdir(parents=True, exist_ok=True)
-        self.blobs = Blobs(store or str(folder / "content"))
+        self.blobs, self._signer = Blobs(store or str(folder / "content")), Signer(folder)
 
     def models(self) -> list[str]:
         """Names."""
@@ -113,7 +118,8 @@ class Registry:
             there = history.files(tip) if tip else {}
             if tip and there and (there if metadata else there | {FACTS: tree[FACTS]}) == tree:
                 return Pushed(self._tag(history, tip), tip, size, 0, new=False)
-            commit = history.commit(tree, parents, author, int(self._clock()), message or f"Push {path.name}")
+            reason = message or f"Push {path.name}"
+            commit = history.commit(tree, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip)
         return Pushed(version, commit, size, stored, new=True)
 
@@ -135,7 +141,8 @@ class Registry:
         count = sum(len(found.tensors) for found in listed.values())
         metadata = json.loads(tree.get(FACTS, b'{"metadata": {}}'))["metadata"]
         names = _names(history).get(commit, ())
-        return Version(model, next(history.log(commit)), names, metadata, sizes, count, sum(sizes.values()))
+        signed = self._signer.signed(*history.signature(commit))
+        return Version(model, next(history.log(commit)), names, metadata, sizes, count, sum(sizes.values()), signed)
 
     def diff(self, model: str, before: str, after: str) -> Difference:
         """From the version `before` to `after`. Raises NotFound."""
@@ -161,11 +168,13 @@ class Registry:
     def checkout(self, model: str, name: str, into: Path, progress: Progress = quietly) -> str:
         """Write the version that `name` names to the new folder `into`, every piece checked; its commit.
 
-        The folder appears whole or not at all. Raises NotFound, Conflict where it is there, Unavailable for content
-        that was changed.
+        The folder appears whole or not at all. Raises NotFound, Conflict where it is there, ModelInvalid for a version
+        that nobody signed who is trusted, Unavailable for content that was changed.
         """
         history = self._history(model)
         commit = history.resolve(name)
+        if problem := self._unsigned(history, commit):
+            raise ModelInvalid(f"{model}@{name}", problem, "push it again, or add the line of who signed it there")
         if into.exists():
             raise Conflict(f"the folder {into}", "new", "there")
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -219,6 +228,8 @@ class Registry:
         problems: list[str] = []
         good: set[str] = set()
         for model, commit, found in self._every():
+            if problem := self._unsigned(self._history(model), commit):
+                problems.append(f"{model} {commit[:12]}: {problem}")
             for file, listed in found.items():
                 for _, count, digest in listed.spans():
                     if digest in good:
@@ -255,6 +266,11 @@ class Registry:
         if not new and not (path / "HEAD").is_file():
             raise NotFound("model", model, tuple(self.models()[:10]))
         return History(path)
+
+    def _unsigned(self, history: History, commit: str) -> str:
+        """What is wrong with the signature of a commit; nothing where it is good."""
+        good = self._signer.signed(*history.signature(commit))
+        return "" if good else f"it is not signed by a key of {self._signer.trusted_file}"
 
     @staticmethod
     def _tag(history: History, commit: str) -> str:

@@ -108,6 +108,7 @@ def shown(reference: str, file: Path | None, *, as_json: bool) -> None:
         show.document({
             "model": version.model, **_plain(version.entry), "names": version.names, "metadata": version.metadata,
             "files": version.files, "tensors": version.tensors, "size": version.size,
+            "signed": version.signed,
         })  # fmt: skip
         return
     show.table(("", ""), _described(version))
@@ -223,6 +224,7 @@ def _described(version: Version) -> list[tuple[str, str]]:
         ("who", version.entry.author),
         ("why", _first(version.entry.message)),
         ("size", f"{amount(version.size)}, {version.tensors} tensors"),
+        ("signed", "by a key that is trusted" if version.signed else "by nobody who is trusted"),
     ]
     return rows + [(key, json.dumps(value, ensure_ascii=False)) for key, value in version.metadata.items()]
 

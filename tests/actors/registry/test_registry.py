@@ -201,7 +201,7 @@ def test_a_list_of_pieces_that_was_made_up_is_refused(registry, model):
         b'{"format": 1, "size": 8, "head": []}',
         b'{"format": 1, "size": -1, "head": ["../../x"]}',
     ):
-        commit = history.commit(tree | {"model.safetensors.pieces": text}, (), "eve", 0, "x")
+        commit = history.commit(tree | {"model.safetensors.pieces": text}, (), "eve", 0, "x", registry._signer.sign)
         history.move("refs/heads/evil", commit, None)
         with pytest.raises(ModelInvalid, match="list of pieces"):
             registry.show("chat", "evil")
@@ -212,7 +212,9 @@ def test_a_path_out_of_the_folder_is_not_written(registry, model, tmp_path):
     push(registry, model)
     history = registry._history("chat")
     tree = history.files(history.resolve("v1"))
-    history.move("refs/heads/evil", history.commit(tree | {"../out.txt": b"x"}, (), "eve", 0, "x"), None)
+    history.move(
+        "refs/heads/evil", history.commit(tree | {"../out.txt": b"x"}, (), "eve", 0, "x", registry._signer.sign), None
+    )
     with pytest.raises(ModelInvalid, match="leads out"):
         registry.checkout("chat", "evil", tmp_path / "a" / "b")
     assert not (tmp_path / "a" / "out.txt").exists()

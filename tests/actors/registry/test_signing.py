@@ -1,0 +1,66 @@
+import base64
+import shutil
+import stat
+import subprocess
+
+import pytest
+
+from actors.registry.registry import Registry
+from actors.registry.signing import Signer
+from cluster.errors import ModelInvalid
+
+
+def test_what_was_signed_is_known_and_nothing_else(tmp_path):
+    signer = Signer(tmp_path)
+    signature = signer.sign(b"words")
+    assert Signer(tmp_path).signed(b"words", signature)
+    assert not signer.signed(b"sword", signature)
+    body = base64.b64decode(b"".join(signature.splitlines()[1:-1]))
+    for at in range(len(body)):  # every byte counts
+        changed = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+        armour = b"\n".join([signature.splitlines()[0], base64.b64encode(changed), signature.splitlines()[-1]])
+        assert not signer.signed(b"words", armour), at
+    for none in (None, b"", b"\xff", signature[:40], signature + b"x", b"\n".join(signature.splitlines()[:-1])):
+        assert not signer.signed(b"words", none)
+
+
+def test_the_key_is_private_and_made_once(tmp_path):
+    first = Signer(tmp_path).sign(b"words")
+    assert stat.S_IMODE((tmp_path / "signing.key").stat().st_mode) == 0o600
+    assert Signer(tmp_path).sign(b"words") == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["allowed_signers", "signing.key"]
+
+
+def test_who_is_no_longer_trusted_is_not_believed(tmp_path):
+    signer = Signer(tmp_path)
+    signature = signer.sign(b"words")
+    signer.trusted_file.write_text("# nobody\nssh-ed25519\nx ssh-ed25519 !!\n")
+    assert not signer.signed(b"words", signature)
+
+
+@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="git checks such signatures by ssh-keygen")
+def test_git_believes_it_too(registry, model, tmp_path):
+    registry.push("chat", model, author="ada")
+    trusted = tmp_path / "registry" / "allowed_signers"
+    said = subprocess.run(
+        ["git", "--git-dir", str(tmp_path / "registry" / "models" / "chat.git"), "-c", "gpg.format=ssh",
+         "-c", f"gpg.ssh.allowedSignersFile={trusted}", "verify-commit", "v1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert 'Good "git" signature for strata' in said.stderr
+
+
+def test_a_version_that_nobody_signed_is_not_written_out(registry, model, tmp_path):
+    registry.push("chat", model, author="ada")
+    history = registry._history("chat")
+    stranger = Signer(tmp_path)
+    forged = history.commit(history.files(history.resolve("v1")), (), "ada", 0, "x", stranger.sign)
+    history.move("refs/heads/evil", forged, None)
+    assert (registry.show("chat").signed, registry.show("chat", "evil").signed) == (True, False)
+    with pytest.raises(ModelInvalid, match="not signed by a key"):
+        registry.checkout("chat", "evil", tmp_path / "out")
+    assert [forged[:12] in problem for problem in registry.fsck()] == [True]
+    with (tmp_path / "registry" / "allowed_signers").open("a") as trusted:
+        trusted.write((tmp_path / "allowed_signers").read_text())
+    assert Registry(tmp_path / "registry").checkout("chat", "evil", tmp_path / "out") == forged
