@@ -135,6 +135,11 @@ class History:
             raise NotFound("version", commit)
         return dict(self._read(tree, ""))
 
+    def common(self, one: str, other: str) -> str | None:
+        """The latest commit that both descend from."""
+        known = {entry.id for entry in self.log(one)}
+        return next((entry.id for entry in self.log(other) if entry.id in known), None)
+
     def signature(self, commit: str) -> tuple[bytes, bytes | None]:
         """What was signed of a commit, and the signature. Raises NotFound."""
         made = self._commit(commit)

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,14 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.registry import pieces
+from actors.registry import merging, pieces
 from actors.registry.folder import FACTS, checked, files
 from actors.registry.history import ALIASES, HEADS, MAIN, TAGS, Entry, History, named
+from actors.registry.merging import Strategy
 from actors.registry.pieces import SUFFIX, Pieces, Progress, quietly
 from actors.registry.signing import Signer
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, StrataError
 from cluster.storage import Blobs
 
+WORK = "work"  # of merges
 MOST_METADATA = 64 << 10  # bytes
 
 
@@ -65,6 +68,7 @@ class Difference:
     changed: tuple[str, ...]
     lines: Mapping[str, tuple[str, ...]]
     tensors: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]  # added, removed, changed
+    norms: Mapping[str, Mapping[str, float]]  # by file, of all tensors that both have in one shape, in their order
 
 
 class Registry:
@@ -144,8 +148,11 @@ class Registry:
         signed = self._signer.signed(*history.signature(commit))
         return Version(model, next(history.log(commit)), names, metadata, sizes, count, sum(sizes.values()), signed)
 
-    def diff(self, model: str, before: str, after: str) -> Difference:
-        """From the version `before` to `after`. Raises NotFound."""
+    def diff(self, model: str, before: str, after: str, progress: Progress = quietly) -> Difference:
+        """From the version `before` to `after`. Raises NotFound.
+
+        Reads the tensors that changed, to say how much: the norm of the change over that of what they were.
+        """
         history = self._history(model)
         old, new = (history.files(history.resolve(name)) for name in (before, after))
         changed = [name for name in new if name in old and old[name] != new[name]]
@@ -163,6 +170,11 @@ class Registry:
             tuple(_plain(name) for name in changed),
             {name: _unified(name, old[name], new[name]) for name in changed if not name.endswith(SUFFIX)},
             tensors,
+            {
+                name: self._norms(known[name], listed[name], progress)
+                for name in tensors
+                if name in known and name in listed
+            },
         )
 
     def checkout(self, model: str, name: str, into: Path, progress: Progress = quietly) -> str:
@@ -223,6 +235,56 @@ class Registry:
         history.move(TAGS + named("tag", tag), commit, None)
         return commit
 
+    def merge(
+        self,
+        model: str,
+        source: str,
+        *,
+        author: str,
+        branch: str = MAIN,
+        strategy: Strategy,
+        message: str = "",
+        progress: Progress = quietly,
+    ) -> Pushed:
+        """Make of the tip of `branch` and of the version `source` the next version, at that tip, with both as parents.
+
+        `ours` and `theirs` take one of them whole. Else config, tokenizer and code are those of the tip, weights as
+        `Strategy` says, which for `lora` reads the adapter in the folder `source`. Raises NotFound, ModelInvalid for
+        versions that do not fit one another, and Conflict where the branch moved meanwhile.
+        """
+        history = self._history(model)
+        tip = history.refs(HEADS).get(named("branch", branch))
+        if tip is None:
+            raise NotFound("branch", branch, tuple(history.refs(HEADS)))
+        adapter = strategy.name == "lora"
+        theirs = None if adapter else history.resolve(source)
+        if theirs is not None and theirs in {entry.id for entry in history.log(tip)}:
+            raise Conflict(f"{model}@{source}", "outside the branch", f"in {branch} already")
+        tree, stored = history.files(tip if strategy.name != "theirs" or theirs is None else theirs), 0
+        if strategy.name not in ("ours", "theirs"):
+            with self._using(), self._scratch() as room:
+                folders = {"ours": tip} | ({} if theirs is None else {"theirs": theirs})
+                if theirs is not None and (base := history.common(tip, theirs)):
+                    folders["base"] = base
+                for name, commit in folders.items():
+                    self.checkout(model, commit, room / name)
+                (room / "merged").mkdir()
+                other = Path(source) if adapter else room / "theirs"
+                base_folder = room / "base" if "base" in folders else None
+                merging.merge(room / "ours", other, base_folder, strategy, room / "merged")
+                for file in sorted((room / "merged").iterdir()):
+                    made, new = pieces.cut(file, self.blobs, progress)
+                    tree[file.name + SUFFIX] = made.text()
+                    stored += new
+        facts = {"strategy": strategy.name, "weight": strategy.weight, "ours": tip, "theirs": theirs or source}
+        tree[FACTS] = _facts({"merge": facts})
+        parents = (tip,) if theirs is None else (tip, theirs)
+        reason = message or f"Merge {source} into {branch} ({strategy.name})"
+        with self._using():
+            commit = history.commit(tree, parents, author, int(self._clock()), reason, self._signer.sign)
+            version = history.number(commit, branch, tip)
+        return Pushed(version, commit, self.show(model, commit).size, stored, new=True)
+
     def fsck(self, progress: Progress = quietly) -> list[str]:
         """Read everything that versions are made of: what is missing or was changed, a line each."""
         problems: list[str] = []
@@ -249,7 +311,15 @@ class Registry:
             gone = [digest for digest in self.blobs if digest not in kept]
             for digest in gone:
                 self.blobs.remove(digest)
+            shutil.rmtree(self._folder / WORK, ignore_errors=True)
             return len(gone) + self.blobs.sweep()
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder for what is checked out on the way, beside the content and not where memory may be the disk."""
+        (self._folder / WORK).mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder / WORK) as room:
+            yield Path(room)
 
     def _every(self) -> Iterator[tuple[str, str, dict[str, Pieces]]]:
         for model in self.models():
@@ -266,6 +336,18 @@ class Registry:
         if not new and not (path / "HEAD").is_file():
             raise NotFound("model", model, tuple(self.models()[:10]))
         return History(path)
+
+    def _norms(self, before: Pieces, after: Pieces, progress: Progress) -> dict[str, float]:
+        old, found = {tensor.name: tensor for tensor in before.tensors}, {}
+        for tensor in after.tensors:
+            was = old.get(tensor.name)
+            if was == tensor:
+                found[tensor.name] = 0.0
+            elif was is not None and (was.dtype, was.shape) == (tensor.dtype, tensor.shape):
+                whole = [b"".join(map(self.blobs.get, each.pieces)) for each in (was, tensor)]
+                found[tensor.name] = merging.changed_by(whole[0], whole[1], tensor.dtype)
+                progress(tensor.size)
+        return found
 
     def _unsigned(self, history: History, commit: str) -> str:
         """What is wrong with the signature of a commit; nothing where it is good."""

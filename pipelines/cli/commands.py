@@ -409,6 +409,22 @@ def tag_version(model: Reference, tag: Annotated[str, typer.Argument(help="The n
     versions.tag(model, tag, file)
 
 
+@models.command("merge")
+def merge_versions(
+    source: Annotated[str, typer.Argument(help="A version of the same model; for lora the folder of an adapter.")],
+    into: Annotated[str, typer.Option("--into", metavar="MODEL[@BRANCH]", help="The branch that goes on with it.")],
+    strategy: Annotated[str, typer.Option("--strategy", help="ours, theirs, linear, task or lora.")] = "linear",
+    weight: Annotated[float, typer.Option("--weight", help="How much of the source.")] = 0.5,
+    message: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "",
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Make one version of two: an average, a task vector, an adapter, or one of them as it is."""
+    from pipelines.cli import versions
+
+    versions.merge(source, into, strategy, weight, message, file, as_json=json)
+
+
 @models.command("fsck")
 def fsck_versions(file: File = None, json: Json = False) -> None:
     """Read all content of all versions and say what is missing or was changed."""

@@ -5,6 +5,7 @@ Owns words and bars. What a version is stands in `actors.registry`.
 
 import getpass
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from actors.registry.folder import files
 from actors.registry.history import MAIN, named
+from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
 from actors.registry.registry import Registry, Version
 from cluster.errors import InvalidRequest, Unavailable
@@ -23,6 +25,7 @@ from pipelines.cli.config import settle
 from pipelines.settings import Settings
 
 MOST_LINES = 200  # of a file's difference
+STRIP = 72  # columns of the strip that shows where weights changed
 
 
 def opened(file: Path | None) -> Registry:
@@ -121,7 +124,9 @@ def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
     other, new = split(after) if "@" in after else (model, after)
     if other != model:
         raise InvalidRequest("B", after, f"name a version of {model}")
-    found = opened(file).diff(model, old, new)
+    registry = opened(file)
+    with bar("comparing", registry.show(model, new).size, as_json=as_json) as advance:
+        found = registry.diff(model, old, new, advance)
     if as_json:
         show.document({name: getattr(found, name) for name in found.__slots__})
         return
@@ -138,10 +143,17 @@ def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
             show.line(f"[dim]and {len(lines) - MOST_LINES} lines more; git shows them[/]")
     for name, (added, gone, changed) in found.tensors.items():
         show.line(f"[bold]{name}[/]: {len(changed)} tensors changed, {len(added)} added, {len(gone)} removed")
-        show.table(
-            ("", "tensor"),
-            [*(("~", each) for each in changed), *(("+", each) for each in added), *(("-", each) for each in gone)],
-        )
+        norms = found.norms.get(name, {})
+        if any(norms.values()):
+            show.line(
+                f"{heat(list(norms.values()))} [dim]each tensor's change over its norm, as they lie in the file[/]"
+            )
+        largest = sorted(changed, key=lambda each: -norms.get(each, 0.0))
+        rows = [("~", each, f"{100 * norms[each]:.3g} %" if each in norms else "another shape") for each in largest]
+        rows += [(mark, each, "") for mark, names in (("+", added), ("-", gone)) for each in names]
+        show.table(("", "tensor", "change"), rows[:MOST_LINES])
+        if len(rows) > MOST_LINES:
+            show.line(f"[dim]and {len(rows) - MOST_LINES} tensors more; --json has them all[/]")
 
 
 def checkout(reference: str, into: Path, file: Path | None, *, as_json: bool) -> None:
@@ -175,6 +187,25 @@ def tag(reference: str, tag: str, file: Path | None) -> None:
     show.line(f"{model}@{tag} is {opened(file).tag(model, tag, name)[:12]}")
 
 
+def merge(
+    source: str, into: str, strategy: str, weight: float, message: str, file: Path | None, *, as_json: bool
+) -> None:
+    """Make the next version of a branch of it and of another version, or of an adapter."""
+    model, branch = split(into)
+    how = Strategy(strategy, weight)
+    if strategy != "lora" and "@" in source:
+        other, source = split(source)
+        if other != model:
+            raise InvalidRequest("SOURCE", f"{other}@{source}", f"name a version of {model}")
+    made = opened(file).merge(model, source, author=getpass.getuser(), branch=branch, strategy=how, message=message)
+    if as_json:
+        show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
+    else:
+        show.line(
+            f"[bold]{model}@{made.version}[/] {made.commit[:12]}, the tip of {branch}; {amount(made.stored)} stored"
+        )
+
+
 def fsck(file: Path | None, *, as_json: bool) -> int:
     """Read everything that versions are made of; the number of faults."""
     problems = opened(file).fsck()
@@ -204,6 +235,13 @@ def bar(title: str, size: int, *, as_json: bool) -> Iterator[Advance]:
         yield lambda done: drawn.advance(task, done)
 
 
+def heat(norms: list[float]) -> str:
+    """A strip of at most STRIP blocks, the higher the larger the largest change that each stands for."""
+    count = min(STRIP, len(norms))
+    parts = [norms[len(norms) * i // count : len(norms) * (i + 1) // count] for i in range(count)]
+    return "".join(_block(max(part)) for part in parts)
+
+
 def amount(size: int) -> str:
     """Bytes for a person."""
     value = float(size)
@@ -227,6 +265,11 @@ def _described(version: Version) -> list[tuple[str, str]]:
         ("signed", "by a key that is trusted" if version.signed else "by nobody who is trusted"),
     ]
     return rows + [(key, json.dumps(value, ensure_ascii=False)) for key, value in version.metadata.items()]
+
+
+def _block(norm: float) -> str:
+    """Blank for none, a full block for 100 % and more, an eighth less for each factor of about 3 below."""
+    return " ▁▂▃▄▅▆▇█"[0 if norm <= 0 else max(1, min(8, round(8 + 2 * math.log10(norm))))]
 
 
 def _plain(entry: Any) -> dict[str, Any]:

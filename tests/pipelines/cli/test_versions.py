@@ -49,6 +49,8 @@ def test_a_folder_goes_in_and_comes_out(
     said = capsys.readouterr().out
     assert '+  "size": 2' in said
     assert "1 tensors changed" in said
+    assert "█" in said
+    assert "100 %" in said
 
     assert strata(monkeypatch, "models", "checkout", "chat@v1", "out") == 0
     assert json.loads((home / "out" / "config.json").read_text())["size"] == 1

@@ -1,0 +1,115 @@
+"""Merges of weights: the arithmetic, the parents, and what does not fit."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.registry.merging import Strategy
+from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound
+from tests.actors.registry.conftest import write_model
+
+
+@pytest.fixture
+def forked(registry, tmp_path):
+    """main at v3 and tuned at v2, both of v1; the weights of each."""
+    torch.manual_seed(0)
+    kept = {}
+    for version, branch in (("v1", "main"), ("v2", "tuned"), ("v3", "main")):
+        kept[version] = {
+            "a.weight": torch.randn(6, 4), "half": torch.randn(5).bfloat16(), "count": torch.arange(3),
+        }  # fmt: skip
+        path = write_model(tmp_path / version, kept[version], hidden_size=4)
+        assert registry.push("chat", path, author="ada", branch=branch).version == version
+    return kept
+
+
+def merged(registry, tmp_path, source, strategy, **more):
+    made = registry.merge("chat", source, author="ada", strategy=strategy, **more)
+    registry.checkout("chat", made.version, tmp_path / "merged")
+    return made, load_file(tmp_path / "merged" / "model.safetensors")
+
+
+def test_linear_is_between_both(registry, forked, tmp_path):
+    made, found = merged(registry, tmp_path, "tuned", Strategy("linear", 0.25))
+    for name in ("a.weight", "half"):
+        wanted = 0.75 * forked["v3"][name].float() + 0.25 * forked["v2"][name].float()
+        torch.testing.assert_close(found[name], wanted.to(found[name].dtype))
+    assert torch.equal(found["count"], forked["v3"]["count"])
+    shown = registry.show("chat", made.version)
+    assert shown.entry.parents == (registry.show("chat", "v3").entry.id, registry.show("chat", "v2").entry.id)
+    assert shown.metadata["merge"]["strategy"] == "linear"
+    assert "main" in shown.names
+    assert registry.fsck() == []
+
+
+def test_a_task_vector_is_added_from_where_both_began(registry, forked, tmp_path):
+    _, found = merged(registry, tmp_path, "tuned", Strategy("task", 2.0))
+    wanted = forked["v3"]["a.weight"] + 2 * (forked["v2"]["a.weight"] - forked["v1"]["a.weight"])
+    torch.testing.assert_close(found["a.weight"], wanted)
+
+
+@pytest.mark.parametrize(("strategy", "version"), [("ours", "v3"), ("theirs", "v2")])
+def test_one_of_both_is_taken_as_it_is(registry, forked, tmp_path, strategy, version):
+    made, found = merged(registry, tmp_path, "tuned", Strategy(strategy))
+    assert made.stored == 0
+    assert all(torch.equal(found[name], forked[version][name]) for name in found)
+
+
+@pytest.mark.parametrize("stable", [False, True])
+def test_an_adapter_is_added_to_the_weights_it_names(registry, forked, tmp_path, stable):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    down, up = torch.randn(2, 4), torch.randn(6, 2)
+    prefix = "base_model.model.a"
+    save_file({f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up}, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4, "use_rslora": stable}))
+    made, found = merged(registry, tmp_path, str(adapter), Strategy("lora", 1.0))
+    scale = 4 / 2**0.5 if stable else 2
+    torch.testing.assert_close(found["a.weight"], forked["v3"]["a.weight"] + scale * up @ down)
+    assert torch.equal(found["half"], forked["v3"]["half"])
+    assert registry.show("chat", made.version).entry.parents == (registry.show("chat", "v3").entry.id,)
+
+    save_file({f"{prefix}.lora_A.weight": down}, adapter / "adapter_model.safetensors")
+    with pytest.raises(ModelInvalid, match="fits no weight"):
+        registry.merge("chat", str(adapter), author="ada", strategy=Strategy("lora"))
+    with pytest.raises(ModelInvalid, match="cannot be read"):
+        registry.merge("chat", str(tmp_path / "nowhere"), author="ada", strategy=Strategy("lora"))
+
+
+def test_what_does_not_fit_names_what_and_leaves_nothing(registry, forked, tmp_path):
+    tip = registry.show("chat").entry.id
+    others = {
+        "shape": ({"a.weight": torch.randn(6, 5), "half": forked["v1"]["half"]}, {"hidden_size": 4}, "a.weight as F32"),
+        "type": ({"a.weight": torch.randn(6, 4).half()}, {"hidden_size": 4}, "a.weight as F16"),
+        "numbers": (forked["v1"] | {"count": torch.ones(3, dtype=torch.int64)}, {"hidden_size": 4}, "whole numbers"),
+        "architecture": (forked["v1"], {"hidden_size": 4, "model_type": "gemma"}, "model_type 'gemma'"),
+    }
+    for branch, (weights, config, problem) in others.items():
+        path = write_model(tmp_path / branch, weights, **config)
+        registry.push("chat", path, author="ada", branch=branch)
+        with pytest.raises(ModelInvalid, match=problem):
+            registry.merge("chat", branch, author="ada", strategy=Strategy("linear"))
+    assert registry.show("chat").entry.id == tip
+    assert not list((tmp_path / "registry" / "work").iterdir())
+    with pytest.raises(NotFound, match="no branch other"):
+        registry.merge("chat", "tuned", author="ada", branch="other", strategy=Strategy("linear"))
+    with pytest.raises(Conflict, match="in main already"):
+        registry.merge("chat", "v1", author="ada", strategy=Strategy("linear"))
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"), [("slerp", 0.5), ("linear", 1.5), ("task", float("nan")), ("task", 11.0), ("linear", -0.1)]
+)
+def test_a_strategy_is_checked_when_it_is_made(name, weight):
+    with pytest.raises(InvalidRequest):
+        Strategy(name, weight)
+
+
+def test_how_much_each_tensor_changed(registry, forked):
+    norms = registry.diff("chat", "v1", "v3").norms["model.safetensors"]
+    was, now = forked["v1"]["a.weight"], forked["v3"]["a.weight"]
+    assert norms["a.weight"] == pytest.approx(float((now - was).norm() / was.norm()))
+    assert norms["count"] == 0
+    assert set(norms) == {"a.weight", "half", "count"}
