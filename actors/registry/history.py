@@ -19,7 +19,7 @@ from dulwich.repo import Repo
 
 from cluster.errors import Conflict, InvalidRequest, NotFound
 
-HEADS, TAGS, ALIASES = "refs/heads/", "refs/tags/", "refs/aliases/"
+HEADS, TAGS, ALIASES, REQUESTS = "refs/heads/", "refs/tags/", "refs/aliases/", "refs/requests/"
 MAIN = "main"
 PENDING = "strata.pending"  # refs that are being moved
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]|[a-z0-9]")

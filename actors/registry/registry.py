@@ -331,6 +331,18 @@ class Registry:
                         seen.add(entry.id)
                         yield model, entry.id, _listed(history.files(entry.id))
 
+    def history(self, model: str) -> History:
+        """The commits and refs of a model. Raises NotFound."""
+        return self._history(model)
+
+    def record(self, model: str, ref: str, files: Mapping[str, bytes], author: str, reason: str, at: str | None) -> str:
+        """Keep `files` as what `ref` is at next, if it is at `at` now, None for nowhere. Raises Conflict."""
+        history = self._history(model)
+        parents = (at,) if at else ()
+        commit = history.commit(files, parents, author, int(self._clock()), reason, self._signer.sign)
+        history.move(ref, commit, at)
+        return commit
+
     def _history(self, model: str, *, new: bool = False) -> History:
         path = self._folder / "models" / f"{named('model', model)}.git"
         if not new and not (path / "HEAD").is_file():

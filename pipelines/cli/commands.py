@@ -26,6 +26,10 @@ models = typer.Typer(
 )  # fmt: skip
 strata.add_typer(config, name="config")
 strata.add_typer(models, name="models")
+merge_requests = typer.Typer(
+    help="Ask that a branch goes into another, with approvals and figures.", no_args_is_help=True, rich_markup_mode=None
+)
+models.add_typer(merge_requests, name="merge-request")
 strata.add_typer(keys, name="keys")
 
 File = Annotated[
@@ -440,3 +444,89 @@ def collect_versions(file: File = None) -> None:
     from pipelines.cli import versions
 
     versions.gc(file)
+
+
+Named = Annotated[str, typer.Argument(metavar="MODEL", help="Which model.")]
+Number = Annotated[int, typer.Argument(min=1, help="Of the merge request.")]
+
+
+@merge_requests.command("open")
+def open_request(
+    model: Named,
+    source: Annotated[str, typer.Argument(help="The branch that is to go in.")],
+    title: Annotated[str, typer.Option("-m", "--title", help="What it is about.")],
+    target: Annotated[str, typer.Option("--into", help="The branch that takes it.")] = "main",
+    strategy: Annotated[str, typer.Option("--strategy", help="theirs, linear or task.")] = "theirs",
+    weight: Annotated[float, typer.Option("--weight", help="How much of the source.")] = 0.5,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Ask for a merge."""
+    from pipelines.cli import requests
+
+    requests.start(model, source, title, target, strategy, weight, file, as_json=json)
+
+
+@merge_requests.command("list")
+def list_requests(model: Named, file: File = None, json: Json = False) -> None:
+    """List those of a model, the latest first."""
+    from pipelines.cli import requests
+
+    requests.listing(model, file, as_json=json)
+
+
+@merge_requests.command("show")
+def show_request(model: Named, number: Number, file: File = None, json: Json = False) -> None:
+    """Show one: reviews, figures, and what it still needs."""
+    from pipelines.cli import requests
+
+    requests.shown(model, number, file, as_json=json)
+
+
+@merge_requests.command("review")
+def review_request(
+    model: Named,
+    number: Number,
+    approve: Annotated[bool, typer.Option("--approve/--refuse", help="Yes or no.")],
+    comment: Annotated[str, typer.Option("-m", "--comment", help="Why.")] = "",
+    file: File = None,
+) -> None:
+    """Approve or refuse the version that the source is at now."""
+    from pipelines.cli import requests
+
+    requests.review(model, number, file, approves=approve, comment=comment)
+
+
+@merge_requests.command("evaluate")
+def evaluate_request(
+    model: Named,
+    number: Number,
+    metrics: Annotated[list[str], typer.Argument(help="name=number, as often as you like.")],
+    of: Annotated[str, typer.Option("--of", help="source or target.")] = "source",
+    file: File = None,
+) -> None:
+    """Keep what was measured of the version that a branch is at now."""
+    from pipelines.cli import requests
+
+    requests.evaluate(model, number, metrics, of, file)
+
+
+@merge_requests.command("merge")
+def merge_request(model: Named, number: Number, file: File = None, json: Json = False) -> None:
+    """Merge it, if nothing is missing."""
+    from pipelines.cli import requests
+
+    requests.merge(model, number, file, as_json=json)
+
+
+@merge_requests.command("close")
+def close_request(
+    model: Named,
+    number: Number,
+    again: Annotated[bool, typer.Option("--reopen", help="Take it up again.")] = False,
+    file: File = None,
+) -> None:
+    """Give it up."""
+    from pipelines.cli import requests
+
+    requests.close(model, number, file, again=again)

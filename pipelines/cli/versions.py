@@ -19,9 +19,12 @@ from actors.registry.history import MAIN, named
 from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
 from actors.registry.registry import Registry, Version
-from cluster.errors import InvalidRequest, Unavailable
+from cluster.errors import InvalidRequest, Unauthenticated, Unavailable
+from cluster.security.keys import KeyRing
+from cluster.settings import ClusterSettings
 from pipelines.cli import show
 from pipelines.cli.config import settle
+from pipelines.cli.keys import mine
 from pipelines.settings import Settings
 
 MOST_LINES = 200  # of a file's difference
@@ -42,6 +45,18 @@ def registry_of(settings: Settings) -> Registry:
     except OSError as wrong:
         problem = f"{wrong.strerror or wrong}; set registry.folder to one that can be written"
         raise Unavailable(f"the registry in {folder}", problem) from None
+
+
+def who(cluster: ClusterSettings) -> str:
+    """The name of the key that this command would ask with; of the account on this machine where there is none.
+
+    Raises Unauthenticated for a key that is not known.
+    """
+    try:
+        key = mine(cluster)
+    except Unauthenticated:
+        return getpass.getuser()
+    return KeyRing(cluster.keys_file).verify(key).name
 
 
 def split(reference: str) -> tuple[str, str]:
@@ -71,10 +86,11 @@ def push(
 ) -> None:
     """Make a folder the next version of a model."""
     named("--name", model)
-    metadata, registry = facts(pairs), opened(file)
+    metadata, settings = facts(pairs), settle(file).settings
+    registry, principal = registry_of(settings), who(settings.cluster)
     with bar("pushing", sum(each.size for each in files(path)), as_json=as_json) as advance:
         made = registry.push(
-            model, path, author=getpass.getuser(), branch=branch, message=message, metadata=metadata, progress=advance
+            model, path, author=principal, branch=branch, message=message, metadata=metadata, progress=advance
         )
     if as_json:
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
@@ -197,7 +213,9 @@ def merge(
         other, source = split(source)
         if other != model:
             raise InvalidRequest("SOURCE", f"{other}@{source}", f"name a version of {model}")
-    made = opened(file).merge(model, source, author=getpass.getuser(), branch=branch, strategy=how, message=message)
+    settings = settle(file).settings
+    principal = who(settings.cluster)
+    made = registry_of(settings).merge(model, source, author=principal, branch=branch, strategy=how, message=message)
     if as_json:
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
     else:

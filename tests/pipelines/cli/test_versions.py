@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cluster.security.keys import KeyRing
+from cluster.settings import ClusterSettings
 from pipelines.cli import main
 from tests.actors.registry.conftest import write_model
 
@@ -90,3 +92,39 @@ def test_changed_content_ends_with_one(
         piece.write_bytes(b"x")
     assert strata(monkeypatch, "models", "fsck") == 1
     assert "was changed" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("home")
+def test_a_merge_request_from_opened_to_merged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def run(*words: str) -> str:
+        assert strata(monkeypatch, "models", *words) == 0, capsys.readouterr()
+        return capsys.readouterr().out
+
+    (tmp_path / "strata.yaml").write_text("registry:\n  conditions: ['eval.score >= baseline']\n")
+    for value, branch in ((1.0, "main"), (2.0, "tuned")):
+        write_model(tmp_path / "model", {"a": torch.full((8,), value)})
+        run("push", "model", "--name", "chat", "--branch", branch)
+    request = "merge-request"
+    said = run(request, "open", "chat", "tuned", "-m", "Better")
+    assert "!1 asks for tuned into main" in said
+    assert "needs 0 of 1 approvals" in said
+    assert "needs no figure for eval.score" in said
+    assert strata(monkeypatch, "models", request, "review", "chat", "1", "--approve") == 1
+    assert "somebody else" in capsys.readouterr().err
+
+    ring = KeyRing(ClusterSettings(state_dir=tmp_path / "state").keys_file)
+    monkeypatch.setenv("STRATA_API_KEY", ring.issue("bob", "acme", "user", 0))
+    assert "needs no figure" in run(request, "review", "chat", "1", "--approve", "-m", "fine")
+    run(request, "evaluate", "chat", "1", "eval.score=0.5", "--of", "target")
+    assert "does not hold" in run(request, "evaluate", "chat", "1", "eval.score=0.4")
+    assert strata(monkeypatch, "models", request, "merge", "chat", "1") == 1
+    assert "eval.score" in capsys.readouterr().err
+    assert "can be merged" in run(request, "evaluate", "chat", "1", "eval.score=0.6")
+    assert "bob" in run(request, "show", "chat", "1")
+    assert "chat@v3" in run(request, "merge", "chat", "1")
+    (row,) = json.loads(run(request, "list", "chat", "--json"))
+    assert (row["number"], row["state"], row["reviews"][0]["principal"]) == (1, "merged", "bob")
+    assert "merged" in run(request, "list", "chat")
+    assert json.loads(run("log", "chat", "--json"))[0]["author"] == "bob"

@@ -1,0 +1,120 @@
+"""Where merge requests are kept: each a ref of the model's repository, each event a signed commit with all of it.
+
+Owns the order of read, decide and write, where whoever comes second is told so. Decisions stand in `requests`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from actors.registry import requests
+from actors.registry.history import HEADS, MAIN, REQUESTS
+from actors.registry.merging import Strategy
+from actors.registry.pieces import Progress, quietly
+from actors.registry.registry import Pushed, Registry
+from actors.registry.requests import Evaluation, MergeRequest, Requirements, Review, State
+from cluster.errors import Conflict, InvalidRequest, NotFound
+
+FILE = "request.json"
+
+
+class Desk:
+    """The merge requests of all models of `registry`, which want what `requirements` say."""
+
+    def __init__(self, registry: Registry, requirements: Requirements) -> None:
+        self._registry, self._requirements = registry, requirements
+
+    def open(
+        self, model: str, source: str, title: str, *, author: str, target: str = MAIN, strategy: Strategy | None = None
+    ) -> int:
+        """Ask that the branch `source` go into `target`, by default as it is; the number. Raises NotFound."""
+        how = strategy or Strategy("theirs")
+        if how.name == "lora":
+            raise InvalidRequest("strategy", how.name, "merge the adapter into a branch, then ask for that branch")
+        made = requests.opened(title, source, target, author, how.name, how.weight)
+        self._tip(model, source)
+        self._tip(model, target)
+        number = max((int(name) for name in self._registry.history(model).refs(REQUESTS)), default=0) + 1
+        self._registry.record(model, f"{REQUESTS}{number}", {FILE: made.text()}, author, f"Open: {title}", None)
+        return number
+
+    def all(self, model: str) -> list[tuple[int, MergeRequest]]:
+        """With their numbers. Raises NotFound."""
+        history = self._registry.history(model)
+        return [
+            (int(name), requests.parse(history.files(commit)[FILE]))
+            for name, commit in sorted(history.refs(REQUESTS).items(), key=lambda item: int(item[0]))
+        ]
+
+    def show(self, model: str, number: int) -> tuple[MergeRequest, list[str]]:
+        """One, and what it still needs. Raises NotFound."""
+        found = self._read(model, number)[1]
+        return found, self._missing(model, found) if found.state is State.OPEN else []
+
+    def review(self, model: str, number: int, *, principal: str, approves: bool, comment: str = "") -> MergeRequest:
+        """Say what `principal` thinks of the version that the source is at now. Raises InvalidRequest and Conflict."""
+
+        def reviewed(found: MergeRequest) -> MergeRequest:
+            return found.reviewed(Review(principal, self._tip(model, found.source), approves, comment))
+
+        return self._change(model, number, principal, "Approve" if approves else "Refuse", reviewed)
+
+    def evaluate(
+        self, model: str, number: int, metrics: Mapping[str, Any], *, principal: str, of: str = "source"
+    ) -> MergeRequest:
+        """Keep figures of the version that the source is at, or the target. Raises InvalidRequest and Conflict."""
+        if of not in ("source", "target"):
+            raise InvalidRequest("of", of, "take source or target")
+        figures = requests.figures(metrics)
+
+        def evaluated(found: MergeRequest) -> MergeRequest:
+            return found.evaluated(Evaluation(self._tip(model, getattr(found, of)), figures))
+
+        return self._change(model, number, principal, "Evaluate", evaluated)
+
+    def close(self, model: str, number: int, *, principal: str) -> MergeRequest:
+        """Give it up. Raises Conflict where it is merged or closed."""
+        return self._change(model, number, principal, "Close", lambda found: found.moved("closed"))
+
+    def reopen(self, model: str, number: int, *, principal: str) -> MergeRequest:
+        """Take it up again. Raises Conflict where it is not closed."""
+        return self._change(model, number, principal, "Reopen", lambda found: found.moved("reopened"))
+
+    def merge(self, model: str, number: int, *, principal: str, progress: Progress = quietly) -> Pushed:
+        """Make of both branches the target's next version. Raises Conflict with what it still needs."""
+        at, found = self._read(model, number)
+        found.moved("merged")
+        if missing := self._missing(model, found):
+            raise Conflict(f"the merge request !{number}", "ready", f"in need of: {'; '.join(missing)}")
+        made = self._registry.merge(
+            model, found.source, author=principal, branch=found.target,
+            strategy=Strategy(found.strategy, found.weight), message=f"Merge !{number}: {found.title}",
+            progress=progress,
+        )  # fmt: skip
+        done = found.moved("merged", merged_as=made.commit)
+        self._registry.record(model, f"{REQUESTS}{number}", {FILE: done.text()}, principal, "Merge", at)
+        return made
+
+    def _change(
+        self, model: str, number: int, principal: str, reason: str, change: Callable[[MergeRequest], MergeRequest]
+    ) -> MergeRequest:
+        at, found = self._read(model, number)
+        made = change(found)
+        self._registry.record(model, f"{REQUESTS}{number}", {FILE: made.text()}, principal, reason, at)
+        return made
+
+    def _read(self, model: str, number: int) -> tuple[str, MergeRequest]:
+        history = self._registry.history(model)
+        there = history.refs(REQUESTS)
+        if str(number) not in there:
+            raise NotFound("merge request", f"!{number}", tuple(f"!{name}" for name in there))
+        commit = there[str(number)]
+        return commit, requests.parse(history.files(commit)[FILE])
+
+    def _missing(self, model: str, found: MergeRequest) -> list[str]:
+        return self._requirements.missing(found, self._tip(model, found.source), self._tip(model, found.target))
+
+    def _tip(self, model: str, branch: str) -> str:
+        there = self._registry.history(model).refs(HEADS)
+        if branch not in there:
+            raise NotFound("branch", branch, tuple(there))
+        return there[branch]
