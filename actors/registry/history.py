@@ -112,15 +112,16 @@ class History:
             if name in (found := self.refs(kind)):
                 return found[name]
         if _ID.fullmatch(name):
-            known = {entry.id for tip in self._tips() for entry in self.log(tip) if entry.id.startswith(name)}
+            tips = self.tips(HEADS, TAGS, ALIASES)
+            known = {entry.id for entry in self.log(*tips) if entry.id.startswith(name)} if tips else set()
             if len(known) == 1:
                 return known.pop()
         every = [*self.refs(ALIASES), *self.refs(TAGS), *self.refs(HEADS)]
         raise NotFound("version, alias or branch", name, tuple(every[:10]))
 
-    def log(self, commit: str) -> Iterator[Entry]:
-        """The commit and all that it descends from, the latest first."""
-        for step in self._repo.get_walker(include=[ObjectID(commit.encode())]):
+    def log(self, *commits: str) -> Iterator[Entry]:
+        """The commits and all that they descend from, each once, the latest first."""
+        for step in self._repo.get_walker(include=[ObjectID(commit.encode()) for commit in commits]):
             made = step.commit
             author = made.author.decode(errors="replace").partition(" <")[0]
             yield Entry(
@@ -154,8 +155,9 @@ class History:
             raise NotFound("version", commit)
         return made
 
-    def _tips(self) -> set[str]:
-        return {commit for kind in (HEADS, TAGS, ALIASES) for commit in self.refs(kind).values()}
+    def tips(self, *kinds: str) -> set[str]:
+        """The commits that refs of these kinds are at."""
+        return {commit for kind in kinds for commit in self.refs(kind).values()}
 
     def _expect(self, ref: str, expected: str | None) -> None:
         there = self._repo.refs.read_ref(Ref(ref.encode()))

@@ -20,7 +20,7 @@ from typing import Any
 
 from actors.registry import merging, pieces
 from actors.registry.folder import FACTS, checked, files
-from actors.registry.history import ALIASES, HEADS, MAIN, TAGS, Entry, History, named
+from actors.registry.history import ALIASES, HEADS, MAIN, REQUESTS, TAGS, Entry, History, named
 from actors.registry.merging import Strategy
 from actors.registry.pieces import SUFFIX, Pieces, Progress, quietly
 from actors.registry.signing import Signer
@@ -102,7 +102,7 @@ class Registry:
         named("model", model)
         named("branch", branch)
         tree, found = {FACTS: _facts(metadata or {})}, files(path)
-        history = self._history(model, new=True)
+        history = self.history(model, new=True)
         size = stored = 0
         with self._using():
             tip = history.refs(HEADS).get(branch)
@@ -129,14 +129,14 @@ class Registry:
 
     def log(self, model: str, name: str = MAIN) -> Iterator[tuple[Entry, tuple[str, ...]]]:
         """What `name` descends from with what is at each, the latest first. Raises NotFound."""
-        history = self._history(model)
+        history = self.history(model)
         names = _names(history)
         for entry in history.log(history.resolve(name)):
             yield entry, names.get(entry.id, ())
 
     def show(self, model: str, name: str = MAIN) -> Version:
         """The version that `name` names. Raises NotFound, and ModelInvalid for one that was tampered with."""
-        history = self._history(model)
+        history = self.history(model)
         commit = history.resolve(name)
         tree = history.files(commit)
         listed = _listed(tree)
@@ -153,7 +153,7 @@ class Registry:
 
         Reads the tensors that changed, to say how much: the norm of the change over that of what they were.
         """
-        history = self._history(model)
+        history = self.history(model)
         old, new = (history.files(history.resolve(name)) for name in (before, after))
         changed = [name for name in new if name in old and old[name] != new[name]]
         listed, known = _listed(new), _listed(old)
@@ -183,7 +183,7 @@ class Registry:
         The folder appears whole or not at all. Raises NotFound, Conflict where it is there, ModelInvalid for a version
         that nobody signed who is trusted, Unavailable for content that was changed.
         """
-        history = self._history(model)
+        history = self.history(model)
         commit = history.resolve(name)
         if problem := self._unsigned(history, commit):
             raise ModelInvalid(f"{model}@{name}", problem, "push it again, or add the line of who signed it there")
@@ -213,7 +213,7 @@ class Registry:
 
         Its commit. Of many that expect the same one wins. Raises NotFound and Conflict.
         """
-        history = self._history(model)
+        history = self.history(model)
         commit = history.resolve(name)
         before = history.resolve(expected) if expected else None
         history.move(ALIASES + named("alias", alias), commit, before)
@@ -221,14 +221,14 @@ class Registry:
 
     def branch(self, model: str, branch: str, name: str = MAIN) -> str:
         """Make a branch that begins at the version `name`. Raises NotFound, and Conflict where there is one."""
-        history = self._history(model)
+        history = self.history(model)
         commit = history.resolve(name)
         history.move(HEADS + named("branch", branch), commit, None)
         return commit
 
     def tag(self, model: str, tag: str, name: str = MAIN) -> str:
         """Give a version a name that never moves. Raises NotFound, and Conflict for one that is taken."""
-        history = self._history(model)
+        history = self.history(model)
         commit = history.resolve(name)
         if tag.removeprefix("v").isdigit():
             raise InvalidRequest("tag", tag, "v and a number is how pushes are numbered; take another name")
@@ -252,7 +252,7 @@ class Registry:
         `Strategy` says, which for `lora` reads the adapter in the folder `source`. Raises NotFound, ModelInvalid for
         versions that do not fit one another, and Conflict where the branch moved meanwhile.
         """
-        history = self._history(model)
+        history = self.history(model)
         tip = history.refs(HEADS).get(named("branch", branch))
         if tip is None:
             raise NotFound("branch", branch, tuple(history.refs(HEADS)))
@@ -289,8 +289,8 @@ class Registry:
         """Read everything that versions are made of: what is missing or was changed, a line each."""
         problems: list[str] = []
         good: set[str] = set()
-        for model, commit, found in self._every():
-            if problem := self._unsigned(self._history(model), commit):
+        for model, history, commit, found in self._every():
+            if problem := self._unsigned(history, commit):
                 problems.append(f"{model} {commit[:12]}: {problem}")
             for file, listed in found.items():
                 for _, count, digest in listed.spans():
@@ -307,7 +307,7 @@ class Registry:
     def gc(self) -> int:
         """Remove content that no version names, as pushes leave that were cut; how many pieces. Waits for pushes."""
         with self._using(alone=True):
-            kept = {digest for _, _, found in self._every() for each in found.values() for digest in each.digests()}
+            kept = {digest for *_, found in self._every() for each in found.values() for digest in each.digests()}
             gone = [digest for digest in self.blobs if digest not in kept]
             for digest in gone:
                 self.blobs.remove(digest)
@@ -321,29 +321,24 @@ class Registry:
         with tempfile.TemporaryDirectory(dir=self._folder / WORK) as room:
             yield Path(room)
 
-    def _every(self) -> Iterator[tuple[str, str, dict[str, Pieces]]]:
+    def _every(self) -> Iterator[tuple[str, History, str, dict[str, Pieces]]]:
+        """All commits of all models, those of merge requests too, with the large files of each."""
         for model in self.models():
-            history = self._history(model)
-            seen: set[str] = set()
-            for tip in {*history.refs(HEADS).values(), *history.refs(TAGS).values(), *history.refs(ALIASES).values()}:
-                for entry in history.log(tip):
-                    if entry.id not in seen:
-                        seen.add(entry.id)
-                        yield model, entry.id, _listed(history.files(entry.id))
-
-    def history(self, model: str) -> History:
-        """The commits and refs of a model. Raises NotFound."""
-        return self._history(model)
+            history = self.history(model)
+            if tips := history.tips(HEADS, TAGS, ALIASES, REQUESTS):
+                for entry in history.log(*tips):
+                    yield model, history, entry.id, _listed(history.files(entry.id))
 
     def record(self, model: str, ref: str, files: Mapping[str, bytes], author: str, reason: str, at: str | None) -> str:
         """Keep `files` as what `ref` is at next, if it is at `at` now, None for nowhere. Raises Conflict."""
-        history = self._history(model)
+        history = self.history(model)
         parents = (at,) if at else ()
         commit = history.commit(files, parents, author, int(self._clock()), reason, self._signer.sign)
         history.move(ref, commit, at)
         return commit
 
-    def _history(self, model: str, *, new: bool = False) -> History:
+    def history(self, model: str, *, new: bool = False) -> History:
+        """The commits and refs of a model, which is made where it is `new`. Raises NotFound."""
         path = self._folder / "models" / f"{named('model', model)}.git"
         if not new and not (path / "HEAD").is_file():
             raise NotFound("model", model, tuple(self.models()[:10]))

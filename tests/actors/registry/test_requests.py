@@ -10,6 +10,7 @@ from actors.registry import requests
 from actors.registry.desk import Desk
 from actors.registry.merging import Strategy
 from actors.registry.requests import MOVES, Evaluation, MergeRequest, Requirements, Review, State
+from actors.registry.signing import Signer
 from cluster.condition import parse
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound
 from tests.actors.registry.conftest import write_model
@@ -132,3 +133,15 @@ def test_what_cannot_be_asked_for(desk):
             desk.evaluate("chat", 1, {"eval.exact_match": value}, principal="ci")
     with pytest.raises(InvalidRequest, match="of"):
         desk.evaluate("chat", 1, {}, principal="ci", of="elsewhere")
+
+
+def test_an_approval_that_nobody_trusted_has_signed_is_found(desk, registry, tmp_path):
+    desk.open("chat", "tuned", "t", author="ada")
+    history, there = registry.history("chat"), desk.show("chat", 1)[0]
+    forged = {"request.json": there.reviewed(Review("bob", "1" * 40, True)).text()}
+    at = history.refs("refs/requests/")["1"]
+    commit = history.commit(forged, (at,), "bob", 0, "Approve", Signer(tmp_path).sign)
+    assert registry.fsck() == []
+    history.move("refs/requests/1", commit, at)
+    (problem,) = registry.fsck()
+    assert commit[:12] in problem

@@ -53,7 +53,7 @@ def test_git_believes_it_too(registry, model, tmp_path):
 
 def test_a_version_that_nobody_signed_is_not_written_out(registry, model, tmp_path):
     registry.push("chat", model, author="ada")
-    history = registry._history("chat")
+    history = registry.history("chat")
     stranger = Signer(tmp_path)
     forged = history.commit(history.files(history.resolve("v1")), (), "ada", 0, "x", stranger.sign)
     history.move("refs/heads/evil", forged, None)

@@ -1,7 +1,6 @@
 """Versions on the command line, from a folder to a folder."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,22 +8,8 @@ import torch
 
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
-from pipelines.cli import main
 from tests.actors.registry.conftest import write_model
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STRATA_CLUSTER__STATE_DIR", str(tmp_path / "state"))
-    return tmp_path
-
-
-def strata(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["strata", *words])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0)
+from tests.pipelines.cli.conftest import strata
 
 
 def test_a_folder_goes_in_and_comes_out(
