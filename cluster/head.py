@@ -1,8 +1,8 @@
 """The process that holds a local Ray: `python -m cluster.head`, started by `cluster.runtime` in a session of its own.
 
-Reads its settings as JSON from standard input, starts Ray, writes where it is to the state folder and waits to be
-told to stop; a control store that dies meanwhile is started again over what it had written. When the head dies, however
-it dies, Ray's reaper ends what it started.
+Reads its settings as JSON from standard input, with what the next driver's workers shall have imported ahead; starts
+Ray, writes where it is to the state folder and waits to be told to stop; a control store that dies meanwhile is started
+again over what it had written. When the head dies, however it dies, Ray's reaper ends what it started.
 """
 
 import json
@@ -16,11 +16,12 @@ from typing import Any
 import ray
 from ray._private.node import Node
 from ray._private.parameter import RayParams
-from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET
 from ray._private.services import get_node
 from ray._private.utils import get_num_cpus, write_ray_address
 from ray.experimental import internal_kv
 
+from cluster import forking
 from cluster.registration import patient
 from cluster.settings import ClusterSettings
 
@@ -35,7 +36,8 @@ def main() -> None:
     """Hold a Ray cluster until SIGTERM."""
     # Blocked before Ray starts threads and processes: this process alone takes them, by waiting.
     stops = {signal.SIGTERM, signal.SIGINT}
-    settings = ClusterSettings.model_validate_json(sys.stdin.read())
+    told, *words = json.load(sys.stdin)
+    settings = ClusterSettings.model_validate(told)
     # `ray.init` has no argument for the job agent's port, and 52365 is taken where another Ray runs on the machine.
     RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
     Node.start_ray_processes = patient(Node.start_ray_processes, get_node)
@@ -68,11 +70,22 @@ def main() -> None:
             "note": note,
         },
     )
+    forks = None
+    if words:
+        raylet = ray._private.worker._global_node.all_processes[PROCESS_TYPE_RAYLET][0].process
+        forks = forking.ahead(words, raylet.pid, following(ray.get_runtime_context().get_job_id()))
     forgotten = False
     while signal.sigtimedwait(stops, LOOK_SECONDS) is None:
+        if forks is not None:
+            forks.poll()  # buries it, should it have nothing to do any more
         forgotten = revive(ray._private.worker._global_node) or forgotten
         forgotten = forgotten and not keep_packages(internal_kv)
     ray.shutdown()
+
+
+def following(job: str) -> str:
+    """The id of the job that Ray makes after this one: a number of four bytes, the lowest first."""
+    return (int.from_bytes(bytes.fromhex(job), "little") + 1).to_bytes(4, "little").hex()
 
 
 def revive(node: Any) -> bool:

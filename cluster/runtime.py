@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,12 +72,15 @@ def surroundings(settings: ClusterSettings, more: Mapping[str, str]) -> dict[str
     return {**mine, **environment(settings), **more}
 
 
-def start(settings: ClusterSettings) -> Running:
-    """The local cluster of this state folder, started unless it runs. Raises Unavailable."""
+def start(settings: ClusterSettings, ahead: Sequence[str] = ()) -> Running:
+    """The local cluster of this state folder, started unless it runs. Raises Unavailable.
+
+    `ahead`: what `forking.ahead` shall have imported for its workers.
+    """
     folders.prepare(settings)
     with folders.alone(settings):
         running = find(settings)
-        return running if running else replace(_start(settings), new=True)
+        return running if running else replace(_start(settings, ahead), new=True)
 
 
 def find(settings: ClusterSettings) -> Running | None:
@@ -86,8 +89,8 @@ def find(settings: ClusterSettings) -> Running | None:
     return running if running and _is_head(running.pid) else None
 
 
-def connect(settings: ClusterSettings, running: Running | None = None) -> None:
-    """Make this process a driver of the cluster. Raises Unavailable.
+def connect(settings: ClusterSettings, running: Running | None = None, python: str = "") -> None:
+    """Make this process a driver of the cluster, whose actors' processes start by `python`. Raises Unavailable.
 
     Sets Ray's variables first: Ray reads them when it is imported, which `serve run` has done already.
     """
@@ -109,23 +112,24 @@ def connect(settings: ClusterSettings, running: Running | None = None) -> None:
     ray._private.worker._worker_logs_enabled = False
     address = running.address if running else settings.address
     try:
-        ray.init(address, namespace="strata", log_to_driver=False, configure_logging=False)
+        own = {"py_executable": python} if python else {}
+        ray.init(address, namespace="strata", log_to_driver=False, configure_logging=False, runtime_env=own)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as wrong:
         raise Unavailable(f"the Ray cluster {address}", str(wrong).splitlines()[0]) from None
 
 
-def join(settings: ClusterSettings) -> None:
+def join(settings: ClusterSettings, python: str = "") -> None:
     """`connect` to the cluster that is meant: inside `ray job submit` the job's own, elsewhere the one of the settings.
 
     Raises Unavailable where there is none.
     """
     running = find(settings)
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or os.environ.get("RAY_ADDRESS"):  # set by `ray job submit`
-        connect(settings.model_copy(update={"address": "auto"}))
+        connect(settings.model_copy(update={"address": "auto"}), python=python)
     elif settings.address == "local" and running is None:
         raise Unavailable("the local cluster", "it is not up; run `strata up --detach`, or set cluster.address")
     else:
-        connect(settings, running)
+        connect(settings, running, python)
 
 
 def disconnect() -> None:
@@ -172,7 +176,7 @@ def processes(settings: ClusterSettings) -> set[int]:
     return found
 
 
-def _start(settings: ClusterSettings) -> Running:
+def _start(settings: ClusterSettings, ahead: Sequence[str]) -> Running:
     stop_remains(settings)
     loopback.install(settings.run_dir, head_seconds=settings.head_seconds, stall_seconds=settings.stall_seconds)
     log_path = settings.state / "head.log"
@@ -189,7 +193,7 @@ def _start(settings: ClusterSettings) -> Running:
     running = None
     try:
         assert head.stdin
-        head.stdin.write(settings.model_dump_json().encode())
+        head.stdin.write(json.dumps([settings.model_dump(mode="json"), *ahead]).encode())
         head.stdin.close()
         _started.append(head)
         _until(lambda: find(settings) is not None or head.poll() is not None, START_SECONDS)

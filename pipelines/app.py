@@ -34,7 +34,7 @@ from cluster.scheduling.placement import Gang, Node
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
-from pipelines import places, placing, preflight, revision, room, scaler
+from pipelines import places, placing, preflight, revision, room, scaler, workers
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.lookout import Lookout
@@ -227,7 +227,7 @@ def answer(cluster: ClusterSettings) -> None:
 def _join(cluster: ClusterSettings) -> None:
     """Become a driver and have Serve answer. `serve run` is a command of click's, whose error it shows as one line."""
     try:
-        runtime.join(cluster)
+        runtime.join(cluster, workers.python())
     except Unavailable as wrong:
         if click.get_current_context(silent=True) is not None:
             raise click.ClickException(str(wrong)) from None
@@ -262,7 +262,8 @@ def _details() -> dict[str, Any]:
 
 
 def _code(name: str, version: str, standing: Standing) -> dict[str, Any]:
-    return standing.code(name, version, ray.get_runtime_context().runtime_env)
+    mine = {**ray.get_runtime_context().runtime_env, "py_executable": workers.python()}
+    return standing.code(name, version, mine)
 
 
 def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Standing) -> serve.Application:

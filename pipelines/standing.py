@@ -38,15 +38,10 @@ class Standing:
         )
 
     def code(self, name: str, version: str, mine: Mapping[str, Any]) -> dict[str, Any]:
-        """The actor options that give deployment `name` its code; `mine` is the runtime environment of this driver.
-
-        None where no folder was shipped.
-        """
+        """The actor options that give deployment `name` its code; `mine` is the runtime environment of this driver."""
         there = self.environments.get(name, {})
         if there.get("env_vars", {}).get(MARK) == version:
             return {"runtime_env": dict(there)}
-        if "working_dir" not in mine:
-            return {}
         return {"runtime_env": {**mine, "env_vars": {**mine.get("env_vars", {}), MARK: version}}}
 
     def health_seconds(self, name: str, roll: int) -> float:

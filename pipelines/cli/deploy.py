@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from cluster import runtime
-from pipelines import places
+from pipelines import places, workers
 from pipelines.cli import keys, serving, show
 from pipelines.cli.config import settle
 
@@ -13,7 +13,7 @@ def run(file: Path | None, *, as_json: bool) -> None:
     """Deploy and return when every model answers."""
     settings = settle(file).settings
     started = time.monotonic()
-    runtime.join(settings.cluster)
+    runtime.join(settings.cluster, workers.python())
     serving.publish(settings)
     serving.wait(settings, keys.operator(settings.cluster), show.progress)
     for group in places.sweep():

@@ -11,6 +11,7 @@ from typing import Any
 from cluster import folders, hardware, runtime
 from cluster.errors import ModelInvalid, SettingsInvalid
 from cluster.settings import ClusterSettings
+from pipelines import workers
 from pipelines.cli import build, down, gangs, keys, serving, show
 from pipelines.cli.config import settle
 from pipelines.settings import Settings
@@ -35,7 +36,7 @@ def run(file: Path | None, flags: Mapping[str, Any], *, detach: bool, as_json: b
         build.ensure(settings.cluster)
         show.progress("starting Ray")
         anticipated = serving.anticipate(settings)
-        running = runtime.start(settings.cluster)
+        running = runtime.start(settings.cluster, workers.words())
         try:
             anticipated.join()
             serve(settings, running)
@@ -70,7 +71,7 @@ def serve(settings: Settings, running: runtime.Running) -> None:
     tell(f"Ray is at {running.address}")
     if running.note:
         tell(running.note)
-    runtime.connect(settings.cluster, running)
+    runtime.connect(settings.cluster, running, workers.python())
     interruptible()  # again: Ray has put its own answer to SIGTERM in place
     key = keys.operator(settings.cluster)
     serving.publish(settings)

@@ -17,6 +17,11 @@ def test_one_core_holds_the_starter_and_says_so() -> None:
     assert "take turns" in note
 
 
+@pytest.mark.parametrize(("job", "following"), [("01000000", "02000000"), ("ff000000", "00010000")])
+def test_the_next_driver_s_job_is_the_next_number(job: str, following: str) -> None:
+    assert head.following(job) == following
+
+
 class Node:
     """A head of Ray's, whose control store has ended or not."""
 

@@ -7,8 +7,8 @@ from pipelines.standing import HEALTH_SECONDS, MARK, Standing
 OLD, NEW = {"working_dir": "gcs://old.zip", "env_vars": {"A": "1"}}, {"working_dir": "gcs://new.zip"}
 
 
-def test_without_a_shipped_folder_there_is_nothing_to_say() -> None:
-    assert Standing().code("m", "v1", {}) == {}
+def test_without_a_shipped_folder_the_version_is_told_too() -> None:
+    assert Standing().code("m", "v1", {}) == {"runtime_env": {"env_vars": {MARK: "v1"}}}
 
 
 def test_what_has_not_changed_keeps_the_folder_that_it_runs_from() -> None:

@@ -115,7 +115,7 @@ def clone(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.T
         "tensor_parallel_size": 2,
         "replicas": 2,
         "dtype": "float32",
-        "limits": {"running_sequences": 32, "queued_sequences": 32, "step_tokens": 64, "kv_cache_tokens": 32768},
+        "limits": {"running_sequences": 32, "queued_sequences": 250, "step_tokens": 64, "kv_cache_tokens": 32768},
     }
     # short, for those who are slow on purpose, and for those who do not come back
     gateway = {"body_seconds": 3.0, "farewell_seconds": 3.0, "resume_seconds": 10.0, "queue_seconds": 120.0}

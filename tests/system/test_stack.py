@@ -131,12 +131,12 @@ def test_wrong_keys_and_wrong_fields_are_typed(stack: Stack, client: openai.Open
 
 
 def test_a_full_queue_is_429_with_retry_after(client: openai.OpenAI) -> None:
-    """Two replicas run 32 each and let 32 each wait; of 160 at once some are refused, and nobody hangs."""
+    """Two replicas run 32 each and let 250 each wait; of 160 times 8 at once some are refused, and nobody hangs."""
 
     def ask() -> openai.Stream | openai.APIStatusError:
         try:
             return client.chat.completions.create(
-                model=MODEL, messages=QUESTION, max_tokens=4000, stream=True, extra_body=LONG
+                model=MODEL, messages=QUESTION, n=8, max_tokens=4000, stream=True, extra_body=LONG
             )
         except openai.APIStatusError as error:
             return error

@@ -74,7 +74,7 @@ def test_a_rolling_update_moves_streams_and_cuts_none(stack: Stack) -> None:
     until(lambda: len(stack.entries()) == 2)
     before = {entry.replica for entry in stack.entries()}
     file = stack.clone / "strata.yaml"
-    file.write_text(file.read_text().replace("queued_sequences: 32", "queued_sequences: 33"))
+    file.write_text(file.read_text().replace("queued_sequences: 250", "queued_sequences: 251"))
     story = under_load(stack, lambda: submit(stack.clone))
     assert not [(record.name, record.verdict, record.why) for record in story.bad]
     until(lambda: not before & {entry.replica for entry in stack.entries()})
