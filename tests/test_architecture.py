@@ -14,6 +14,7 @@ LAYERS = ("cluster", "actors", "pipelines")  # each may import those before it a
 # The files that may import Ray, here and nowhere else; a room without Ray is tested without a cluster.
 RAY = {
     "actors/replica.py",
+    "cluster/forking/chance.py",
     "cluster/head.py",
     "cluster/runtime.py",
     "pipelines/app.py",

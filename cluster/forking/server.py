@@ -1,7 +1,7 @@
 """`python -m cluster.forking.server REVISION MODULES`: import once, fork whenever asked.
 
 Has one thread, as a fork takes no other along, but the locks that they hold. Ends with the raylet whose workers it
-makes, and when it has had no child for a while. Knows nothing of what it imports.
+makes, and when it has had no child for a while. Of what it imports it knows one thing, see `chance`.
 """
 
 import gc
@@ -36,23 +36,39 @@ def main() -> None:
         raylet = os.pidfd_open(int(os.environ[RAYLET]))
     except (OSError, ValueError):
         return  # there is none any more
-    preload(modules)
+    if not preload(modules):
+        return
     let_go()
     wanted = Server(door, raylet).serve()
     if wanted is not None:
         run(wanted)
 
 
-def preload(modules: Sequence[str]) -> None:
+def preload(modules: Sequence[str]) -> bool:
     """Import `modules`, without threads of the libraries' own (a child sets how many it has) and without CUDA.
 
-    What has begun with CUDA before a fork cannot after it: torch shall ask for devices by NVML.
+    What has begun with CUDA before a fork cannot after it: torch shall ask for devices by NVML. Whether forks of this
+    process are good for anything now: those that Ray would mix up are not.
     """
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    for module in modules:
-        importlib.import_module(module)
+    fit = True
+    if "ray" in modules:
+        from cluster.forking import chance  # noqa: PLC0415 - Ray is heavy, and the environment stands before it
+
+        with chance.untouched():
+            imports(modules)
+        fit = chance.apart()
+    else:
+        imports(modules)
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object
+    return fit
+
+
+def imports(modules: Sequence[str]) -> None:
+    """Import them in this order."""
+    for module in modules:
+        importlib.import_module(module)
 
 
 def let_go() -> None:
