@@ -10,11 +10,14 @@ starts the process; `ahead()` has it there before.
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cluster.forking.wire import JOB, RAYLET
+
+if TYPE_CHECKING:
+    import subprocess  # every worker's process imports this package: what it does not need is left to who does
 
 
 def command(words: Sequence[str]) -> str:
@@ -29,6 +32,8 @@ def command(words: Sequence[str]) -> str:
 
 def ahead(words: Sequence[str], raylet: int, job: str) -> "subprocess.Popen[bytes]":
     """Start the process that forks for a job of the raylet that has this process id, before anybody asks for it."""
+    import subprocess  # noqa: PLC0415 - as above
+
     told = {RAYLET: str(raylet), JOB: job}
     line = [sys.executable, "-m", "cluster.forking.server", *words]
     return subprocess.Popen(line, stdin=subprocess.DEVNULL, env={**os.environ, **told})  # noqa: S603 — our words

@@ -7,13 +7,15 @@ that forks where there is none. Whatever goes wrong before there is a program, t
 import os
 import select
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cluster.forking.wire import STATUS, Wanted, exactly, mine, name_for, send
+
+if TYPE_CHECKING:
+    import subprocess
 
 BIND_SECONDS = 10.0  # Python and a socket: 0.05 s of a core that may have much to do
 LISTEN_SECONDS = 1.0  # from taking the socket to listening at it
@@ -61,6 +63,8 @@ def reach(words: list[str]) -> socket.socket:
 
 def start(words: list[str]) -> "subprocess.Popen[bytes]":
     """Start the process that forks. Of several at once one takes the socket, and the others end."""
+    import subprocess  # noqa: PLC0415 - for the first that asks alone
+
     line = [sys.executable, "-m", "cluster.forking.server", *words]
     return subprocess.Popen(line, stdin=subprocess.DEVNULL)  # noqa: S603 — our own words
 

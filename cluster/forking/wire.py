@@ -12,8 +12,8 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 RAYLET, JOB = "RAY_RAYLET_PID", "RAY_JOB_ID"  # Ray reads both as it is imported, and never again
 _LENGTH = struct.Struct("!I")
@@ -22,8 +22,7 @@ STATUS = struct.Struct("!i")  # first the process id, then how it ended, as `os.
 MOST_BYTES = 1 << 24
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):  # and no dataclass, whose import takes as long as that of all else here
     """A Python program to be run: what `execve` takes, and where."""
 
     arguments: tuple[str, ...]

@@ -123,7 +123,7 @@ def _signaller() -> Callable[[int, int], None]:
     """Sends a signal on the node that it runs on; to process 0, to that node's raylet. Travels by value."""
 
     def send(pid: int, how: int) -> None:
-        os.kill(pid or os.getppid(), how)
+        os.kill(pid or int(os.environ["RAY_RAYLET_PID"]), how)  # its parent may be another, see cluster.forking
 
     return send
 

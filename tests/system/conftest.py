@@ -80,7 +80,7 @@ def machines(ray_cluster: ClusterSettings) -> Iterator[Machines]:
 
 @pytest.fixture(scope="session")
 def nodes(ray_cluster: ClusterSettings, machines: Machines) -> ClusterSettings:
-    """Two more nodes of four cores; one after the other, as two at once would take the same socket's name."""
+    """Two more nodes of three cores; one after the other, as two at once would take the same socket's name."""
     for name in ("b", "c"):
         machines.start(name)
     return ray_cluster

@@ -16,7 +16,7 @@ from cluster.settings import ClusterSettings
 
 ROOT = Path(__file__).parents[2]
 ATTEMPTS = 3
-CORES = 4
+CORES = 3  # room for one gang of two: those of a model never gather on one node, which no fault may then befall
 HUNG_SECONDS = 240.0  # of a node that lives and is not there; 4 s on an idle machine
 LAST_BYTES = 3000
 
@@ -35,7 +35,7 @@ class Machines:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
-        """A node of four cores, up when this returns; one of that name which was lost is buried first."""
+        """A node of three cores, up when this returns; one of that name which was lost is buried first."""
 
         def begin() -> subprocess.Popen[bytes]:
             self.end(name)
