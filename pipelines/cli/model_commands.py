@@ -1,0 +1,242 @@
+"""`strata models ...`: every command about versions of models and its flags.
+
+Imports nothing but typer, as `strata --help` has to answer at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.flags import File, Json, Url
+
+models = typer.Typer(
+    help="Models: those that are served, and versions of them in the registry.", rich_markup_mode=None,
+    invoke_without_command=True,
+)  # fmt: skip
+merge_requests = typer.Typer(
+    help="Ask that a branch goes into another, with approvals and figures.", no_args_is_help=True, rich_markup_mode=None
+)
+models.add_typer(merge_requests, name="merge-request")
+
+
+@models.callback()
+def served(ctx: typer.Context, file: File = None, url: Url = None, json: Json = False) -> None:
+    """List the models that are served; the commands below are about versions, which MODEL@NAME names."""
+    if ctx.invoked_subcommand is None:
+        from pipelines.cli import models as command
+
+        command.run(file, url, as_json=json)
+
+
+Reference = Annotated[str, typer.Argument(metavar="MODEL[@NAME]", help="A version, tag, branch or alias of a model.")]
+
+
+@models.command("push")
+def push_version(
+    path: Annotated[Path, typer.Argument(help="A Hugging Face folder.")],
+    name: Annotated[str, typer.Option("--name", help="The model that it is a version of.")],
+    branch: Annotated[str, typer.Option("--branch", help="Whose tip it becomes.")] = "main",
+    meta: Annotated[list[str] | None, typer.Option("--meta", help="key=value, as often as you like.")] = None,
+    message: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "",
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Keep a folder as the next version of a model; what another version has already is not stored again."""
+    from pipelines.cli import versions
+
+    versions.push(path, name, branch, meta or [], message, file, as_json=json)
+
+
+@models.command("log")
+def log_versions(model: Reference, file: File = None, json: Json = False) -> None:
+    """List a version and those before it."""
+    from pipelines.cli import versions
+
+    versions.log(model, file, as_json=json)
+
+
+@models.command("show")
+def show_version(model: Reference, file: File = None, json: Json = False) -> None:
+    """Show one version: who, when, why, metadata, files."""
+    from pipelines.cli import versions
+
+    versions.shown(model, file, as_json=json)
+
+
+@models.command("diff")
+def diff_versions(
+    before: Reference,
+    after: Annotated[str, typer.Argument(metavar="NAME", help="A version of the same model.")],
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Show what changed between two versions: lines of text, names of tensors."""
+    from pipelines.cli import versions
+
+    versions.diff(before, after, file, as_json=json)
+
+
+@models.command("checkout")
+def checkout_version(
+    model: Reference,
+    into: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Write a version out as a folder, every byte checked."""
+    from pipelines.cli import versions
+
+    versions.checkout(model, into, file, as_json=json)
+
+
+@models.command("alias")
+def alias_version(
+    model: Reference,
+    alias: Annotated[str, typer.Argument(help="Such as prod.")],
+    expected: Annotated[
+        str | None, typer.Option("--from", help="The version it is at.", show_default="it is new")
+    ] = None,
+    file: File = None,
+) -> None:
+    """Point an alias at a version; of many that move it from the same version, one does."""
+    from pipelines.cli import versions
+
+    versions.alias(model, alias, expected, file)
+
+
+@models.command("branch")
+def branch_version(
+    model: Reference, branch: Annotated[str, typer.Argument(help="The new branch.")], file: File = None
+) -> None:
+    """Begin a branch at a version."""
+    from pipelines.cli import versions
+
+    versions.branch(model, branch, file)
+
+
+@models.command("tag")
+def tag_version(model: Reference, tag: Annotated[str, typer.Argument(help="The new name.")], file: File = None) -> None:
+    """Give a version a name that never moves."""
+    from pipelines.cli import versions
+
+    versions.tag(model, tag, file)
+
+
+@models.command("merge")
+def merge_versions(
+    source: Annotated[str, typer.Argument(help="A version of the same model; for lora the folder of an adapter.")],
+    into: Annotated[str, typer.Option("--into", metavar="MODEL[@BRANCH]", help="The branch that goes on with it.")],
+    strategy: Annotated[str, typer.Option("--strategy", help="ours, theirs, linear, task or lora.")] = "linear",
+    weight: Annotated[float, typer.Option("--weight", help="How much of the source.")] = 0.5,
+    message: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "",
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Make one version of two: an average, a task vector, an adapter, or one of them as it is."""
+    from pipelines.cli import versions
+
+    versions.merge(source, into, strategy, weight, message, file, as_json=json)
+
+
+@models.command("fsck")
+def fsck_versions(file: File = None, json: Json = False) -> None:
+    """Read all content of all versions and say what is missing or was changed."""
+    from pipelines.cli import versions
+
+    if versions.fsck(file, as_json=json):
+        raise typer.Exit(1)
+
+
+@models.command("gc")
+def collect_versions(file: File = None) -> None:
+    """Remove content that no version names, as pushes leave that were cut."""
+    from pipelines.cli import versions
+
+    versions.gc(file)
+
+
+Named = Annotated[str, typer.Argument(metavar="MODEL", help="Which model.")]
+Number = Annotated[int, typer.Argument(min=1, help="Of the merge request.")]
+
+
+@merge_requests.command("open")
+def open_request(
+    model: Named,
+    source: Annotated[str, typer.Argument(help="The branch that is to go in.")],
+    title: Annotated[str, typer.Option("-m", "--title", help="What it is about.")],
+    target: Annotated[str, typer.Option("--into", help="The branch that takes it.")] = "main",
+    strategy: Annotated[str, typer.Option("--strategy", help="theirs, linear or task.")] = "theirs",
+    weight: Annotated[float, typer.Option("--weight", help="How much of the source.")] = 0.5,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Ask for a merge."""
+    from pipelines.cli import requests
+
+    requests.start(model, source, title, target, strategy, weight, file, as_json=json)
+
+
+@merge_requests.command("list")
+def list_requests(model: Named, file: File = None, json: Json = False) -> None:
+    """List those of a model, the latest first."""
+    from pipelines.cli import requests
+
+    requests.listing(model, file, as_json=json)
+
+
+@merge_requests.command("show")
+def show_request(model: Named, number: Number, file: File = None, json: Json = False) -> None:
+    """Show one: reviews, figures, and what it still needs."""
+    from pipelines.cli import requests
+
+    requests.shown(model, number, file, as_json=json)
+
+
+@merge_requests.command("review")
+def review_request(
+    model: Named,
+    number: Number,
+    approve: Annotated[bool, typer.Option("--approve/--refuse", help="Yes or no.")],
+    comment: Annotated[str, typer.Option("-m", "--comment", help="Why.")] = "",
+    file: File = None,
+) -> None:
+    """Approve or refuse the version that the source is at now."""
+    from pipelines.cli import requests
+
+    requests.review(model, number, file, approves=approve, comment=comment)
+
+
+@merge_requests.command("evaluate")
+def evaluate_request(
+    model: Named,
+    number: Number,
+    metrics: Annotated[list[str], typer.Argument(help="name=number, as often as you like.")],
+    of: Annotated[str, typer.Option("--of", help="source or target.")] = "source",
+    file: File = None,
+) -> None:
+    """Keep what was measured of the version that a branch is at now."""
+    from pipelines.cli import requests
+
+    requests.evaluate(model, number, metrics, of, file)
+
+
+@merge_requests.command("merge")
+def merge_request(model: Named, number: Number, file: File = None, json: Json = False) -> None:
+    """Merge it, if nothing is missing."""
+    from pipelines.cli import requests
+
+    requests.merge(model, number, file, as_json=json)
+
+
+@merge_requests.command("close")
+def close_request(
+    model: Named,
+    number: Number,
+    again: Annotated[bool, typer.Option("--reopen", help="Take it up again.")] = False,
+    file: File = None,
+) -> None:
+    """Give it up."""
+    from pipelines.cli import requests
+
+    requests.close(model, number, file, again=again)
