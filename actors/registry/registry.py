@@ -4,9 +4,7 @@ Owns the order in which content, commits and refs are written: content first, re
 between two of them nothing half-done is named. Knows no process and no user but by the name it is given.
 """
 
-import difflib
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -18,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.registry import merging, pieces
+from actors.registry import difference, merging, pieces, tree
+from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
 from actors.registry.history import ALIASES, HEADS, MAIN, REQUESTS, TAGS, Entry, History, named
 from actors.registry.merging import Strategy
@@ -28,7 +27,6 @@ from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, Str
 from cluster.storage import Blobs
 
 WORK = "work"  # of merges
-MOST_METADATA = 64 << 10  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +55,6 @@ class Pushed:
     size: int
     stored: int
     new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """From one version to another: names of files, lines of `diff -u` of those that are text, tensors by file."""
-
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]
-    lines: Mapping[str, tuple[str, ...]]
-    tensors: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]  # added, removed, changed
-    norms: Mapping[str, Mapping[str, float]]  # by file, of all tensors that both have in one shape, in their order
 
 
 class Registry:
@@ -101,7 +87,7 @@ class Registry:
         """
         named("model", model)
         named("branch", branch)
-        tree, found = {FACTS: _facts(metadata or {})}, files(path)
+        content, found = {FACTS: tree.facts(metadata or {})}, files(path)
         history = self.history(model, new=True)
         size = stored = 0
         with self._using():
@@ -112,18 +98,18 @@ class Registry:
             for file in found:
                 size += file.size
                 if file.whole:
-                    tree[file.name] = file.path.read_bytes()
+                    content[file.name] = file.path.read_bytes()
                     stored += file.size
                     progress(file.size)
                 else:
                     made, new = pieces.cut(file.path, self.blobs, progress)
-                    tree[file.name + SUFFIX] = made.text()
+                    content[file.name + SUFFIX] = made.text()
                     stored += new
             there = history.files(tip) if tip else {}
-            if tip and there and (there if metadata else there | {FACTS: tree[FACTS]}) == tree:
+            if tip and there and (there if metadata else there | {FACTS: content[FACTS]}) == content:
                 return Pushed(self._tag(history, tip), tip, size, 0, new=False)
             reason = message or f"Push {path.name}"
-            commit = history.commit(tree, parents, author, int(self._clock()), reason, self._signer.sign)
+            commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip)
         return Pushed(version, commit, size, stored, new=True)
 
@@ -138,15 +124,13 @@ class Registry:
         """The version that `name` names. Raises NotFound, and ModelInvalid for one that was tampered with."""
         history = self.history(model)
         commit = history.resolve(name)
-        tree = history.files(commit)
-        listed = _listed(tree)
-        sizes = {name: len(tree[name]) for name in tree if name != FACTS and not name.endswith(SUFFIX)}
-        sizes |= {name: found.size for name, found in listed.items()}
-        count = sum(len(found.tensors) for found in listed.values())
-        metadata = json.loads(tree.get(FACTS, b'{"metadata": {}}'))["metadata"]
+        found = history.files(commit)
+        sizes = tree.sizes(found)
+        count = sum(len(each.tensors) for each in tree.listed(found).values())
         names = _names(history).get(commit, ())
         signed = self._signer.signed(*history.signature(commit))
-        return Version(model, next(history.log(commit)), names, metadata, sizes, count, sum(sizes.values()), signed)
+        entry = next(history.log(commit))
+        return Version(model, entry, names, tree.metadata(found), sizes, count, sum(sizes.values()), signed)
 
     def diff(self, model: str, before: str, after: str, progress: Progress = quietly) -> Difference:
         """From the version `before` to `after`. Raises NotFound.
@@ -155,27 +139,7 @@ class Registry:
         """
         history = self.history(model)
         old, new = (history.files(history.resolve(name)) for name in (before, after))
-        changed = [name for name in new if name in old and old[name] != new[name]]
-        listed, known = _listed(new), _listed(old)
-        empty = Pieces(0, ())
-        tensors = {
-            name: (tuple(added), tuple(gone), tuple(others))
-            for name in sorted({*listed, *known})
-            for added, gone, others in [pieces.changed(known.get(name, empty).tensors, listed.get(name, empty).tensors)]
-            if added or gone or others
-        }
-        return Difference(
-            tuple(_plain(name) for name in new if name not in old),
-            tuple(_plain(name) for name in old if name not in new),
-            tuple(_plain(name) for name in changed),
-            {name: _unified(name, old[name], new[name]) for name in changed if not name.endswith(SUFFIX)},
-            tensors,
-            {
-                name: self._norms(known[name], listed[name], progress)
-                for name in tensors
-                if name in known and name in listed
-            },
-        )
+        return difference.between(old, new, self.blobs, progress)
 
     def checkout(self, model: str, name: str, into: Path, progress: Progress = quietly) -> str:
         """Write the version that `name` names to the new folder `into`, every piece checked; its commit.
@@ -196,7 +160,7 @@ class Registry:
                 for path, content in history.files(commit).items():
                     if path == FACTS:
                         continue
-                    target = scratch / checked(_plain(path), f"{model}@{name}")
+                    target = scratch / checked(tree.plain(path), f"{model}@{name}")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     if path.endswith(SUFFIX):
                         pieces.join(pieces.parse(path, content), self.blobs, target, progress)
@@ -260,7 +224,7 @@ class Registry:
         theirs = None if adapter else history.resolve(source)
         if theirs is not None and theirs in {entry.id for entry in history.log(tip)}:
             raise Conflict(f"{model}@{source}", "outside the branch", f"in {branch} already")
-        tree, stored = history.files(tip if strategy.name != "theirs" or theirs is None else theirs), 0
+        content, stored = history.files(tip if strategy.name != "theirs" or theirs is None else theirs), 0
         if strategy.name not in ("ours", "theirs"):
             with self._using(), self._scratch() as room:
                 folders = {"ours": tip} | ({} if theirs is None else {"theirs": theirs})
@@ -274,14 +238,14 @@ class Registry:
                 merging.merge(room / "ours", other, base_folder, strategy, room / "merged")
                 for file in sorted((room / "merged").iterdir()):
                     made, new = pieces.cut(file, self.blobs, progress)
-                    tree[file.name + SUFFIX] = made.text()
+                    content[file.name + SUFFIX] = made.text()
                     stored += new
         facts = {"strategy": strategy.name, "weight": strategy.weight, "ours": tip, "theirs": theirs or source}
-        tree[FACTS] = _facts({"merge": facts})
+        content[FACTS] = tree.facts({"merge": facts})
         parents = (tip,) if theirs is None else (tip, theirs)
         reason = message or f"Merge {source} into {branch} ({strategy.name})"
         with self._using():
-            commit = history.commit(tree, parents, author, int(self._clock()), reason, self._signer.sign)
+            commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip)
         return Pushed(version, commit, self.show(model, commit).size, stored, new=True)
 
@@ -327,7 +291,7 @@ class Registry:
             history = self.history(model)
             if tips := history.tips(HEADS, TAGS, ALIASES, REQUESTS):
                 for entry in history.log(*tips):
-                    yield model, history, entry.id, _listed(history.files(entry.id))
+                    yield model, history, entry.id, tree.listed(history.files(entry.id))
 
     def record(self, model: str, ref: str, files: Mapping[str, bytes], author: str, reason: str, at: str | None) -> str:
         """Keep `files` as what `ref` is at next, if it is at `at` now, None for nowhere. Raises Conflict."""
@@ -343,18 +307,6 @@ class Registry:
         if not new and not (path / "HEAD").is_file():
             raise NotFound("model", model, tuple(self.models()[:10]))
         return History(path)
-
-    def _norms(self, before: Pieces, after: Pieces, progress: Progress) -> dict[str, float]:
-        old, found = {tensor.name: tensor for tensor in before.tensors}, {}
-        for tensor in after.tensors:
-            was = old.get(tensor.name)
-            if was == tensor:
-                found[tensor.name] = 0.0
-            elif was is not None and (was.dtype, was.shape) == (tensor.dtype, tensor.shape):
-                whole = [b"".join(map(self.blobs.get, each.pieces)) for each in (was, tensor)]
-                found[tensor.name] = merging.changed_by(whole[0], whole[1], tensor.dtype)
-                progress(tensor.size)
-        return found
 
     def _unsigned(self, history: History, commit: str) -> str:
         """What is wrong with the signature of a commit; nothing where it is good."""
@@ -383,30 +335,3 @@ def _names(history: History) -> dict[str, tuple[str, ...]]:
         for name, commit in history.refs(kind).items():
             found[commit] = (*found.get(commit, ()), mark + name)
     return found
-
-
-def _listed(tree: Mapping[str, bytes]) -> dict[str, Pieces]:
-    """The large files of a tree, by their own names."""
-    return {_plain(name): pieces.parse(name, text) for name, text in tree.items() if name.endswith(SUFFIX)}
-
-
-def _plain(name: str) -> str:
-    return name.removesuffix(SUFFIX)
-
-
-def _facts(metadata: Mapping[str, Any]) -> bytes:
-    try:
-        text = json.dumps({"metadata": dict(metadata)}, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as wrong:
-        raise InvalidRequest("metadata", str(wrong), "use texts, numbers, lists and objects") from None
-    if len(text.encode()) > MOST_METADATA:
-        raise InvalidRequest("metadata", f"{len(text.encode())} bytes", f"keep it below {MOST_METADATA} bytes")
-    return text.encode()
-
-
-def _unified(name: str, before: bytes, after: bytes) -> tuple[str, ...]:
-    try:
-        old, new = before.decode("utf-8").splitlines(), after.decode("utf-8").splitlines()
-    except UnicodeDecodeError:
-        return ()
-    return tuple(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}", lineterm=""))

@@ -1,0 +1,67 @@
+"""What became of one version in another: files, lines of text, tensors and by how much they changed.
+
+Knows trees, and content where tensors changed. Knows no names of versions.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.registry import merging, pieces
+from actors.registry.pieces import SUFFIX, Pieces, Progress, quietly
+from actors.registry.tree import Tree, listed, plain
+from cluster.storage import Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """From one version to another: names of files, lines of `diff -u` of those that are text, tensors by file."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    lines: Mapping[str, tuple[str, ...]]
+    tensors: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]  # added, removed, changed
+    norms: Mapping[str, Mapping[str, float]]  # by file, of all tensors that both have in one shape, in their order
+
+
+def between(old: Tree, new: Tree, blobs: Blobs, progress: Progress = quietly) -> Difference:
+    """From `old` to `new`. Reads the tensors that changed: the norm of the change over that of what they were."""
+    changed = [name for name in new if name in old and old[name] != new[name]]
+    now, known = listed(new), listed(old)
+    empty = Pieces(0, ())
+    tensors = {
+        name: (tuple(added), tuple(gone), tuple(others))
+        for name in sorted({*now, *known})
+        for added, gone, others in [pieces.changed(known.get(name, empty).tensors, now.get(name, empty).tensors)]
+        if added or gone or others
+    }
+    return Difference(
+        tuple(plain(name) for name in new if name not in old),
+        tuple(plain(name) for name in old if name not in new),
+        tuple(plain(name) for name in changed),
+        {name: _unified(name, old[name], new[name]) for name in changed if not name.endswith(SUFFIX)},
+        tensors,
+        {name: _norms(known[name], now[name], blobs, progress) for name in tensors if name in known and name in now},
+    )
+
+
+def _norms(before: Pieces, after: Pieces, blobs: Blobs, progress: Progress) -> dict[str, float]:
+    old, found = {tensor.name: tensor for tensor in before.tensors}, {}
+    for tensor in after.tensors:
+        was = old.get(tensor.name)
+        if was == tensor:
+            found[tensor.name] = 0.0
+        elif was is not None and (was.dtype, was.shape) == (tensor.dtype, tensor.shape):
+            whole = [b"".join(map(blobs.get, each.pieces)) for each in (was, tensor)]
+            found[tensor.name] = merging.changed_by(whole[0], whole[1], tensor.dtype)
+            progress(tensor.size)
+    return found
+
+
+def _unified(name: str, before: bytes, after: bytes) -> tuple[str, ...]:
+    try:
+        old, new = before.decode("utf-8").splitlines(), after.decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        return ()
+    return tuple(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}", lineterm=""))

@@ -1,0 +1,49 @@
+"""What stands in a version's tree: files as they are, lists of pieces in place of large ones, and metadata.
+
+Knows paths and bytes. Knows no commit and no store.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from actors.registry import pieces
+from actors.registry.folder import FACTS
+from actors.registry.pieces import SUFFIX, Pieces
+from cluster.errors import InvalidRequest
+
+MOST_METADATA = 64 << 10  # bytes
+Tree = Mapping[str, bytes]
+
+
+def listed(tree: Tree) -> dict[str, Pieces]:
+    """The large files of a tree, by their own names."""
+    return {plain(name): pieces.parse(name, text) for name, text in tree.items() if name.endswith(SUFFIX)}
+
+
+def plain(name: str) -> str:
+    """What the file of a path in a tree is called in the folder."""
+    return name.removesuffix(SUFFIX)
+
+
+def sizes(tree: Tree) -> dict[str, int]:
+    """Bytes of each file, by its own name."""
+    small = {name: len(tree[name]) for name in tree if name != FACTS and not name.endswith(SUFFIX)}
+    return small | {name: found.size for name, found in listed(tree).items()}
+
+
+def facts(metadata: Mapping[str, Any]) -> bytes:
+    """Metadata as they stand in a tree. Raises InvalidRequest for what is no plain value, or too much."""
+    try:
+        text = json.dumps({"metadata": dict(metadata)}, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as wrong:
+        raise InvalidRequest("metadata", str(wrong), "use texts, numbers, lists and objects") from None
+    if len(text.encode()) > MOST_METADATA:
+        raise InvalidRequest("metadata", f"{len(text.encode())} bytes", f"keep it below {MOST_METADATA} bytes")
+    return text.encode()
+
+
+def metadata(tree: Tree) -> dict[str, Any]:
+    """`facts` again; none where the tree says none."""
+    found: dict[str, Any] = json.loads(tree.get(FACTS, b'{"metadata": {}}'))["metadata"]
+    return found
