@@ -21,6 +21,7 @@ import structlog
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors import copied
 from actors.channel import Alive
 from actors.demand import DEMAND, Fare
 from actors.directory import ANNOUNCE_SECONDS, Entry
@@ -174,6 +175,7 @@ class Replica:
 
     def _start(self) -> None:
         settings = self._settings
+        copied.ensure(settings)  # all shards of a gang are on its leader's machine
         ends = Tokenizer.from_folder(Path(settings.path)).end_tokens
         assignment = Assignment(
             model=settings.name,

@@ -106,7 +106,12 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-/]*$")
-    path: str = Field(min_length=1, description="a Hugging Face folder")
+    path: str = Field("", description="a Hugging Face folder; or give `version`")
+    version: str | None = Field(
+        None,
+        min_length=1,
+        description="of the registry instead of `path`: chat@v3, chat@prod, chat; settled once, by a deploy",
+    )
     tensor_parallel_size: int = Field(1, ge=1, le=64, description="shards in a gang")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     quantization: Literal["int8", "int4", "fp8"] | None = Field(
@@ -141,6 +146,12 @@ class ModelSettings(BaseModel):
     limits: Limits = Limits()
 
     @model_validator(mode="after")
+    def _is_a_folder_or_a_version(self) -> "ModelSettings":
+        if bool(self.path) == (self.version is not None):
+            raise ValueError("give `path`, a folder, or `version`, such as chat@prod: one of the two")
+        return self
+
+    @model_validator(mode="after")
     def _blocks_are_whole_tiles(self) -> "ModelSettings":
         if self.deterministic and self.limits.block_tokens % 16:
             raise ValueError(
@@ -166,7 +177,23 @@ class ModelSettings(BaseModel):
             )
         return self
 
+    def pinned(self, version: str, manifest: str, store: str, cache: str, path: str) -> "Pinned":
+        """As what its version was found to be."""
+        kept = {name: getattr(self, name) for name in self.model_fields_set} | {"version": version, "path": path}
+        return Pinned.model_construct(self.model_fields_set, **kept, manifest=manifest, store=store, cache=cache)
+
     @property
     def first_replicas(self) -> int:
         """How many gangs a deploy starts: with `scaling` one at least, or nobody would know whether it can answer."""
         return self.replicas if self.scaling is None else max(self.replicas, self.scaling.min)
+
+
+class Pinned(ModelSettings):
+    """A model whose version is settled: `version` names a commit, and `path` is where a copy of it lies on any machine.
+
+    `Copies(cache, store).ensure(manifest)` makes that copy.
+    """
+
+    manifest: str
+    store: str
+    cache: str

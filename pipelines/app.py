@@ -19,6 +19,7 @@ import ray
 from ray import serve
 from ray.serve.context import _get_global_client
 
+from actors import copied
 from actors.demand import DEMAND, Demand, Wish
 from actors.directory import Directory, Entry
 from actors.engine.tokens import Tokenizer
@@ -73,6 +74,8 @@ class Gateway:
             self._wishes.start()
         lookout = self._lookout = Lookout(partial(places.waiting, settings.models))
         lookout.start()
+        for model in settings.models:
+            await asyncio.to_thread(copied.ensure, model)
         created = int(time.time())
         served = {
             model.name: Served(model.name, clients[model.name], Tokenizer.from_folder(Path(model.path)), created)
@@ -150,7 +153,7 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     Without settings, those of strata.yaml here and of STRATA_* count. `serve run` calls this before it joins a cluster:
     then the cluster of the settings is joined, and Serve is started to answer where they say.
 
-    Raises SettingsInvalid, ModelInvalid, Unavailable or PlacementImpossible before anything is deployed.
+    Raises SettingsInvalid, ModelInvalid, NotFound, Unavailable or PlacementImpossible before anything is deployed.
     """
     settled = settle(settings)
     if not ray.is_initialized():
@@ -200,10 +203,17 @@ def place(models: Sequence[ModelSettings], gangs: Sequence[Gang]) -> None:
 
 
 def settle(settings: Settings | Mapping[str, Any] | None) -> Settings:
-    """What `build` was given, as settings; those of strata.yaml and the environment where it was given none."""
-    if isinstance(settings, Settings):
-        return settings
-    return Settings.of(settings) if settings else load(None, os.environ).settings
+    """What `build` was given, as settings; those of strata.yaml and the environment where it was given none.
+
+    Versions of models are settled.
+    """
+    if not isinstance(settings, Settings):
+        settings = Settings.of(settings) if settings else load(None, os.environ).settings
+    if any(model.version for model in settings.models):
+        from pipelines import versions  # noqa: PLC0415 - what opens the registry takes 0.4 s, and most models are folders
+
+        return versions.pinned(settings)
+    return settings
 
 
 def answer(cluster: ClusterSettings) -> None:

@@ -68,6 +68,8 @@ def need(model: ModelSettings, device: str, gangs: int | None = None) -> Need:
 
 def sizes(model: ModelSettings) -> dict[str, int]:
     """Bytes of its weights as the folder has them (""), and about so many when rounded; 0 where it is not here."""
+    if not model.path:  # a version that is not settled yet
+        return {"": 0}
     folder, each = Path(model.path), 2
     with suppress(OSError, ValueError, AttributeError):
         config = json.loads((folder / "config.json").read_text("utf-8"))

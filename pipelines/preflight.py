@@ -6,17 +6,19 @@ Reads no weight and starts no gang. Raises what a gang or the gateway would rais
 from collections.abc import Sequence
 from pathlib import Path
 
+from actors import copied
 from actors.settings import ModelSettings
 from cluster.errors import ModelInvalid
 
 
 def check(models: Sequence[ModelSettings]) -> None:
-    """Look at the models' folders on this machine. Raises ModelInvalid or ArchitectureUnsupported."""
+    """Look at the models' folders on this machine. Raises ModelInvalid, ArchitectureUnsupported, what `ensure` does."""
     from actors.engine.tokens import Tokenizer  # noqa: PLC0415 - it and torch take seconds to import
     from actors.models.checkpoint import Checkpoint  # noqa: PLC0415
     from actors.models.config import read_config, refuse_stateful  # noqa: PLC0415
 
     for model in models:
+        copied.ensure(model)
         for folder in (Path(path) for path in (model.path, model.draft_model) if path):
             _readable(folder, model.name)
             refuse_stateful(read_config(folder))

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from actors.settings import ModelSettings
+from actors.settings import ModelSettings, Pinned
 from cluster.settings import ClusterSettings
 from pipelines.settings import HOME, Settings
 
@@ -33,7 +33,7 @@ def of_gateway(settings: Settings) -> str:
     models = [
         (
             model.name,
-            model.path,
+            "" if isinstance(model, Pinned) else model.path,  # of versions, what they hold counts
             model.scaling is not None and ("sleeps" if model.scaling.min == 0 else "scales"),
             stamps(model.path, (".json", ".jinja")),
         )

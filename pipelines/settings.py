@@ -71,7 +71,10 @@ def load(
 
 
 def _located(settings: Settings, file: Path | None) -> Settings:
-    models = tuple(model.model_copy(update={"path": locate(model.path, file)}) for model in settings.models)
+    models = tuple(
+        model.model_copy(update={"path": locate(model.path, file)}) if model.path else model
+        for model in settings.models
+    )
     return settings.model_copy(update={"models": models})
 
 

@@ -8,16 +8,18 @@ import fcntl
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dulwich.objects import Blob, Commit, ObjectID, Tree
+from dulwich.errors import ChecksumMismatch, FileFormatException
+from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
-from cluster.errors import Conflict, InvalidRequest, NotFound
+from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound
 
 HEADS, TAGS, ALIASES, REQUESTS = "refs/heads/", "refs/tags/", "refs/aliases/", "refs/requests/"
 MAIN = "main"
@@ -46,6 +48,14 @@ def named(field: str, name: str) -> str:
             "use up to 64 small letters, digits, dots, dashes and underscores, a letter or digit at the ends",
         )
     return name
+
+
+def split(field: str, reference: str) -> tuple[str, str]:
+    """The model and the name of `chat@prod`; without an @, the tip of main. Raises InvalidRequest."""
+    model, at, name = reference.partition("@")
+    if at and not name:
+        raise InvalidRequest(field, reference, "after the @ stands a version, tag, branch or alias, such as chat@v3")
+    return named(field, model), name or MAIN
 
 
 class History:
@@ -131,7 +141,7 @@ class History:
 
     def files(self, commit: str) -> dict[str, bytes]:
         """What a commit holds, by path. Raises NotFound."""
-        tree = self._repo[self._commit(commit).tree]
+        tree = self._object(self._commit(commit).tree)
         if not isinstance(tree, Tree):
             raise NotFound("version", commit)
         return dict(self._read(tree, ""))
@@ -148,12 +158,21 @@ class History:
 
     def _commit(self, commit: str) -> Commit:
         try:
-            made = self._repo[ObjectID(commit.encode())]
+            made = self._object(ObjectID(commit.encode()))
         except KeyError:
             raise NotFound("version", commit) from None
         if not isinstance(made, Commit):
             raise NotFound("version", commit)
         return made
+
+    def _object(self, name: ObjectID) -> ShaFile:
+        """One by its digest, which dulwich checks. Raises KeyError, and ModelInvalid where it is another by now."""
+        try:
+            return self._repo[name]
+        except (zlib.error, FileFormatException, ChecksumMismatch, ValueError, AssertionError):
+            problem = f"its object {name.decode()} was changed"
+            remedy = "fetch the repository again, or push the version again"
+            raise ModelInvalid(str(self._path), problem, remedy) from None
 
     def tips(self, *kinds: str) -> set[str]:
         """The commits that refs of these kinds are at."""
@@ -197,7 +216,7 @@ class History:
     def _read(self, tree: Tree, before: str) -> Iterator[tuple[str, bytes]]:
         for entry in tree.items():
             path = before + (entry.path or b"").decode()
-            found = self._repo[entry.sha]
+            found = self._object(entry.sha)
             if isinstance(found, Tree):
                 yield from self._read(found, f"{path}/")
             else:

@@ -21,10 +21,11 @@ from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
 from actors.registry.history import ALIASES, HEADS, MAIN, REQUESTS, TAGS, Entry, History, named
 from actors.registry.merging import Strategy
-from actors.registry.pieces import SUFFIX, Pieces, Progress, quietly
+from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, StrataError
 from cluster.storage import Blobs
+from cluster.storage.blobs import digest_of
 
 WORK = "work"  # of merges
 
@@ -57,13 +58,24 @@ class Pushed:
     new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A version once and for all: its commit, the digest of its manifest in the store, its bytes."""
+
+    model: str
+    commit: str
+    manifest: str
+    size: int
+
+
 class Registry:
     """All models under `folder`; their content in `store`, by default beside them."""
 
     def __init__(self, folder: Path, store: str | None = None, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._clock = folder, clock
         (folder / "models").mkdir(parents=True, exist_ok=True)
-        self.blobs, self._signer = Blobs(store or str(folder / "content")), Signer(folder)
+        self.store = store or str(folder / "content")
+        self.blobs, self._signer = Blobs(self.store), Signer(folder)
 
     def models(self) -> list[str]:
         """Names."""
@@ -149,8 +161,7 @@ class Registry:
         """
         history = self.history(model)
         commit = history.resolve(name)
-        if problem := self._unsigned(history, commit):
-            raise ModelInvalid(f"{model}@{name}", problem, "push it again, or add the line of who signed it there")
+        self._require_signed(history, commit, f"{model}@{name}")
         if into.exists():
             raise Conflict(f"the folder {into}", "new", "there")
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -171,6 +182,19 @@ class Registry:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return commit
+
+    def pin(self, model: str, name: str) -> Pin:
+        """What `name` names now, for whoever makes folders of it where this registry is not: see `Copies`.
+
+        Raises NotFound, ModelInvalid for a version that nobody signed who is trusted, and Unavailable.
+        """
+        history = self.history(model)
+        commit = history.resolve(name)
+        self._require_signed(history, commit, f"{model}@{name}")
+        content = history.files(commit)
+        with self._using():
+            digest, _ = self.blobs.put(tree.manifest(content))
+        return Pin(model, commit, digest, sum(tree.sizes(content).values()))
 
     def alias(self, model: str, alias: str, name: str, expected: str | None = None) -> str:
         """Point `alias` at the version that `name` names, if it is at the version `expected`, None for nowhere yet.
@@ -253,10 +277,10 @@ class Registry:
         """Read everything that versions are made of: what is missing or was changed, a line each."""
         problems: list[str] = []
         good: set[str] = set()
-        for model, history, commit, found in self._every():
+        for model, history, commit, content in self._every():
             if problem := self._unsigned(history, commit):
                 problems.append(f"{model} {commit[:12]}: {problem}")
-            for file, listed in found.items():
+            for file, listed in tree.listed(content).items():
                 for _, count, digest in listed.spans():
                     if digest in good:
                         continue
@@ -271,7 +295,7 @@ class Registry:
     def gc(self) -> int:
         """Remove content that no version names, as pushes leave that were cut; how many pieces. Waits for pushes."""
         with self._using(alone=True):
-            kept = {digest for *_, found in self._every() for each in found.values() for digest in each.digests()}
+            kept = {digest for *_, content in self._every() for digest in _digests(content)}
             gone = [digest for digest in self.blobs if digest not in kept]
             for digest in gone:
                 self.blobs.remove(digest)
@@ -285,13 +309,13 @@ class Registry:
         with tempfile.TemporaryDirectory(dir=self._folder / WORK) as room:
             yield Path(room)
 
-    def _every(self) -> Iterator[tuple[str, History, str, dict[str, Pieces]]]:
-        """All commits of all models, those of merge requests too, with the large files of each."""
+    def _every(self) -> Iterator[tuple[str, History, str, dict[str, bytes]]]:
+        """All commits of all models, those of merge requests too, with the tree of each."""
         for model in self.models():
             history = self.history(model)
             if tips := history.tips(HEADS, TAGS, ALIASES, REQUESTS):
                 for entry in history.log(*tips):
-                    yield model, history, entry.id, tree.listed(history.files(entry.id))
+                    yield model, history, entry.id, history.files(entry.id)
 
     def record(self, model: str, ref: str, files: Mapping[str, bytes], author: str, reason: str, at: str | None) -> str:
         """Keep `files` as what `ref` is at next, if it is at `at` now, None for nowhere. Raises Conflict."""
@@ -312,6 +336,10 @@ class Registry:
         """What is wrong with the signature of a commit; nothing where it is good."""
         good = self._signer.signed(*history.signature(commit))
         return "" if good else f"it is not signed by a key of {self._signer.trusted_file}"
+
+    def _require_signed(self, history: History, commit: str, what: str) -> None:
+        if problem := self._unsigned(history, commit):
+            raise ModelInvalid(what, problem, "push it again, or add the line of who signed it there")
 
     @staticmethod
     def _tag(history: History, commit: str) -> str:
@@ -335,3 +363,10 @@ def _names(history: History) -> dict[str, tuple[str, ...]]:
         for name, commit in history.refs(kind).items():
             found[commit] = (*found.get(commit, ()), mark + name)
     return found
+
+
+def _digests(content: tree.Tree) -> Iterator[str]:
+    """Of all that a version has in the store: its pieces, and its manifest where it was pinned."""
+    for each in tree.listed(content).values():
+        yield from each.digests()
+    yield digest_of(tree.manifest(content))

@@ -23,6 +23,11 @@ class RegistrySettings(BaseModel):
         "by default `content` in the folder"
     )  # fmt: skip
 
+    cache: str | None = Field(
+        None, min_length=1, description="on every machine, where versions that are served are copied to; by default "
+        "`versions` in cluster.state_dir"
+    )  # fmt: skip
+
     @field_validator("conditions")
     @classmethod
     def _are_conditions(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:

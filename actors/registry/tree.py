@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgpack
+
 from actors.registry import pieces
 from actors.registry.folder import FACTS
 from actors.registry.pieces import SUFFIX, Pieces
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, ModelInvalid
 
 MOST_METADATA = 64 << 10  # bytes
 Tree = Mapping[str, bytes]
@@ -46,4 +48,19 @@ def facts(metadata: Mapping[str, Any]) -> bytes:
 def metadata(tree: Tree) -> dict[str, Any]:
     """`facts` again; none where the tree says none."""
     found: dict[str, Any] = json.loads(tree.get(FACTS, b'{"metadata": {}}'))["metadata"]
+    return found
+
+
+def manifest(tree: Tree) -> bytes:
+    """All that a folder is made from, without a word of who made it when: equal folders have equal ones."""
+    made: bytes = msgpack.packb(sorted((name, content) for name, content in tree.items() if name != FACTS))
+    return made
+
+
+def of_manifest(text: bytes) -> dict[str, bytes]:
+    """`manifest` again, as a tree. Raises ModelInvalid."""
+    try:
+        found = {str(name): bytes(content) for name, content in msgpack.unpackb(text)}
+    except (ValueError, TypeError) as wrong:
+        raise ModelInvalid("the manifest", f"cannot be read ({wrong})", "push the version again") from None
     return found

@@ -41,6 +41,10 @@ class Blobs:
         self._root = str(root).rstrip("/")
         self._local = Path(self._root) if "file" in _protocols(system) else None
 
+    def there(self) -> bool:
+        """Whether the store can be seen from here; of one that is no folder nobody knows before asking."""
+        return self._local is None or self._local.is_dir()
+
     def has(self, digest: str) -> bool:
         """Whether the piece is there, unread."""
         if self._local is not None:

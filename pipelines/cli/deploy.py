@@ -7,12 +7,13 @@ from cluster import runtime
 from pipelines import places, workers
 from pipelines.cli import keys, serving, show
 from pipelines.cli.config import settle
+from pipelines.cli.settling import settled
 
 
 def run(file: Path | None, *, as_json: bool) -> None:
     """Deploy and return when every model answers."""
-    settings = settle(file).settings
     started = time.monotonic()
+    settings = settled(settle(file).settings, as_json=as_json)
     runtime.join(settings.cluster, workers.python())
     serving.publish(settings)
     serving.wait(settings, keys.operator(settings.cluster), show.progress)

@@ -15,7 +15,8 @@ from cluster.condition import parse
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
 from pipelines.cli.config import settle
-from pipelines.cli.versions import facts, registry_of, who
+from pipelines.cli.versions import facts, who
+from pipelines.versions import registry_of
 
 
 def desk_of(file: Path | None) -> tuple[Desk, str]:

@@ -14,6 +14,7 @@ from cluster.settings import ClusterSettings
 from pipelines import workers
 from pipelines.cli import build, down, gangs, keys, serving, show
 from pipelines.cli.config import settle
+from pipelines.cli.settling import settled
 from pipelines.settings import Settings
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,6 +28,7 @@ def run(file: Path | None, flags: Mapping[str, Any], *, detach: bool, as_json: b
         raise SettingsInvalid(
             "cluster.address", settings.cluster.address, "`up` starts its own Ray; use `strata deploy`"
         )
+    settings = settled(settings, as_json=as_json)
     for model in settings.models:  # before anything is started, as the shards are on this machine
         if not Path(model.path).is_dir():
             raise ModelInvalid(model.path, "there is no such folder", f"set the path of model {model.name}")

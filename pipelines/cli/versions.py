@@ -14,18 +14,19 @@ from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from actors.registry import history
 from actors.registry.folder import files
-from actors.registry.history import MAIN, named
+from actors.registry.history import named
 from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
 from actors.registry.registry import Registry, Version
-from cluster.errors import InvalidRequest, Unauthenticated, Unavailable
+from cluster.errors import InvalidRequest, Unauthenticated
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from pipelines.cli import show
 from pipelines.cli.config import settle
 from pipelines.cli.keys import mine
-from pipelines.settings import Settings
+from pipelines.versions import registry_of
 
 MOST_LINES = 200  # of a file's difference
 STRIP = 72  # columns of the strip that shows where weights changed
@@ -34,17 +35,6 @@ STRIP = 72  # columns of the strip that shows where weights changed
 def opened(file: Path | None) -> Registry:
     """The registry of the settings. Raises SettingsInvalid."""
     return registry_of(settle(file).settings)
-
-
-def registry_of(settings: Settings) -> Registry:
-    """The registry that the settings describe, made where there is none."""
-    own = settings.registry
-    folder = Path(own.folder) if own.folder else settings.cluster.state / "registry"
-    try:
-        return Registry(folder, own.store)
-    except OSError as wrong:
-        problem = f"{wrong.strerror or wrong}; set registry.folder to one that can be written"
-        raise Unavailable(f"the registry in {folder}", problem) from None
 
 
 def who(cluster: ClusterSettings) -> str:
@@ -60,11 +50,8 @@ def who(cluster: ClusterSettings) -> str:
 
 
 def split(reference: str) -> tuple[str, str]:
-    """The model and the name of `chat@prod`; without an @, the tip of main. Raises InvalidRequest."""
-    model, at, name = reference.partition("@")
-    if at and not name:
-        raise InvalidRequest("model", reference, "after the @ stands a version, tag, branch or alias, such as chat@v3")
-    return named("model", model), name or MAIN
+    """See `history.split`."""
+    return history.split("model", reference)
 
 
 def facts(pairs: list[str]) -> dict[str, Any]:
@@ -242,7 +229,7 @@ def gc(file: Path | None) -> None:
 
 
 @contextmanager
-def bar(title: str, size: int, *, as_json: bool) -> Iterator[Advance]:
+def bar(title: str, size: int | None, *, as_json: bool) -> Iterator[Advance]:
     """A bar of bytes on a terminal; elsewhere nothing, as what it comes to is said at the end."""
     drawn = Progress(
         TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=show.err, transient=True,

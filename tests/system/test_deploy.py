@@ -1,13 +1,17 @@
 """What a deploy to a running stack replaces, and what it leaves alone."""
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
+from actors.registry.registry import Registry
 from tests.system.conftest import ROOT, Stack, submit, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -71,3 +75,62 @@ def test_a_file_that_cannot_be_deployed_changes_nothing(stack: Stack, tmp_path: 
     assert "Traceback" not in done.stderr
     assert (gangs(stack), gateways()) == (before, front)
     assert stack.get("/ready").status_code == 200
+
+
+def deploy(file: Path) -> subprocess.CompletedProcess[str]:
+    """As a person on the head does."""
+    words = [sys.executable, "-m", "pipelines.cli", "deploy", "-f", str(file)]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_deploy_serves_the_version_that_an_alias_is_at(stack: Stack, tmp_path: Path) -> None:
+    """The same again replaces nothing, a moved alias the gangs, and what nobody signed is refused before either."""
+    until(lambda: len(stack.entries()) == 2)
+    registry = Registry(stack.settings.state / "registry")
+    registry.push("tiny", stack.folder, author="ada")
+    other = shutil.copytree(stack.folder, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file({name: weight.flip(0) for name, weight in weights.items()}, other / "model.safetensors")
+    registry.push("tiny", other, author="ada")
+    registry.alias("tiny", "prod", "v1")
+    settings = yaml.safe_load((stack.clone / "strata.yaml").read_text())
+    (model,) = settings["models"]
+    del model["path"]
+    model["version"] = "tiny@prod"
+    file = tmp_path / "versions.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    words = {"model": "tiny", "prompt": "abc", "temperature": 0, "max_tokens": 24, "ignore_eos": True}
+
+    def text() -> str:
+        answer = httpx.post(f"{stack.url}/v1/completions", json=words, headers=stack.headers, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["choices"][0]["text"])
+
+    said = text()
+    try:
+        done = deploy(file)
+        assert done.returncode == 0, done.stderr
+        assert f"tiny@prod is tiny@{registry.show('tiny', 'v1').entry.id}" in done.stderr
+        before = gangs(stack)
+        assert text() == said
+        assert deploy(file).returncode == 0
+        assert gangs(stack) == before
+
+        registry.alias("tiny", "prod", "v2", "v1")
+        assert deploy(file).returncode == 0
+        until(lambda: len(stack.entries()) == 2)
+        rolled = gangs(stack)
+        assert not rolled & before
+        assert text() != said
+
+        trusted = stack.settings.state / "registry" / "allowed_signers"
+        keys = trusted.read_text()
+        trusted.write_text("")
+        done = deploy(file)
+        trusted.write_text(keys)
+        assert done.returncode == 1
+        assert "tiny@prod: it is not signed by a key of" in done.stderr
+        assert gangs(stack) == rolled
+    finally:
+        assert deploy(stack.clone / "strata.yaml").returncode == 0
+        until(lambda: len(stack.entries()) == 2)

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from filecmp import dircmp
 
@@ -242,3 +243,21 @@ def test_a_folder_that_is_there_is_not_written_over(registry, model, tmp_path):
     push(registry, model)
     with pytest.raises(Conflict, match="folder"):
         registry.checkout("chat", "v1", model)
+
+
+def test_an_object_of_git_that_was_changed_is_refused(registry, model, tmp_path):
+    """The signature is over digests alone: what has a digest's name must have that digest."""
+    push(registry, model)
+    history = registry.history("chat")
+    entry = history._repo[history._repo[history.resolve("v1").encode()].tree][b"config.json"][1].decode()
+    path = tmp_path / "registry" / "models" / "chat.git" / "objects" / entry[:2] / entry[2:]
+    path.chmod(0o644)
+    for content in (zlib.compress(b"blob 3\x00{} "), b"no object at all"):
+        path.write_bytes(content)
+        for act in (
+            lambda: registry.checkout("chat", "v1", tmp_path / "out"),
+            lambda: registry.pin("chat", "v1"),
+            lambda: registry.show("chat", "v1"),
+        ):
+            with pytest.raises(ModelInvalid, match=f"its object {entry} was changed"):
+                act()

@@ -1,0 +1,49 @@
+"""From settings to the registry, and from a version's name to the version that is served.
+
+Knows both branches of the settings. Knows no cluster.
+"""
+
+from pathlib import Path
+
+from actors.registry import history
+from actors.registry.copies import Copies
+from actors.registry.pieces import Progress, quietly
+from actors.registry.registry import Registry
+from actors.settings import ModelSettings, Pinned
+from cluster.errors import Unavailable
+from pipelines.settings import Settings
+
+
+def registry_of(settings: Settings) -> Registry:
+    """The registry that the settings describe, made where there is none. Raises SettingsInvalid and Unavailable."""
+    own = settings.registry
+    folder = Path(own.folder).expanduser() if own.folder else settings.cluster.state / "registry"
+    try:
+        return Registry(folder.absolute(), own.store)
+    except OSError as wrong:
+        problem = f"{wrong.strerror or wrong}; set registry.folder to one that can be written"
+        raise Unavailable(f"the registry in {folder}", problem) from None
+
+
+def pinned(settings: Settings, progress: Progress = quietly) -> Settings:
+    """The settings with each name of a version settled, its signature checked, and a checked copy of it here.
+
+    Those that are settled already stay. Raises NotFound, ModelInvalid, SettingsInvalid and Unavailable.
+    """
+    if all(model.version is None or isinstance(model, Pinned) for model in settings.models):
+        return settings
+    registry = registry_of(settings)
+    models = tuple(_pinned(model, registry, settings, progress) for model in settings.models)
+    return settings.model_copy(update={"models": models})
+
+
+def _pinned(model: ModelSettings, registry: Registry, settings: Settings, progress: Progress) -> ModelSettings:
+    if model.version is None or isinstance(model, Pinned):
+        return model
+    name, reference = history.split(f"version of {model.name}", model.version)
+    pin = registry.pin(name, reference)
+    own = settings.registry.cache
+    cache = Path(own).expanduser().absolute() if own else settings.cluster.state / "versions"
+    copies = Copies(cache, registry.store)
+    path = copies.ensure(pin.manifest, model.version, progress)
+    return model.pinned(f"{name}@{pin.commit}", pin.manifest, registry.store, str(cache), str(path))

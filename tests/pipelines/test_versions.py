@@ -1,0 +1,96 @@
+"""From a version's name in the settings to the version that is served."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from actors import copied
+from actors.registry.registry import Registry
+from actors.settings import Pinned
+from cluster.errors import InvalidRequest, NotFound, SettingsInvalid
+from cluster.settings import ClusterSettings
+from pipelines import revision, versions
+from pipelines.settings import Settings
+from tests.actors.registry.conftest import write_model
+
+
+def settings(tmp_path: Path, **model: Any) -> Settings:
+    cluster = {"state_dir": str(tmp_path / "state")}
+    return Settings.of({"cluster": cluster, "models": [{"name": "chat", **(model or {"version": "chat@prod"})}]})
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """Two versions, of which v1 is prod."""
+    made = Registry(tmp_path / "state" / "registry")
+    for value in (1.0, 2.0):
+        write_model(tmp_path / "model", {"a": torch.full((8,), value)})
+        made.push("chat", tmp_path / "model", author="ada")
+    made.alias("chat", "prod", "v1")
+    return made
+
+
+def digests(found: Settings) -> tuple[str, str]:
+    return revision.of_model(found.models[0], "cpu", ClusterSettings()), revision.of_gateway(found)
+
+
+def test_a_deploy_serves_what_the_alias_is_at_then(tmp_path: Path, registry: Registry) -> None:
+    asked = settings(tmp_path)
+    found = versions.pinned(asked)
+    (model,) = found.models
+    assert isinstance(model, Pinned)
+    assert model.version == f"chat@{registry.show('chat', 'v1').entry.id}"
+    assert Path(model.path, "model.safetensors").is_file()
+    registry.alias("chat", "prod", "v2", "v1")
+    assert versions.pinned(found) is found
+    copied.ensure(model)
+    assert digests(versions.pinned(found)) == digests(found)
+    rolled = versions.pinned(asked)
+    assert rolled.models[0].path != model.path
+    gang, gateway = digests(found)
+    assert digests(rolled)[0] != gang
+    assert digests(rolled)[1] == gateway, "with the tokenizer as it was the gateway need not start anew"
+
+
+def test_a_deploy_of_the_same_version_is_no_change(tmp_path: Path, registry: Registry) -> None:
+    found = versions.pinned(settings(tmp_path))
+    assert digests(versions.pinned(settings(tmp_path))) == digests(found)
+    assert digests(versions.pinned(settings(tmp_path, version="chat@v1"))) == digests(found)
+
+
+def test_a_copy_that_is_gone_is_made_where_it_is_needed(tmp_path: Path, registry: Registry) -> None:
+    (model,) = versions.pinned(settings(tmp_path)).models
+    folder = Path(model.path)
+    folder.rename(tmp_path / "away")
+    copied.ensure(model)
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("model", [{"path": "a", "version": "b"}, {}, {"path": ""}, {"version": ""}])
+def test_a_model_is_a_folder_or_a_version(model: dict[str, Any]) -> None:
+    with pytest.raises(SettingsInvalid, match=r"models\.0.*(one of the two|version)"):
+        Settings.of({"models": [{"name": "chat", **model}]})
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "said"),
+    [
+        ("chat@canary", NotFound, "no version, alias or branch canary; there is prod, v1"),
+        ("talk@prod", NotFound, "no model talk; there is chat"),
+        ("../x@prod", InvalidRequest, "version of chat: ../x is not accepted"),
+        ("chat@", InvalidRequest, "after the @ stands"),
+    ],
+)
+def test_a_version_that_is_none(
+    tmp_path: Path, registry: Registry, version: str, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said.replace(".", r"\.")):
+        versions.pinned(settings(tmp_path, version=version))
+
+
+def test_a_folder_needs_no_registry(tmp_path: Path) -> None:
+    asked = settings(tmp_path, path="x")
+    assert versions.pinned(asked) is asked
+    assert not (tmp_path / "state").exists()
