@@ -14,6 +14,7 @@ positional and all are handed to `super().__init__`, so that an error pickles an
     ├── Forbidden                 403
     ├── NotFound                  404
     ├── Conflict                  409  somebody else was first
+    │   └── IllegalMove           409  a life cycle has no such move
     ├── Overloaded                429  retryable, says when
     ├── ExtraMissing              501
     ├── Unavailable               503  retryable
@@ -167,6 +168,18 @@ class Conflict(StrataError):
 
     def __str__(self) -> str:
         return f"{self.thing} is {self.there} and not {self.expected}; look at it again, then repeat the change"
+
+
+class IllegalMove(Conflict):
+    """A life cycle does not lead from where a thing is to where it was to go, but elsewhere."""
+
+    def __init__(self, thing: str, at: str, wanted: str, legal: tuple[str, ...]) -> None:
+        self.at, self.wanted, self.legal = at, wanted, legal
+        super().__init__(thing, wanted, at)
+        self.args = (thing, at, wanted, legal)
+
+    def __str__(self) -> str:
+        return f"{self.thing} is {self.at}; from there it goes to {' or '.join(self.legal)}, not to {self.wanted}"
 
 
 class Overloaded(StrataError):

@@ -22,6 +22,8 @@ from dulwich.repo import Repo
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound
 
 HEADS, TAGS, ALIASES, REQUESTS = "refs/heads/", "refs/tags/", "refs/aliases/", "refs/requests/"
+MOVES, STAGES = "refs/moves/", "refs/stages/"  # where aliases have been, and how far versions have come
+EVERY = (HEADS, TAGS, ALIASES, REQUESTS, MOVES, STAGES)
 MAIN = "main"
 PENDING = "strata.pending"  # refs that are being moved
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]|[a-z0-9]")
@@ -103,9 +105,14 @@ class History:
 
     def move(self, ref: str, new: str, expected: str | None) -> None:
         """Point `ref` at the commit `new` if it is at `expected`, None for nowhere. Raises Conflict."""
+        self.shift({ref: (expected, new)})
+
+    def shift(self, refs: Mapping[str, tuple[str | None, str]]) -> None:
+        """Move several refs, each from where it is expected to a commit: all or none. Raises Conflict."""
         with self._alone():
-            self._expect(ref, expected)
-            self._point({ref: new})
+            for ref, (expected, _) in refs.items():
+                self._expect(ref, expected)
+            self._point({ref: new for ref, (_, new) in refs.items()})
 
     def number(self, new: str, branch: str, expected: str | None) -> str:
         """Make the commit `new` the branch's tip, if that is `expected`, and the model's next version; its tag."""

@@ -19,7 +19,7 @@ from typing import Any
 from actors.registry import difference, merging, pieces, tree
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
-from actors.registry.history import ALIASES, HEADS, MAIN, REQUESTS, TAGS, Entry, History, named
+from actors.registry.history import ALIASES, EVERY, HEADS, MAIN, TAGS, Entry, History, named
 from actors.registry.merging import Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
@@ -196,16 +196,10 @@ class Registry:
             digest, _ = self.blobs.put(tree.manifest(content))
         return Pin(model, commit, digest, sum(tree.sizes(content).values()))
 
-    def alias(self, model: str, alias: str, name: str, expected: str | None = None) -> str:
-        """Point `alias` at the version that `name` names, if it is at the version `expected`, None for nowhere yet.
-
-        Its commit. Of many that expect the same one wins. Raises NotFound and Conflict.
-        """
+    def number(self, model: str, name: str) -> str:
+        """The number (`v3`) of the version that `name` names. Raises NotFound."""
         history = self.history(model)
-        commit = history.resolve(name)
-        before = history.resolve(expected) if expected else None
-        history.move(ALIASES + named("alias", alias), commit, before)
-        return commit
+        return self._tag(history, history.resolve(name))
 
     def branch(self, model: str, branch: str, name: str = MAIN) -> str:
         """Make a branch that begins at the version `name`. Raises NotFound, and Conflict where there is one."""
@@ -313,16 +307,28 @@ class Registry:
         """All commits of all models, those of merge requests too, with the tree of each."""
         for model in self.models():
             history = self.history(model)
-            if tips := history.tips(HEADS, TAGS, ALIASES, REQUESTS):
+            if tips := history.tips(*EVERY):
                 for entry in history.log(*tips):
                     yield model, history, entry.id, history.files(entry.id)
 
-    def record(self, model: str, ref: str, files: Mapping[str, bytes], author: str, reason: str, at: str | None) -> str:
-        """Keep `files` as what `ref` is at next, if it is at `at` now, None for nowhere. Raises Conflict."""
+    def record(
+        self,
+        model: str,
+        ref: str,
+        files: Mapping[str, bytes],
+        author: str,
+        reason: str,
+        at: str | None,
+        also: Mapping[str, tuple[str | None, str]] | None = None,
+    ) -> str:
+        """Keep `files` as what `ref` is at next, if it is at `at` now, None for nowhere. Raises Conflict.
+
+        `also`: refs that move with it, each from where it is to be to a commit; all of them or none.
+        """
         history = self.history(model)
         parents = (at,) if at else ()
         commit = history.commit(files, parents, author, int(self._clock()), reason, self._signer.sign)
-        history.move(ref, commit, at)
+        history.shift({ref: (at, commit), **(also or {})})
         return commit
 
     def history(self, model: str, *, new: bool = False) -> History:
@@ -343,7 +349,11 @@ class Registry:
 
     @staticmethod
     def _tag(history: History, commit: str) -> str:
-        return next(name for name in _names(history)[commit] if name.startswith("v") and name[1:].isdigit())
+        """The number of a version. Raises NotFound for a commit that is none."""
+        for name in _names(history).get(commit, ()):
+            if name.startswith("v") and name[1:].isdigit():
+                return name
+        raise NotFound("version", commit[:12])
 
     @contextmanager
     def _using(self, *, alone: bool = False) -> Iterator[None]:

@@ -100,9 +100,53 @@ def alias_version(
     file: File = None,
 ) -> None:
     """Point an alias at a version; of many that move it from the same version, one does."""
-    from pipelines.cli import versions
+    from pipelines.cli import promotion
 
-    versions.alias(model, alias, expected, file)
+    promotion.alias(model, alias, expected, file)
+
+
+@models.command("rollback")
+def roll_back_alias(
+    alias: Annotated[str, typer.Argument(metavar="MODEL@ALIAS", help="Such as chat@prod.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="A version.", show_default="the one that it was at before")
+    ] = None,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Take an alias back to where it was."""
+    from pipelines.cli import promotion
+
+    promotion.rollback(alias, to, file, as_json=json)
+
+
+@models.command("history")
+def alias_history(
+    alias: Annotated[str, typer.Argument(metavar="MODEL@ALIAS", help="Such as chat@prod.")],
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """List where an alias has been, the latest first."""
+    from pipelines.cli import promotion
+
+    promotion.history(alias, file, as_json=json)
+
+
+@models.command("stage")
+def stage_version(
+    model: Reference,
+    stage: Annotated[str, typer.Argument(help="draft, candidate, canary, live or retired.")],
+    expected: Annotated[
+        str | None, typer.Option("--from", help="The stage it is at.", show_default="whatever it is at")
+    ] = None,
+    message: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "",
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Bring a version from one stage of its life to another."""
+    from pipelines.cli import promotion
+
+    promotion.stage(model, stage, expected, message, file, as_json=json)
 
 
 @models.command("branch")

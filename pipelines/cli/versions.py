@@ -7,7 +7,7 @@ import getpass
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from actors.registry.history import named
 from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
 from actors.registry.registry import Registry, Version
+from actors.registry.stages import Stage, Stages
 from cluster.errors import InvalidRequest, Unauthenticated
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
@@ -94,30 +95,34 @@ def push(
 def log(reference: str, file: Path | None, *, as_json: bool) -> None:
     """What a version descends from."""
     model, name = split(reference)
-    rows = list(opened(file).log(model, name))
+    registry = opened(file)
+    known = Stages(registry).all(model)
+    rows = [(entry, names, staged(names, known)) for entry, names in registry.log(model, name)]
     if as_json:
-        show.document([_plain(entry) | {"names": names} for entry, names in rows])
+        show.document([plain(entry) | {"names": names, "stage": stage} for entry, names, stage in rows])
         return
     show.table(
-        ("version", "commit", "when", "who", "why"),
+        ("version", "stage", "commit", "when", "who", "why"),
         [
-            (", ".join(names), entry.id[:12], _when(entry.at), entry.author, _first(entry.message))
-            for entry, names in rows
+            (", ".join(names), stage, entry.id[:12], when(entry.at), entry.author, first(entry.message))
+            for entry, names, stage in rows
         ],
     )
 
 
 def shown(reference: str, file: Path | None, *, as_json: bool) -> None:
     """One version."""
-    version = opened(file).show(*split(reference))
+    registry = opened(file)
+    version = registry.show(*split(reference))
+    stage = staged(version.names, Stages(registry).all(version.model))
     if as_json:
         show.document({
-            "model": version.model, **_plain(version.entry), "names": version.names, "metadata": version.metadata,
-            "files": version.files, "tensors": version.tensors, "size": version.size,
+            "model": version.model, **plain(version.entry), "names": version.names, "stage": stage,
+            "metadata": version.metadata, "files": version.files, "tensors": version.tensors, "size": version.size,
             "signed": version.signed,
         })  # fmt: skip
         return
-    show.table(("", ""), _described(version))
+    show.table(("", ""), _described(version, stage))
     show.table(("file", "size"), [(name, amount(size)) for name, size in sorted(version.files.items())])
 
 
@@ -169,13 +174,6 @@ def checkout(reference: str, into: Path, file: Path | None, *, as_json: bool) ->
         show.document({"model": model, "commit": commit, "folder": str(into)})
     else:
         show.line(f"{into} is {model} {commit[:12]}")
-
-
-def alias(reference: str, alias: str, expected: str | None, file: Path | None) -> None:
-    """Point an alias at a version."""
-    model, name = split(reference)
-    commit = opened(file).alias(model, alias, name, expected)
-    show.line(f"{model}@{alias} is {commit[:12]}")
 
 
 def branch(reference: str, branch: str, file: Path | None) -> None:
@@ -257,15 +255,16 @@ def amount(size: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def _described(version: Version) -> list[tuple[str, str]]:
+def _described(version: Version, stage: str) -> list[tuple[str, str]]:
     rows = [
         ("model", version.model),
         ("version", ", ".join(version.names)),
+        ("stage", stage),
         ("commit", version.entry.id),
         ("parents", ", ".join(parent[:12] for parent in version.entry.parents) or "none"),
-        ("when", _when(version.entry.at)),
+        ("when", when(version.entry.at)),
         ("who", version.entry.author),
-        ("why", _first(version.entry.message)),
+        ("why", first(version.entry.message)),
         ("size", f"{amount(version.size)}, {version.tensors} tensors"),
         ("signed", "by a key that is trusted" if version.signed else "by nobody who is trusted"),
     ]
@@ -277,13 +276,21 @@ def _block(norm: float) -> str:
     return " ▁▂▃▄▅▆▇█"[0 if norm <= 0 else max(1, min(8, round(8 + 2 * math.log10(norm))))]
 
 
-def _plain(entry: Any) -> dict[str, Any]:
+def staged(names: Iterable[str], stages: Mapping[str, Stage]) -> str:
+    """The stage of the version that has these names."""
+    return next((stages[name].value for name in names if name in stages), Stage.DRAFT.value)
+
+
+def plain(entry: Any) -> dict[str, Any]:
+    """A value's fields."""
     return {name: getattr(entry, name) for name in entry.__slots__}
 
 
-def _when(at: int) -> str:
+def when(at: int) -> str:
+    """A time for a person."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
-def _first(message: str) -> str:
+def first(message: str) -> str:
+    """The first line of a commit's message."""
     return message.strip().partition("\n")[0]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from actors import copied
+from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from actors.settings import Pinned
 from cluster.errors import InvalidRequest, NotFound, SettingsInvalid
@@ -28,7 +29,7 @@ def registry(tmp_path: Path) -> Registry:
     for value in (1.0, 2.0):
         write_model(tmp_path / "model", {"a": torch.full((8,), value)})
         made.push("chat", tmp_path / "model", author="ada")
-    made.alias("chat", "prod", "v1")
+    Aliases(made).move("chat", "prod", "v1", author="ada")
     return made
 
 
@@ -43,7 +44,7 @@ def test_a_deploy_serves_what_the_alias_is_at_then(tmp_path: Path, registry: Reg
     assert isinstance(model, Pinned)
     assert model.version == f"chat@{registry.show('chat', 'v1').entry.id}"
     assert Path(model.path, "model.safetensors").is_file()
-    registry.alias("chat", "prod", "v2", "v1")
+    Aliases(registry).move("chat", "prod", "v2", "v1", author="ada")
     assert versions.pinned(found) is found
     copied.ensure(model)
     assert digests(versions.pinned(found)) == digests(found)

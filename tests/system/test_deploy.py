@@ -11,6 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from tests.system.conftest import ROOT, Stack, submit, until
 
@@ -92,7 +93,7 @@ def test_a_deploy_serves_the_version_that_an_alias_is_at(stack: Stack, tmp_path:
     weights = load_file(other / "model.safetensors")
     save_file({name: weight.flip(0) for name, weight in weights.items()}, other / "model.safetensors")
     registry.push("tiny", other, author="ada")
-    registry.alias("tiny", "prod", "v1")
+    Aliases(registry).move("tiny", "prod", "v1", author="ada")
     settings = yaml.safe_load((stack.clone / "strata.yaml").read_text())
     (model,) = settings["models"]
     del model["path"]
@@ -116,7 +117,7 @@ def test_a_deploy_serves_the_version_that_an_alias_is_at(stack: Stack, tmp_path:
         assert deploy(file).returncode == 0
         assert gangs(stack) == before
 
-        registry.alias("tiny", "prod", "v2", "v1")
+        Aliases(registry).move("tiny", "prod", "v2", "v1", author="ada")
         assert deploy(file).returncode == 0
         until(lambda: len(stack.entries()) == 2)
         rolled = gangs(stack)

@@ -8,7 +8,9 @@ import sys
 import pytest
 import torch
 
+from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
+from actors.registry.stages import Stage, Stages
 from tests.actors.registry.conftest import write_model
 
 # the child does nothing but what is killed, so threads of others that it lacks are not missed
@@ -68,22 +70,30 @@ def test_a_push_that_is_killed_anywhere(tmp_path):
     assert number > 20
 
 
-@pytest.mark.parametrize("act", ["gc", "alias"])
+@pytest.mark.parametrize("act", ["gc", "alias", "rollback", "stage"])
 def test_what_else_is_killed_anywhere(tmp_path, act):
     model, folder = tmp_path / "model", tmp_path / "registry"
     registry = Registry(folder)
     for value in (0.0, 1.0):
         write_model(model, {"a": torch.full((64,), value)})
         registry.push("chat", model, author="ada")
-    registry.alias("chat", "prod", "v1")
+    aliases, stages = Aliases(registry), Stages(registry)
+    aliases.move("chat", "prod", "v1", author="ada")
     for number in range(SURE):
         for piece in range(3):
             registry.blobs.put(f"left behind {number} {piece}".encode())
         now, then = sorted(("v1", "v2"), key=lambda name: "@prod" not in registry.show("chat", name).names)
-        acts = {"gc": registry.gc, "alias": lambda a=now, b=then: Registry(folder).alias("chat", "prod", b, a)}
+        other = Stage.DRAFT if stages.of("chat", "v1") is Stage.CANDIDATE else Stage.CANDIDATE
+        acts = {
+            "gc": registry.gc,
+            "alias": lambda a=now, b=then: Aliases(Registry(folder)).move("chat", "prod", b, a, author="ada"),
+            "rollback": lambda b=then: Aliases(Registry(folder)).rollback("chat", "prod", b, author="ada"),
+            "stage": lambda to=other: Stages(Registry(folder)).move("chat", "v1", to, author="ada"),
+        }
         if not killed_at(number, acts[act]):
             break
         whole(folder, tmp_path, 2)
+        assert aliases.log("chat", "prod")[0][1].after == aliases.at("chat", "prod")
     else:
         pytest.fail("it never came to its end")
     assert number > 3

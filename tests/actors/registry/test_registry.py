@@ -9,6 +9,7 @@ from filecmp import dircmp
 import pytest
 import torch
 
+from actors.registry.aliases import Aliases
 from actors.registry.pieces import PIECE
 from actors.registry.registry import Registry
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, Unavailable
@@ -72,7 +73,7 @@ def test_git_reads_the_history(registry, model, weights, tmp_path):
     push(registry, model, message="First")
     write_model(model, weights | {"norm": torch.zeros(64)})
     push(registry, model, message="Second")
-    registry.alias("chat", "prod", "v1")
+    Aliases(registry).move("chat", "prod", "v1", author="ada")
 
     def git(*words):
         line = ["git", "--git-dir", str(tmp_path / "registry" / "models" / "chat.git"), *words]
@@ -110,11 +111,12 @@ def test_of_a_hundred_promotions_of_one_revision_one_wins(registry, model, weigh
     push(registry, model)
     write_model(model, weights | {"norm": torch.zeros(64)})
     push(registry, model)
-    registry.alias("chat", "prod", "v1")
+    Aliases(registry).move("chat", "prod", "v1", author="ada")
 
     def promote(_):
         try:
-            return Registry(tmp_path / "registry").alias("chat", "prod", "v2", expected="v1")
+            own = Aliases(Registry(tmp_path / "registry"))
+            return own.move("chat", "prod", "v2", expected="v1", author="ada")
         except Conflict as lost:
             return lost
 

@@ -113,3 +113,37 @@ def test_a_merge_request_from_opened_to_merged(
     assert (row["number"], row["state"], row["reviews"][0]["principal"]) == (1, "merged", "bob")
     assert "merged" in run(request, "list", "chat")
     assert json.loads(run("log", "chat", "--json"))[0]["author"] == "bob"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_version_is_promoted_and_taken_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def run(*words: str) -> str:
+        assert strata(monkeypatch, "models", *words) == 0, capsys.readouterr()
+        return capsys.readouterr().out
+
+    for value in (1.0, 2.0):
+        write_model(tmp_path / "model", {"a": torch.full((8,), value)})
+        run("push", "model", "--name", "chat")
+    run("alias", "chat@v1", "prod")
+    run("alias", "chat@v2", "prod", "--from", "v1")
+    assert "was v2 and is v1" in run("rollback", "chat@prod")
+    assert [(row["back"], row["message"]) for row in json.loads(run("history", "chat@prod", "--json"))][1:] == [
+        (False, "Point prod at v2"), (False, "Point prod at v1"),
+    ]  # fmt: skip
+    assert "back" in run("history", "chat@prod")
+    assert json.loads(run("rollback", "chat@prod", "--to", "v2", "--json"))["alias"] == "prod"
+    assert "chat@v2 was draft and is candidate" in run("stage", "chat@prod", "candidate")
+    assert [row["stage"] for row in json.loads(run("log", "chat", "--json"))] == ["candidate", "draft"]
+    assert json.loads(run("show", "chat@v2", "--json"))["stage"] == "candidate"
+    assert "candidate" in run("show", "chat@v2")
+    for words, said in (
+        (("stage", "chat@v1", "live"), "chat@v1 is draft; from there it goes to candidate or retired, not to live"),
+        (("stage", "chat@v1", "prod"), "take one of draft"),
+        (("stage", "chat@v2", "canary", "--from", "draft"), "is candidate and not draft"),
+        (("rollback", "chat"), "name the alias, such as chat@prod"),
+        (("rollback", "chat@nope"), "no alias nope; there is prod"),
+    ):
+        assert strata(monkeypatch, "models", *words) == 1, words
+        assert said in capsys.readouterr().err

@@ -21,6 +21,7 @@ ARGUMENTS = {
     "Forbidden": ("laptop", "metrics.read"),
     "NotFound": ("model", "x", ("a", "b")),
     "Conflict": ("aliases/prod", "v1", "v2"),
+    "IllegalMove": ("chat@v1", "draft", "live", ("candidate", "retired")),
     "Overloaded": ("m", 9, 3),
     "ExtraMissing": ("speech", "speech"),
     "Unavailable": ("m", "gone"),

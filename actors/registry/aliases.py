@@ -1,0 +1,120 @@
+"""Aliases: pointers at versions that move by compare-and-swap, and the way back that each has come.
+
+An alias is a ref; its moves are signed commits under `refs/moves`, each with the ref or not at all. Knows nothing of
+who serves an alias.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from actors.registry.history import ALIASES, MOVES, Entry, named
+from actors.registry.registry import Registry
+from cluster.errors import Conflict, ModelInvalid, NotFound
+
+FILE = "move.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Of an alias, between commits. `back`: to take earlier moves back, not to go on."""
+
+    alias: str
+    before: str | None
+    after: str
+    back: bool = False
+
+    def text(self) -> bytes:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True).encode()
+
+
+def parse(text: bytes) -> Move:
+    """`Move.text` again. Raises ModelInvalid."""
+    try:
+        return Move(**json.loads(text))
+    except (ValueError, TypeError) as wrong:
+        raise ModelInvalid("the move of an alias", f"cannot be read ({wrong})", "move it again") from None
+
+
+def way(moves: Iterable[Move]) -> list[str]:
+    """The commits that lead to where an alias is, the oldest first: what was taken back is not on it.
+
+    So a rollback after a rollback goes further back, and not to what the first one left.
+    """
+    found: list[str] = []
+    for move in moves:
+        if move.back and move.after in found:
+            del found[len(found) - found[::-1].index(move.after) :]
+        else:
+            if move.before and not found:
+                found.append(move.before)  # from before its moves were kept
+            found.append(move.after)
+    return found
+
+
+class Aliases:
+    """The aliases of all models of `registry`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def all(self, model: str) -> dict[str, str]:
+        """The commit that each is at. Raises NotFound."""
+        return self._registry.history(model).refs(ALIASES)
+
+    def at(self, model: str, alias: str) -> str:
+        """The commit that one is at. Raises NotFound."""
+        there = self.all(model)
+        if alias not in there:
+            raise NotFound("alias", alias, tuple(there))
+        return there[alias]
+
+    def move(
+        self, model: str, alias: str, name: str, expected: str | None = None, *, author: str, reason: str = ""
+    ) -> str:
+        """Point `alias` at the version that `name` names, if it is at the version `expected`, None for nowhere yet.
+
+        Its commit. Of many that expect the same one wins. Raises NotFound and Conflict.
+        """
+        history = self._registry.history(model)
+        commit = history.resolve(name)
+        before = history.resolve(expected) if expected else None
+        move = Move(named("alias", alias), before, commit)
+        self._record(model, move, author, reason or f"Point {alias} at {name}")
+        return commit
+
+    def rollback(
+        self, model: str, alias: str, to: str | None = None, *, expected: str | None = None, author: str
+    ) -> tuple[str, str]:
+        """Take an alias back to the version it was at before, or to the version `to`: where it was, and where it is.
+
+        Raises NotFound, and Conflict where there is nothing before, or it is not at `expected`, or moved meanwhile.
+        """
+        history, now = self._registry.history(model), self.at(model, alias)
+        if expected and history.resolve(expected) != now:
+            raise Conflict(f"{model}@{alias}", history.resolve(expected)[:12], now[:12])
+        if to is None:
+            come = way(move for _, move in reversed(self.log(model, alias)))
+            if len(come) < 2:
+                raise Conflict(f"{model}@{alias}", "at a second version", f"at its first, {now[:12]}")
+            back = come[-2]
+        else:
+            back = history.resolve(to)
+        self._record(model, Move(alias, now, back, back=True), author, f"Roll {alias} back to {to or back[:12]}")
+        return now, back
+
+    def log(self, model: str, alias: str) -> list[tuple[Entry, Move]]:
+        """Where an alias has been, the latest move first. Raises NotFound."""
+        self.at(model, alias)
+        history = self._registry.history(model)
+        tip = history.refs(MOVES).get(alias)
+        return [(entry, parse(history.files(entry.id)[FILE])) for entry in history.log(tip)] if tip else []
+
+    def _record(self, model: str, move: Move, author: str, reason: str) -> None:
+        history, alias = self._registry.history(model), {ALIASES + move.alias: (move.before, move.after)}
+        if move.before == move.after:
+            history.shift(alias)  # nothing happens, but it has to be there
+            return
+        at = history.refs(MOVES).get(move.alias)
+        self._registry.record(model, MOVES + move.alias, {FILE: move.text()}, author, reason, at, alias)

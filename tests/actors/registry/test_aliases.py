@@ -1,0 +1,82 @@
+"""Where an alias was, and the way back."""
+
+import pytest
+import torch
+
+from actors.registry.aliases import Aliases, Move, way
+from cluster.errors import Conflict, NotFound
+from tests.actors.registry.conftest import write_model
+
+
+@pytest.mark.parametrize(
+    ("moves", "found"),
+    [
+        ([], ""),
+        ([(None, "a")], "a"),
+        ([(None, "a"), ("a", "b"), ("b", "c")], "abc"),
+        ([(None, "a"), ("a", "b"), ("b", "c"), ("c", "b", True)], "ab"),
+        ([(None, "a"), ("a", "b"), ("b", "c"), ("c", "b", True), ("b", "a", True)], "a"),
+        ([(None, "a"), ("a", "b"), ("b", "a", True), ("a", "c")], "ac"),
+        ([(None, "a"), ("a", "b"), ("b", "c", True)], "abc"),
+        ([(None, "a"), ("a", "b"), ("b", "a"), ("a", "b"), ("b", "a", True)], "aba"),
+        ([("a", "b")], "ab"),
+    ],
+)
+def test_the_way_to_where_it_is(moves, found):
+    assert way(Move("prod", *move) for move in moves) == list(found)
+
+
+@pytest.fixture
+def aliases(registry, model):
+    for value in range(3):
+        write_model(model, {"a": torch.full((8,), float(value))})
+        registry.push("chat", model, author="ada")
+    made = Aliases(registry)
+    for name, before in (("v1", None), ("v2", "v1"), ("v3", "v2")):
+        made.move("chat", "prod", name, before, author="ada", reason=f"Release {name}")
+    return made
+
+
+def at(aliases):
+    return aliases._registry.number("chat", "prod")
+
+
+def test_back_and_further_back_and_on(aliases):
+    assert at(aliases) == "v3"
+    for version in ("v2", "v1"):
+        was, now = aliases.rollback("chat", "prod", author="bob")
+        assert (at(aliases), aliases._registry.number("chat", now)) == (version, version)
+        assert was != now
+    with pytest.raises(Conflict, match="chat@prod is at its first"):
+        aliases.rollback("chat", "prod", author="bob")
+    aliases.rollback("chat", "prod", "v3", author="bob")
+    assert at(aliases) == "v3"
+    said = [(entry.author, entry.message, move.back) for entry, move in aliases.log("chat", "prod")]
+    assert said[0] == ("bob", "Roll prod back to v3", True)
+    assert said[-1] == ("ada", "Release v1", False)
+    assert len(said) == 6
+    assert aliases._registry.fsck() == []
+    assert aliases._registry.gc() == 0
+
+
+def test_who_comes_second_is_told(aliases):
+    with pytest.raises(Conflict):
+        aliases.move("chat", "prod", "v1", "v2", author="bob")
+    with pytest.raises(Conflict):
+        aliases.move("chat", "prod", "v2", "v2", author="bob")
+    with pytest.raises(Conflict):
+        aliases.rollback("chat", "prod", expected="v1", author="bob")
+    assert aliases.move("chat", "prod", "v3", "v3", author="bob") == aliases.at("chat", "prod")
+    assert len(aliases.log("chat", "prod")) == 3
+    with pytest.raises(NotFound, match="no alias canary; there is prod"):
+        aliases.rollback("chat", "canary", author="bob")
+
+
+def test_an_alias_without_a_history(aliases):
+    """As it was made before moves were kept."""
+    history = aliases._registry.history("chat")
+    history.move("refs/aliases/old", history.resolve("v1"), None)
+    assert aliases.log("chat", "old") == []
+    aliases.move("chat", "old", "v2", "v1", author="ada")
+    aliases.rollback("chat", "old", author="ada")
+    assert aliases._registry.number("chat", "old") == "v1"
