@@ -22,6 +22,7 @@ _FORM = re.compile(
     + _NUMBER.format("shift")
     + r")?)\s*"
 )
+_QUANTITY = re.compile(r"(?P<number>-?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)(?P<unit>%|us|ms|s|m|h|)", re.IGNORECASE)
 FORM = "METRIC, one of < <= > >=, and NUMBER[%|us|ms|s|m|h] or baseline [+|- NUMBER]"
 
 
@@ -48,6 +49,12 @@ class Condition:
             return f"{self.metric} {self.compare} {size}"
         shift = f" {'-' if self.number < 0 else '+'} {size}" if self.number else ""
         return f"{self.metric} {self.compare} baseline{shift}"
+
+
+def quantity(text: str) -> float | None:
+    """`0.9`, `90%`, `500ms`, `1e-4` or `-2` as a number of seconds or shares; None for what is none."""
+    found = _QUANTITY.fullmatch(text)
+    return float(found["number"]) * _UNITS[found["unit"].lower()] if found else None
 
 
 def parse(text: str, field: str, known: Collection[str] | None = None) -> Condition:

@@ -4,6 +4,7 @@ Knows both branches of the settings. Knows no cluster.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actors.registry import history
 from actors.registry.copies import Copies
@@ -12,6 +13,9 @@ from actors.registry.registry import Registry
 from actors.settings import ModelSettings, Pinned
 from cluster.errors import Unavailable
 from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from actors.registry.catalogue import Catalogue
 
 
 def registry_of(settings: Settings) -> Registry:
@@ -23,6 +27,13 @@ def registry_of(settings: Settings) -> Registry:
     except OSError as wrong:
         problem = f"{wrong.strerror or wrong}; set registry.folder to one that can be written"
         raise Unavailable(f"the registry in {folder}", problem) from None
+
+
+def catalogue_of(settings: Settings, registry: Registry) -> "Catalogue":
+    """Where its metadata are searched. Raises SettingsInvalid and ExtraMissing."""
+    from actors.registry.catalogue import Catalogue  # noqa: PLC0415 - SQLAlchemy takes 0.25 s, and few ask
+
+    return Catalogue(registry, settings.registry.metadata)
 
 
 def pinned(settings: Settings, progress: Progress = quietly) -> Settings:

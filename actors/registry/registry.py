@@ -72,14 +72,14 @@ class Registry:
     """All models under `folder`; their content in `store`, by default beside them."""
 
     def __init__(self, folder: Path, store: str | None = None, clock: Callable[[], float] = time.time) -> None:
-        self._folder, self._clock = folder, clock
+        self.folder, self._clock = folder, clock
         (folder / "models").mkdir(parents=True, exist_ok=True)
         self.store = store or str(folder / "content")
         self.blobs, self._signer = Blobs(self.store), Signer(folder)
 
     def models(self) -> list[str]:
         """Names."""
-        return sorted(path.name.removesuffix(".git") for path in (self._folder / "models").glob("*.git"))
+        return sorted(path.name.removesuffix(".git") for path in (self.folder / "models").glob("*.git"))
 
     def push(
         self,
@@ -293,14 +293,14 @@ class Registry:
             gone = [digest for digest in self.blobs if digest not in kept]
             for digest in gone:
                 self.blobs.remove(digest)
-            shutil.rmtree(self._folder / WORK, ignore_errors=True)
+            shutil.rmtree(self.folder / WORK, ignore_errors=True)
             return len(gone) + self.blobs.sweep()
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
         """A folder for what is checked out on the way, beside the content and not where memory may be the disk."""
-        (self._folder / WORK).mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._folder / WORK) as room:
+        (self.folder / WORK).mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder / WORK) as room:
             yield Path(room)
 
     def _every(self) -> Iterator[tuple[str, History, str, dict[str, bytes]]]:
@@ -333,7 +333,7 @@ class Registry:
 
     def history(self, model: str, *, new: bool = False) -> History:
         """The commits and refs of a model, which is made where it is `new`. Raises NotFound."""
-        path = self._folder / "models" / f"{named('model', model)}.git"
+        path = self.folder / "models" / f"{named('model', model)}.git"
         if not new and not (path / "HEAD").is_file():
             raise NotFound("model", model, tuple(self.models()[:10]))
         return History(path)
@@ -358,7 +358,7 @@ class Registry:
     @contextmanager
     def _using(self, *, alone: bool = False) -> Iterator[None]:
         """Content is added and read by many at once, and removed by one alone, in any process."""
-        descriptor = os.open(self._folder / "content.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.folder / "content.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
             yield

@@ -23,6 +23,10 @@ class RegistrySettings(BaseModel):
         "by default `content` in the folder"
     )  # fmt: skip
 
+    metadata: str | None = Field(
+        None, min_length=1, description="metadata for searches: sqlite:///FILE or postgresql://...; "
+        "by default a SQLite file in the folder"
+    )  # fmt: skip
     cache: str | None = Field(
         None, min_length=1, description="on every machine, where versions that are served are copied to; by default "
         "`versions` in cluster.state_dir"

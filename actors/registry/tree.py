@@ -15,6 +15,23 @@ from actors.registry.pieces import SUFFIX, Pieces
 from cluster.errors import InvalidRequest, ModelInvalid
 
 MOST_METADATA = 64 << 10  # bytes
+RESERVED = frozenset(
+    {
+        "model",
+        "version",
+        "stage",
+        "alias",
+        "branch",
+        "tag",
+        "author",
+        "at",
+        "message",
+        "parent",
+        "size",
+        "config",
+        "card",
+    }
+)
 Tree = Mapping[str, bytes]
 
 
@@ -36,13 +53,17 @@ def sizes(tree: Tree) -> dict[str, int]:
 
 def facts(metadata: Mapping[str, Any]) -> bytes:
     """Metadata as they stand in a tree. Raises InvalidRequest for what is no plain value, or too much."""
+    for key in metadata:
+        if key.partition(".")[0] in RESERVED:
+            raise InvalidRequest("metadata", key, "is what the registry itself says of a version; take another name")
     try:
-        text = json.dumps({"metadata": dict(metadata)}, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as wrong:
+        found = {"metadata": dict(metadata)}
+        text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as wrong:
         raise InvalidRequest("metadata", str(wrong), "use texts, numbers, lists and objects") from None
-    if len(text.encode()) > MOST_METADATA:
-        raise InvalidRequest("metadata", f"{len(text.encode())} bytes", f"keep it below {MOST_METADATA} bytes")
-    return text.encode()
+    if len(text) > MOST_METADATA:
+        raise InvalidRequest("metadata", f"{len(text)} bytes", f"keep it below {MOST_METADATA} bytes")
+    return text
 
 
 def metadata(tree: Tree) -> dict[str, Any]:

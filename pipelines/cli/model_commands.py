@@ -38,6 +38,9 @@ def push_version(
     name: Annotated[str, typer.Option("--name", help="The model that it is a version of.")],
     branch: Annotated[str, typer.Option("--branch", help="Whose tip it becomes.")] = "main",
     meta: Annotated[list[str] | None, typer.Option("--meta", help="key=value, as often as you like.")] = None,
+    facts: Annotated[
+        Path | None, typer.Option("--facts", help="A JSON or YAML file with data, hyper-parameters, metrics, lineage.")
+    ] = None,
     message: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "",
     file: File = None,
     json: Json = False,
@@ -45,7 +48,7 @@ def push_version(
     """Keep a folder as the next version of a model; what another version has already is not stored again."""
     from pipelines.cli import versions
 
-    versions.push(path, name, branch, meta or [], message, file, as_json=json)
+    versions.push(path, name, branch, meta or [], message, file, as_json=json, described=facts)
 
 
 @models.command("log")
@@ -181,6 +184,27 @@ def merge_versions(
     from pipelines.cli import versions
 
     versions.merge(source, into, strategy, weight, message, file, as_json=json)
+
+
+@models.command("search")
+def search_versions(
+    query: Annotated[str, typer.Argument(help="Such as 'metrics.exact_match > 0.9 and license = mit'.")],
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many at the most.")] = 200,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """List the versions whose metadata, config, card, stage or names are so."""
+    from pipelines.cli import versions
+
+    versions.search(query, limit, file, as_json=json)
+
+
+@models.command("reindex")
+def reindex_versions(file: File = None) -> None:
+    """Make the catalogue that is searched anew, from the history."""
+    from pipelines.cli import versions
+
+    versions.reindex(file)
 
 
 @models.command("fsck")

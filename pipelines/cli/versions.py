@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from actors.registry import history
@@ -21,13 +22,14 @@ from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
 from actors.registry.registry import Registry, Version
 from actors.registry.stages import Stage, Stages
-from cluster.errors import InvalidRequest, Unauthenticated
+from cluster.errors import InvalidRequest, StrataError, Unauthenticated
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
 from pipelines.cli import show
 from pipelines.cli.config import settle
 from pipelines.cli.keys import mine
-from pipelines.versions import registry_of
+from pipelines.settings import Settings
+from pipelines.versions import catalogue_of, registry_of
 
 MOST_LINES = 200  # of a file's difference
 STRIP = 72  # columns of the strip that shows where weights changed
@@ -70,16 +72,27 @@ def facts(pairs: list[str]) -> dict[str, Any]:
 
 
 def push(
-    path: Path, model: str, branch: str, pairs: list[str], message: str, file: Path | None, *, as_json: bool
+    path: Path,
+    model: str,
+    branch: str,
+    pairs: list[str],
+    message: str,
+    file: Path | None,
+    *,
+    as_json: bool,
+    described: Path | None = None,
 ) -> None:
     """Make a folder the next version of a model."""
     named("--name", model)
     metadata, settings = facts(pairs), settle(file).settings
     registry, principal = registry_of(settings), who(settings.cluster)
+    if described is not None:
+        metadata = described_in(described) | metadata
     with bar("pushing", sum(each.size for each in files(path)), as_json=as_json) as advance:
         made = registry.push(
             model, path, author=principal, branch=branch, message=message, metadata=metadata, progress=advance
         )
+    catalogued(settings, registry)
     if as_json:
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
         return
@@ -90,6 +103,26 @@ def push(
     show.line(
         f"[bold]{model}@{made.version}[/] {made.commit[:12]}, {amount(made.size)}, of which {shared:.1f} % was here"
     )
+
+
+def described_in(file: Path) -> dict[str, Any]:
+    """Metadata of a JSON or YAML file. Raises InvalidRequest."""
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as wrong:
+        said = str(wrong).partition("\n")[0]
+        raise InvalidRequest("--facts", str(file), f"it cannot be read as JSON or YAML: {said}") from None
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise InvalidRequest("--facts", str(file), "it holds no keys with values")
+    return found
+
+
+def catalogued(settings: Settings, registry: Registry) -> None:
+    """Have the catalogue know what is new. The version is there already: that a database is away does not undo it."""
+    try:
+        catalogue_of(settings, registry).refresh()
+    except StrataError as wrong:
+        show.progress(f"the catalogue follows later: {wrong}")
 
 
 def log(reference: str, file: Path | None, *, as_json: bool) -> None:
@@ -200,7 +233,9 @@ def merge(
             raise InvalidRequest("SOURCE", f"{other}@{source}", f"name a version of {model}")
     settings = settle(file).settings
     principal = who(settings.cluster)
-    made = registry_of(settings).merge(model, source, author=principal, branch=branch, strategy=how, message=message)
+    registry = registry_of(settings)
+    made = registry.merge(model, source, author=principal, branch=branch, strategy=how, message=message)
+    catalogued(settings, registry)
     if as_json:
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
     else:
@@ -211,7 +246,11 @@ def merge(
 
 def fsck(file: Path | None, *, as_json: bool) -> int:
     """Read everything that versions are made of; the number of faults."""
-    problems = opened(file).fsck()
+    settings = settle(file).settings
+    registry = registry_of(settings)
+    problems = registry.fsck()
+    if not problems:
+        problems = catalogue_of(settings, registry).check()
     if as_json:
         show.document(problems)
     else:
@@ -219,6 +258,35 @@ def fsck(file: Path | None, *, as_json: bool) -> int:
             show.line(f"[red]{problem}[/]")
         show.line(f"{len(problems)} faults" if problems else "all content is there and as it was pushed")
     return len(problems)
+
+
+def search(query: str, limit: int, file: Path | None, *, as_json: bool) -> None:
+    """Which versions a query holds for."""
+    settings = settle(file).settings
+    found = catalogue_of(settings, registry_of(settings)).search(query, limit)
+    if as_json:
+        show.document([plain(each) for each in found])
+        return
+    rows = [
+        (
+            f"{each.model}@{each.version}",
+            each.stage,
+            each.license or "",
+            when(each.at),
+            each.author,
+            first(each.message),
+        )
+        for each in found
+    ]
+    show.table(("version", "stage", "license", "when", "who", "why"), rows)
+    if len(found) == limit:
+        show.line(f"[dim]the first {limit}; --limit says how many[/]")
+
+
+def reindex(file: Path | None) -> None:
+    """Read all metadata again."""
+    settings = settle(file).settings
+    show.line(f"{catalogue_of(settings, registry_of(settings)).rebuild()} versions are in the catalogue")
 
 
 def gc(file: Path | None) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.condition import Condition, parse
+from cluster.condition import Condition, parse, quantity
 from cluster.errors import InvalidRequest
 
 
@@ -46,3 +46,12 @@ def test_what_is_not_known_neither_holds_nor_fails():
     assert below.holds({"loss": 1.0}) is None
     assert below.holds({"loss": 1.0}, {}) is None
     assert [below.holds({"loss": value}, {"loss": 3.0}) for value in (1.0, 2.0)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0.9", 0.9), ("90%", 0.9), ("500ms", 0.5), ("1e-4", 1e-4), ("-2", -2.0), ("2M", 120.0), ("mit", None), ("", None),
+     ("1 2", None), ("nan", None), ("0x10", None)],
+)  # fmt: skip
+def test_a_number_with_its_unit(text, number):
+    assert quantity(text) == (number if number is None else pytest.approx(number))

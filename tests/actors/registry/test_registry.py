@@ -207,7 +207,7 @@ def test_a_list_of_pieces_that_was_made_up_is_refused(registry, model):
         history.move("refs/heads/evil", commit, None)
         with pytest.raises(ModelInvalid, match="list of pieces"):
             registry.show("chat", "evil")
-        (registry._folder / "models" / "chat.git" / "refs" / "heads" / "evil").unlink()
+        (registry.folder / "models" / "chat.git" / "refs" / "heads" / "evil").unlink()
 
 
 def test_a_path_out_of_the_folder_is_not_written(registry, model, tmp_path):

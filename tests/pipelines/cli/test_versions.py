@@ -147,3 +147,33 @@ def test_a_version_is_promoted_and_taken_back(
     ):
         assert strata(monkeypatch, "models", *words) == 1, words
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("home")
+def test_versions_are_found_by_what_is_known_of_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def run(*words: str) -> str:
+        assert strata(monkeypatch, "models", *words) == 0, capsys.readouterr()
+        return capsys.readouterr().out
+
+    facts = tmp_path / "facts.yaml"
+    facts.write_text("license: mit\nmetrics: {exact_match: 0.93}\ndata: [a, b]\n")
+    write_model(tmp_path / "model", {"a": torch.ones(8)})
+    run("push", "model", "--name", "chat", "--facts", "facts.yaml", "--meta", "seed=7")
+    (row,) = json.loads(run("search", "metrics.exact_match > 0.9 and seed = 7 and data = b", "--json"))
+    assert (row["model"], row["version"], row["license"], row["stage"]) == ("chat", "v1", "mit", "draft")
+    assert "chat@v1" in run("search", "license = mit")
+    assert run("search", "license = gpl", "--json").strip() == "[]"
+    assert "1 versions" in run("reindex")
+    for words, said in (
+        (("search", "license >"), "query: license > (at its end)"),
+        (("push", "model", "--name", "chat", "--facts", "nowhere.yaml"), "--facts: nowhere.yaml"),
+        (("push", "model", "--name", "chat", "--meta", "stage=live"), "is what the registry itself says"),
+    ):
+        assert strata(monkeypatch, "models", *words) == 1, words
+        assert said in capsys.readouterr().err
+    (tmp_path / "state" / "registry" / "metadata.db").write_text("something else, and rather long")
+    write_model(tmp_path / "model", {"a": torch.zeros(8)})
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    assert "the catalogue follows later" in capsys.readouterr().err
