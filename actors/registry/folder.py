@@ -3,10 +3,11 @@
 Knows names and kinds of files. Knows no store and no history.
 """
 
+import filecmp
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -34,11 +35,20 @@ class File:
         return self.size <= SMALL and self.path.suffix != ".safetensors"
 
 
-def files(folder: Path) -> list[File]:
-    """All that belongs to the model in `folder`, by name. Raises ModelInvalid for what is no model, or not safe."""
+def files(folder: Path, beside: Sequence[Path] = ()) -> list[File]:
+    """All that belongs to the model in `folder`, by name. Raises ModelInvalid for what is no model, or not safe.
+
+    `beside`: folders with what it lacks; what both have has to be the same.
+    """
     if not folder.is_dir():
         raise ModelInvalid(str(folder), "is no folder", "give the folder that save_pretrained wrote")
-    found = sorted(_walk(folder, folder), key=lambda file: file.name)
+    by_name = {file.name: file for file in _walk(folder, folder)}
+    for other in beside:
+        for file in _walk(other, other):
+            own = by_name.setdefault(file.name, file)
+            if own is not file and not filecmp.cmp(own.path, file.path, shallow=False):
+                raise ModelInvalid(str(file.path), f"is not the same as {own.path}", "keep the right one of the two")
+    found = sorted(by_name.values(), key=lambda file: file.name)
     names = {file.name for file in found}
     if "config.json" not in names:
         raise ModelInvalid(str(folder), "has no config.json", "give the folder that save_pretrained wrote")

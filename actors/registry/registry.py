@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,16 +90,17 @@ class Registry:
         branch: str = MAIN,
         message: str = "",
         metadata: Mapping[str, Any] | None = None,
+        beside: Sequence[Path] = (),
         progress: Progress = quietly,
     ) -> Pushed:
-        """The folder `path` as the next version of `model`, at the tip of `branch`.
+        """The folder `path` as the next version of `model`, at the tip of `branch`; see `folder.files` for `beside`.
 
         A push that was cut goes on where it was when it is repeated; a folder that is the tip, with nothing else to say
         of it, stays that version. Raises ModelInvalid, InvalidRequest, and Conflict where the branch moved meanwhile.
         """
         named("model", model)
         named("branch", branch)
-        content, found = {FACTS: tree.facts(metadata or {})}, files(path)
+        content, found = {FACTS: tree.facts(metadata or {})}, files(path, beside)
         history = self.history(model, new=True)
         size = stored = 0
         with self._using():

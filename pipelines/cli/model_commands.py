@@ -93,6 +93,35 @@ def checkout_version(
     versions.checkout(model, into, file, as_json=json)
 
 
+@models.command("import")
+def import_version(
+    path: Annotated[Path, typer.Argument(help="A Hugging Face folder, or MLflow's of a transformers model.")],
+    name: Annotated[str, typer.Option("--name", help="The model that it is a version of.")],
+    branch: Annotated[str, typer.Option("--branch", help="Whose tip it becomes.")] = "main",
+    message: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "",
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Keep another tool's folder as the next version of a model; `push` takes the same folders."""
+    from pipelines.cli import versions
+
+    versions.push(path, name, branch, [], message, file, as_json=json)
+
+
+@models.command("export")
+def export_version(
+    model: Reference,
+    into: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    form: Annotated[str, typer.Option("--format", help="huggingface or mlflow.")] = "huggingface",
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Write a version out for another tool."""
+    from pipelines.cli import versions
+
+    versions.export(model, into, form, file, as_json=json)
+
+
 @models.command("alias")
 def alias_version(
     model: Reference,

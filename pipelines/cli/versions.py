@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from actors.registry import history
+from actors.registry import exchange, history
 from actors.registry.folder import files
 from actors.registry.history import named
 from actors.registry.merging import Strategy
@@ -88,10 +88,13 @@ def push(
     registry, principal = registry_of(settings), who(settings.cluster)
     if described is not None:
         metadata = described_in(described) | metadata
-    with bar("pushing", sum(each.size for each in files(path)), as_json=as_json) as advance:
+    found = exchange.look(path)
+    metadata = {**found.metadata, **metadata}
+    with bar("pushing", sum(each.size for each in files(found.folder, found.beside)), as_json=as_json) as advance:
         made = registry.push(
-            model, path, author=principal, branch=branch, message=message, metadata=metadata, progress=advance
-        )
+            model, found.folder, author=principal, branch=branch, message=message or f"Push {path.name}",
+            metadata=metadata, beside=found.beside, progress=advance,
+        )  # fmt: skip
     catalogued(settings, registry)
     if as_json:
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
@@ -258,6 +261,18 @@ def fsck(file: Path | None, *, as_json: bool) -> int:
             show.line(f"[red]{problem}[/]")
         show.line(f"{len(problems)} faults" if problems else "all content is there and as it was pushed")
     return len(problems)
+
+
+def export(reference: str, into: Path, form: str, file: Path | None, *, as_json: bool) -> None:
+    """Write a version out as another tool's folder."""
+    model, name = split(reference)
+    registry, wanted = opened(file), exchange.form(form)
+    with bar("writing", registry.show(model, name).size, as_json=as_json) as advance:
+        commit = exchange.export(registry, model, name, into, wanted, advance)
+    if as_json:
+        show.document({"model": model, "commit": commit, "folder": str(into), "format": form})
+    else:
+        show.line(f"{into} is {model} {commit[:12]} for {form}")
 
 
 def search(query: str, limit: int, file: Path | None, *, as_json: bool) -> None:

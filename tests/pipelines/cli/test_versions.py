@@ -177,3 +177,18 @@ def test_versions_are_found_by_what_is_known_of_them(
     write_model(tmp_path / "model", {"a": torch.zeros(8)})
     assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     assert "the catalogue follows later" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("home")
+def test_out_to_mlflow_and_in_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_model(tmp_path / "model", {"a": torch.ones(8)})
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat", "--meta", "license=mit") == 0
+    assert strata(monkeypatch, "models", "export", "chat@v1", "out", "--format", "mlflow") == 0
+    assert strata(monkeypatch, "models", "import", "out", "--name", "other") == 0
+    assert "other@v1" in capsys.readouterr().out
+    assert strata(monkeypatch, "models", "search", "license = mit", "--json") == 0
+    assert [row["model"] for row in json.loads(capsys.readouterr().out)] == ["chat", "other"]
+    assert strata(monkeypatch, "models", "export", "chat", "new", "--format", "onnx") == 1
+    assert "take huggingface or mlflow" in capsys.readouterr().err
