@@ -10,6 +10,7 @@ from actors.registry import history
 from actors.registry.copies import Copies
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Registry
+from actors.registry.service import Place
 from actors.settings import ModelSettings, Pinned
 from cluster.errors import Unavailable
 from pipelines.settings import Settings
@@ -18,15 +19,21 @@ if TYPE_CHECKING:
     from actors.registry.catalogue import Catalogue
 
 
-def registry_of(settings: Settings) -> Registry:
-    """The registry that the settings describe, made where there is none. Raises SettingsInvalid and Unavailable."""
+def place_of(settings: Settings) -> Place:
+    """Where the registry of the settings is."""
     own = settings.registry
     folder = Path(own.folder).expanduser() if own.folder else settings.cluster.state / "registry"
+    return Place(str(folder.absolute()), own.store, own.metadata, own.approvals, own.conditions)
+
+
+def registry_of(settings: Settings) -> Registry:
+    """The registry that the settings describe, made where there is none. Raises SettingsInvalid and Unavailable."""
+    place = place_of(settings)
     try:
-        return Registry(folder.absolute(), own.store)
+        return Registry(Path(place.folder), place.store)
     except OSError as wrong:
         problem = f"{wrong.strerror or wrong}; set registry.folder to one that can be written"
-        raise Unavailable(f"the registry in {folder}", problem) from None
+        raise Unavailable(f"the registry in {place.folder}", problem) from None
 
 
 def catalogue_of(settings: Settings, registry: Registry) -> "Catalogue":

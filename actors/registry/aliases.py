@@ -70,18 +70,35 @@ class Aliases:
             raise NotFound("alias", alias, tuple(there))
         return there[alias]
 
+    def revision(self, model: str, alias: str) -> str:
+        """Another one after every move, though it come back to where it was. Raises NotFound."""
+        return self._registry.history(model).refs(MOVES).get(alias) or self.at(model, alias)
+
     def move(
-        self, model: str, alias: str, name: str, expected: str | None = None, *, author: str, reason: str = ""
+        self,
+        model: str,
+        alias: str,
+        name: str,
+        expected: str | None = None,
+        *,
+        author: str,
+        reason: str = "",
+        revision: str | None = None,
     ) -> str:
         """Point `alias` at the version that `name` names, if it is at the version `expected`, None for nowhere yet.
 
-        Its commit. Of many that expect the same one wins. Raises NotFound and Conflict.
+        Its commit. With a `revision`, if it is at that. Of many that expect the same one wins. Raises NotFound and
+        Conflict.
         """
         history = self._registry.history(model)
         commit = history.resolve(name)
-        before = history.resolve(expected) if expected else None
+        before, at = history.resolve(expected) if expected else None, history.refs(MOVES).get(alias)
+        if revision is not None:
+            before = self.at(model, alias)
+            if (at or before) != revision:
+                raise Conflict(f"{model}@{alias}", revision[:12], (at or before)[:12])
         move = Move(named("alias", alias), before, commit)
-        self._record(model, move, author, reason or f"Point {alias} at {name}")
+        self._record(model, move, author, reason or f"Point {alias} at {name}", at)
         return commit
 
     def rollback(
@@ -91,7 +108,8 @@ class Aliases:
 
         Raises NotFound, and Conflict where there is nothing before, or it is not at `expected`, or moved meanwhile.
         """
-        history, now = self._registry.history(model), self.at(model, alias)
+        history = self._registry.history(model)
+        at, now = history.refs(MOVES).get(alias), self.at(model, alias)
         if expected and history.resolve(expected) != now:
             raise Conflict(f"{model}@{alias}", history.resolve(expected)[:12], now[:12])
         if to is None:
@@ -101,7 +119,7 @@ class Aliases:
             back = come[-2]
         else:
             back = history.resolve(to)
-        self._record(model, Move(alias, now, back, back=True), author, f"Roll {alias} back to {to or back[:12]}")
+        self._record(model, Move(alias, now, back, back=True), author, f"Roll {alias} back to {to or back[:12]}", at)
         return now, back
 
     def log(self, model: str, alias: str) -> list[tuple[Entry, Move]]:
@@ -111,10 +129,9 @@ class Aliases:
         tip = history.refs(MOVES).get(alias)
         return [(entry, parse(history.files(entry.id)[FILE])) for entry in history.log(tip)] if tip else []
 
-    def _record(self, model: str, move: Move, author: str, reason: str) -> None:
+    def _record(self, model: str, move: Move, author: str, reason: str, at: str | None) -> None:
         history, alias = self._registry.history(model), {ALIASES + move.alias: (move.before, move.after)}
         if move.before == move.after:
             history.shift(alias)  # nothing happens, but it has to be there
             return
-        at = history.refs(MOVES).get(move.alias)
         self._registry.record(model, MOVES + move.alias, {FILE: move.text()}, author, reason, at, alias)

@@ -38,7 +38,7 @@ from sqlalchemy.exc import DBAPIError
 from actors.registry import facts, query, tree
 from actors.registry.desk import Desk
 from actors.registry.facts import Fact, fact
-from actors.registry.history import ALIASES, EVERY, HEADS, TAGS, Entry, History
+from actors.registry.history import ALIASES, EVERY, HEADS, TAGS, Entry, History, numbered
 from actors.registry.query import Comparison, Joined, Query
 from actors.registry.registry import Registry
 from actors.registry.requests import Requirements
@@ -144,7 +144,7 @@ class Catalogue:
             for model in self._registry.models():
                 history = self._registry.history(model)
                 moving = self._moving(model, history)
-                for version, commit in _numbered(history).items():
+                for version, commit in numbered(history).items():
                     true = {*facts.of_tree(history.files(commit)), *moving.get(commit, ()), *_entry(history, commit)[1]}
                     if (model, commit) not in listed or set(_known(connection, model, commit)) != true:
                         problems.append(f"{model}@{version}: the index says something else; strata models reindex")
@@ -176,7 +176,7 @@ class Catalogue:
     def _follow(self, connection: Connection, model: str) -> None:
         history = self._registry.history(model)
         stages = Stages(self._registry).all(model)
-        versions = _numbered(history)
+        versions = numbered(history)
         columns = (_VERSIONS.c.commit, _VERSIONS.c.version)
         known = {row[0]: row[1] for row in connection.execute(select(*columns).where(_VERSIONS.c.model == model))}
         for commit in known.keys() - set(versions.values()):
@@ -205,7 +205,7 @@ class Catalogue:
     def _moving(self, model: str, history: History) -> dict[str, list[Fact]]:
         """By commit, what may change of a version: its stage, names, and what merge requests measured of it."""
         stages, found = Stages(self._registry).all(model), dict[str, list[Fact]]()
-        for version, commit in _numbered(history).items():
+        for version, commit in numbered(history).items():
             found[commit] = [
                 fact("model", model), fact("version", version), fact("stage", stages.get(version, Stage.DRAFT).value)
             ]  # fmt: skip
@@ -290,15 +290,10 @@ def _forget(connection: Connection, table: Table, model: str) -> None:
     connection.execute(delete(table).where(table.c.model == model))
 
 
-def _numbered(history: History) -> dict[str, str]:
-    """The commit of each version by its number."""
-    return {name: commit for name, commit in history.refs(TAGS).items() if name[:1] == "v" and name[1:].isdigit()}
-
-
 def _entry(history: History, commit: str) -> tuple[Entry, list[Fact]]:
     """Who made a version, when and of what."""
     entry = next(history.log(commit))
-    numbers: Mapping[str, str] = {made: version for version, made in _numbered(history).items()}
+    numbers: Mapping[str, str] = {made: version for version, made in numbered(history).items()}
     parents = [fact("parent", numbers.get(parent, parent)) for parent in entry.parents]
     return entry, [fact("author", entry.author), fact("at", entry.at), fact("message", entry.message), *parents]
 

@@ -27,6 +27,7 @@ EVERY = (HEADS, TAGS, ALIASES, REQUESTS, MOVES, STAGES)
 MAIN = "main"
 PENDING = "strata.pending"  # refs that are being moved
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]|[a-z0-9]")
+_NUMBERED = re.compile(r"v[1-9][0-9]*")
 _ID = re.compile(r"[0-9a-f]{7,40}")
 
 
@@ -58,6 +59,11 @@ def split(field: str, reference: str) -> tuple[str, str]:
     if at and not name:
         raise InvalidRequest(field, reference, "after the @ stands a version, tag, branch or alias, such as chat@v3")
     return named(field, model), name or MAIN
+
+
+def numbered(history: "History") -> dict[str, str]:
+    """The commit of each version by its number, such as v3."""
+    return {name: commit for name, commit in history.refs(TAGS).items() if _NUMBERED.fullmatch(name)}
 
 
 class History:
@@ -92,7 +98,8 @@ class History:
         """Keep `files` by path as a commit, signed, that no ref names yet; its id."""
         made = Commit()
         made.parents = [ObjectID(parent.encode()) for parent in parents]
-        made.author = made.committer = f"{author} <{author}>".encode()
+        name = re.sub(r"[\x00-\x1f<>]", "_", author)  # what would end the line or the name
+        made.author = made.committer = f"{name} <{name}>".encode()
         made.author_time = made.commit_time = at
         made.author_timezone = made.commit_timezone = 0
         made.encoding = b"UTF-8"
@@ -117,8 +124,7 @@ class History:
     def number(self, new: str, branch: str, expected: str | None) -> str:
         """Make the commit `new` the branch's tip, if that is `expected`, and the model's next version; its tag."""
         with self._alone():
-            numbers = [int(tag[1:]) for tag in self.refs(TAGS) if re.fullmatch(r"v[1-9][0-9]*", tag)]
-            tag = f"v{max(numbers, default=0) + 1}"
+            tag = f"v{max((int(name[1:]) for name in numbered(self)), default=0) + 1}"
             self._expect(HEADS + branch, expected)
             self._point({HEADS + branch: new, TAGS + tag: new})
         return tag

@@ -6,8 +6,12 @@ Knows permissions by name. Knows nothing of routes, keys or tenants.
 from cluster.errors import Forbidden
 from cluster.security.keys import Principal
 
+_DEVELOPS = frozenset({"registry.read", "registry.push", "registry.review", "registry.merge"})
 ALLOWED: dict[str, frozenset[str]] = {
-    "admin": frozenset({"generate", "models.read", "readiness.read", "metrics.read"}),
+    "admin": frozenset({"generate", "models.read", "readiness.read", "metrics.read"})
+    | _DEVELOPS
+    | {"registry.promote", "registry.maintain"},
+    "developer": frozenset({"generate", "models.read", "readiness.read"}) | _DEVELOPS,
     "user": frozenset({"generate", "models.read", "readiness.read"}),
     "monitor": frozenset({"models.read", "readiness.read", "metrics.read"}),
 }

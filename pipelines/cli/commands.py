@@ -268,7 +268,7 @@ def show_config(file: File = None, json: Json = False) -> None:
 def issue(
     name: Annotated[str, typer.Option(help="Whose key it is.")] = "default",
     tenant: Annotated[str, typer.Option(help="Tenants share no cache.")] = "default",
-    role: Annotated[str, typer.Option(help="admin, user or monitor.")] = "user",
+    role: Annotated[str, typer.Option(help="admin, developer, user or monitor.")] = "user",
     priority: Annotated[int, typer.Option(help="The most urgent of its requests; lower is sooner.")] = 0,
     file: File = None,
     json: Json = False,

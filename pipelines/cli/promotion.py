@@ -10,26 +10,23 @@ from actors.registry.aliases import Aliases
 from actors.registry.stages import Stages
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
-from pipelines.cli.config import settle
-from pipelines.cli.versions import first, opened, plain, split, when, who
-from pipelines.versions import registry_of
+from pipelines.cli.entrance import entered
+from pipelines.cli.versions import first, plain, split, when
 
 
 def alias(reference: str, alias: str, expected: str | None, file: Path | None) -> None:
     """Point an alias at a version."""
     model, name = split(reference)
-    settings = settle(file).settings
-    own = Aliases(registry_of(settings))
-    commit = own.move(model, alias, name, expected, author=who(settings.cluster))
+    _, registry, principal = entered(file, "move_alias")
+    commit = Aliases(registry).move(model, alias, name, expected, author=principal)
     show.line(f"{model}@{alias} is {commit[:12]}")
 
 
 def rollback(reference: str, to: str | None, file: Path | None, *, as_json: bool) -> None:
     """Take an alias back."""
     model, alias = aliased(reference)
-    settings = settle(file).settings
-    registry = registry_of(settings)
-    was, now = Aliases(registry).rollback(model, alias, to, author=who(settings.cluster))
+    _, registry, principal = entered(file, "rollback_alias")
+    was, now = Aliases(registry).rollback(model, alias, to, author=principal)
     if as_json:
         show.document({"model": model, "alias": alias, "was": was, "commit": now})
     else:
@@ -40,7 +37,7 @@ def rollback(reference: str, to: str | None, file: Path | None, *, as_json: bool
 def history(reference: str, file: Path | None, *, as_json: bool) -> None:
     """Where an alias has been."""
     model, alias = aliased(reference)
-    registry = opened(file)
+    _, registry, _ = entered(file, "alias_history")
     moves = Aliases(registry).log(model, alias)
     if as_json:
         show.document([plain(entry) | plain(move) for entry, move in moves])
@@ -62,10 +59,9 @@ def history(reference: str, file: Path | None, *, as_json: bool) -> None:
 def stage(reference: str, to: str, expected: str | None, reason: str, file: Path | None, *, as_json: bool) -> None:
     """Bring a version to another stage."""
     model, name = split(reference)
-    settings = settle(file).settings
-    own = Stages(registry_of(settings))
-    version, was, now = own.move(
-        model, name, stages.parse(to), author=who(settings.cluster), reason=reason,
+    _, registry, principal = entered(file, "move_stage")
+    version, was, now = Stages(registry).move(
+        model, name, stages.parse(to), author=principal, reason=reason,
         expected=stages.parse(expected) if expected else None,
     )  # fmt: skip
     if as_json:

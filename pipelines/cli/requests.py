@@ -14,24 +14,23 @@ from actors.registry.requests import MergeRequest, Requirements
 from cluster.condition import parse
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
-from pipelines.cli.config import settle
-from pipelines.cli.versions import facts, who
-from pipelines.versions import registry_of
+from pipelines.cli.entrance import entered
+from pipelines.cli.versions import facts
 
 
-def desk_of(file: Path | None) -> tuple[Desk, str]:
-    """The desk of the settings, and the name of who stands before it."""
-    settings = settle(file).settings
+def desk_of(file: Path | None, act: str) -> tuple[Desk, str]:
+    """The desk of the settings, and the name of who stands before it and may do `act`."""
+    settings, registry, principal = entered(file, act)
     own = settings.registry
     wanted = Requirements(own.approvals, tuple(parse(text, "registry.conditions") for text in own.conditions))
-    return Desk(registry_of(settings), wanted), who(settings.cluster)
+    return Desk(registry, wanted), principal
 
 
 def start(
     model: str, source: str, title: str, target: str, strategy: str, weight: float, file: Path | None, *, as_json: bool
 ) -> None:
     """Open one."""
-    desk, principal = desk_of(file)
+    desk, principal = desk_of(file, "open_request")
     how = Strategy(strategy, weight)
     number = desk.open(named("model", model), source, title, author=principal, target=target, strategy=how)
     if as_json:
@@ -43,7 +42,7 @@ def start(
 
 def listing(model: str, file: Path | None, *, as_json: bool) -> None:
     """All of a model."""
-    found = desk_of(file)[0].all(named("model", model))
+    found = desk_of(file, "list_requests")[0].all(named("model", model))
     if as_json:
         show.document([{"number": number} | _plain(each) for number, each in found])
     else:
@@ -52,7 +51,7 @@ def listing(model: str, file: Path | None, *, as_json: bool) -> None:
 
 def shown(model: str, number: int, file: Path | None, *, as_json: bool) -> None:
     """One."""
-    found, missing = desk_of(file)[0].show(named("model", model), number)
+    found, missing = desk_of(file, "show_request")[0].show(named("model", model), number)
     if as_json:
         show.document({"number": number, "missing": missing} | _plain(found))
         return
@@ -73,14 +72,14 @@ def shown(model: str, number: int, file: Path | None, *, as_json: bool) -> None:
 
 def review(model: str, number: int, file: Path | None, *, approves: bool, comment: str) -> None:
     """Say yes or no to the version that the source is at."""
-    desk, principal = desk_of(file)
+    desk, principal = desk_of(file, "review_request")
     desk.review(named("model", model), number, principal=principal, approves=approves, comment=comment)
     _needs(desk, model, number)
 
 
 def evaluate(model: str, number: int, pairs: list[str], of: str, file: Path | None) -> None:
     """Keep what was measured."""
-    desk, principal = desk_of(file)
+    desk, principal = desk_of(file, "evaluate_request")
     if not pairs:
         raise InvalidRequest("METRIC", "nothing", "write metrics as name=number")
     desk.evaluate(named("model", model), number, facts(pairs), principal=principal, of=of)
@@ -89,7 +88,7 @@ def evaluate(model: str, number: int, pairs: list[str], of: str, file: Path | No
 
 def merge(model: str, number: int, file: Path | None, *, as_json: bool) -> None:
     """Merge it, if nothing is missing."""
-    desk, principal = desk_of(file)
+    desk, principal = desk_of(file, "merge_request")
     made = desk.merge(named("model", model), number, principal=principal)
     if as_json:
         show.document({"model": model, "number": number, "version": made.version, "commit": made.commit})
@@ -99,7 +98,7 @@ def merge(model: str, number: int, file: Path | None, *, as_json: bool) -> None:
 
 def close(model: str, number: int, file: Path | None, *, again: bool) -> None:
     """Give it up, or take it up `again`."""
-    desk, principal = desk_of(file)
+    desk, principal = desk_of(file, "reopen_request" if again else "close_request")
     act = desk.reopen if again else desk.close
     show.line(f"!{number} is {act(named('model', model), number, principal=principal).state.value}")
 

@@ -3,7 +3,6 @@
 Owns words and bars. What a version is stands in `actors.registry`.
 """
 
-import getpass
 import json
 import math
 import time
@@ -22,34 +21,14 @@ from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
 from actors.registry.registry import Registry, Version
 from actors.registry.stages import Stage, Stages
-from cluster.errors import InvalidRequest, StrataError, Unauthenticated
-from cluster.security.keys import KeyRing
-from cluster.settings import ClusterSettings
+from cluster.errors import InvalidRequest, StrataError
 from pipelines.cli import show
-from pipelines.cli.config import settle
-from pipelines.cli.keys import mine
+from pipelines.cli.entrance import entered
 from pipelines.settings import Settings
-from pipelines.versions import catalogue_of, registry_of
+from pipelines.versions import catalogue_of
 
 MOST_LINES = 200  # of a file's difference
 STRIP = 72  # columns of the strip that shows where weights changed
-
-
-def opened(file: Path | None) -> Registry:
-    """The registry of the settings. Raises SettingsInvalid."""
-    return registry_of(settle(file).settings)
-
-
-def who(cluster: ClusterSettings) -> str:
-    """The name of the key that this command would ask with; of the account on this machine where there is none.
-
-    Raises Unauthenticated for a key that is not known.
-    """
-    try:
-        key = mine(cluster)
-    except Unauthenticated:
-        return getpass.getuser()
-    return KeyRing(cluster.keys_file).verify(key).name
 
 
 def split(reference: str) -> tuple[str, str]:
@@ -84,8 +63,8 @@ def push(
 ) -> None:
     """Make a folder the next version of a model."""
     named("--name", model)
-    metadata, settings = facts(pairs), settle(file).settings
-    registry, principal = registry_of(settings), who(settings.cluster)
+    metadata = facts(pairs)
+    settings, registry, principal = entered(file, "push")
     if described is not None:
         metadata = described_in(described) | metadata
     found = exchange.look(path)
@@ -131,7 +110,7 @@ def catalogued(settings: Settings, registry: Registry) -> None:
 def log(reference: str, file: Path | None, *, as_json: bool) -> None:
     """What a version descends from."""
     model, name = split(reference)
-    registry = opened(file)
+    _, registry, _ = entered(file, "list_versions")
     known = Stages(registry).all(model)
     rows = [(entry, names, staged(names, known)) for entry, names in registry.log(model, name)]
     if as_json:
@@ -148,7 +127,7 @@ def log(reference: str, file: Path | None, *, as_json: bool) -> None:
 
 def shown(reference: str, file: Path | None, *, as_json: bool) -> None:
     """One version."""
-    registry = opened(file)
+    _, registry, _ = entered(file, "show_version")
     version = registry.show(*split(reference))
     stage = staged(version.names, Stages(registry).all(version.model))
     if as_json:
@@ -168,7 +147,7 @@ def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
     other, new = split(after) if "@" in after else (model, after)
     if other != model:
         raise InvalidRequest("B", after, f"name a version of {model}")
-    registry = opened(file)
+    _, registry, _ = entered(file, "diff")
     with bar("comparing", registry.show(model, new).size, as_json=as_json) as advance:
         found = registry.diff(model, old, new, advance)
     if as_json:
@@ -203,7 +182,7 @@ def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
 def checkout(reference: str, into: Path, file: Path | None, *, as_json: bool) -> None:
     """Write a version out as a folder that any engine loads."""
     model, name = split(reference)
-    registry = opened(file)
+    _, registry, _ = entered(file, "checkout")
     with bar("writing", registry.show(model, name).size, as_json=as_json) as advance:
         commit = registry.checkout(model, name, into, advance)
     if as_json:
@@ -215,13 +194,13 @@ def checkout(reference: str, into: Path, file: Path | None, *, as_json: bool) ->
 def branch(reference: str, branch: str, file: Path | None) -> None:
     """Begin a branch at a version."""
     model, name = split(reference)
-    show.line(f"{model}@{branch} begins at {opened(file).branch(model, branch, name)[:12]}")
+    show.line(f"{model}@{branch} begins at {entered(file, 'branch')[1].branch(model, branch, name)[:12]}")
 
 
 def tag(reference: str, tag: str, file: Path | None) -> None:
     """Give a version a name that stays."""
     model, name = split(reference)
-    show.line(f"{model}@{tag} is {opened(file).tag(model, tag, name)[:12]}")
+    show.line(f"{model}@{tag} is {entered(file, 'tag')[1].tag(model, tag, name)[:12]}")
 
 
 def merge(
@@ -234,9 +213,7 @@ def merge(
         other, source = split(source)
         if other != model:
             raise InvalidRequest("SOURCE", f"{other}@{source}", f"name a version of {model}")
-    settings = settle(file).settings
-    principal = who(settings.cluster)
-    registry = registry_of(settings)
+    settings, registry, principal = entered(file, "merge")
     made = registry.merge(model, source, author=principal, branch=branch, strategy=how, message=message)
     catalogued(settings, registry)
     if as_json:
@@ -249,8 +226,7 @@ def merge(
 
 def fsck(file: Path | None, *, as_json: bool) -> int:
     """Read everything that versions are made of; the number of faults."""
-    settings = settle(file).settings
-    registry = registry_of(settings)
+    settings, registry, _ = entered(file, "fsck")
     problems = registry.fsck()
     if not problems:
         problems = catalogue_of(settings, registry).check()
@@ -266,7 +242,8 @@ def fsck(file: Path | None, *, as_json: bool) -> int:
 def export(reference: str, into: Path, form: str, file: Path | None, *, as_json: bool) -> None:
     """Write a version out as another tool's folder."""
     model, name = split(reference)
-    registry, wanted = opened(file), exchange.form(form)
+    wanted = exchange.form(form)
+    _, registry, _ = entered(file, "export")
     with bar("writing", registry.show(model, name).size, as_json=as_json) as advance:
         commit = exchange.export(registry, model, name, into, wanted, advance)
     if as_json:
@@ -277,8 +254,8 @@ def export(reference: str, into: Path, form: str, file: Path | None, *, as_json:
 
 def search(query: str, limit: int, file: Path | None, *, as_json: bool) -> None:
     """Which versions a query holds for."""
-    settings = settle(file).settings
-    found = catalogue_of(settings, registry_of(settings)).search(query, limit)
+    settings, registry, _ = entered(file, "search")
+    found = catalogue_of(settings, registry).search(query, limit)
     if as_json:
         show.document([plain(each) for each in found])
         return
@@ -300,13 +277,13 @@ def search(query: str, limit: int, file: Path | None, *, as_json: bool) -> None:
 
 def reindex(file: Path | None) -> None:
     """Read all metadata again."""
-    settings = settle(file).settings
-    show.line(f"{catalogue_of(settings, registry_of(settings)).rebuild()} versions are in the catalogue")
+    settings, registry, _ = entered(file, "reindex")
+    show.line(f"{catalogue_of(settings, registry).rebuild()} versions are in the catalogue")
 
 
 def gc(file: Path | None) -> None:
     """Remove content that no version names."""
-    show.line(f"{opened(file).gc()} pieces removed")
+    show.line(f"{entered(file, 'gc')[1].gc()} pieces removed")
 
 
 @contextmanager

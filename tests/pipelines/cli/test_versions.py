@@ -100,7 +100,7 @@ def test_a_merge_request_from_opened_to_merged(
     assert "somebody else" in capsys.readouterr().err
 
     ring = KeyRing(ClusterSettings(state_dir=tmp_path / "state").keys_file)
-    monkeypatch.setenv("STRATA_API_KEY", ring.issue("bob", "acme", "user", 0))
+    monkeypatch.setenv("STRATA_API_KEY", ring.issue("bob", "acme", "developer", 0))
     assert "needs no figure" in run(request, "review", "chat", "1", "--approve", "-m", "fine")
     run(request, "evaluate", "chat", "1", "eval.score=0.5", "--of", "target")
     assert "does not hold" in run(request, "evaluate", "chat", "1", "eval.score=0.4")
@@ -192,3 +192,27 @@ def test_out_to_mlflow_and_in_again(
     assert [row["model"] for row in json.loads(capsys.readouterr().out)] == ["chat", "other"]
     assert strata(monkeypatch, "models", "export", "chat", "new", "--format", "onnx") == 1
     assert "take huggingface or mlflow" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("home")
+def test_a_key_may_do_what_its_role_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_model(tmp_path / "model", {"a": torch.ones(8)})
+    ring = KeyRing(ClusterSettings(state_dir=tmp_path / "state").keys_file)
+    for role, words, permission in (
+        ("monitor", ("search", "a = b"), "registry.read"),
+        ("user", ("push", "model", "--name", "chat"), "registry.push"),
+        ("developer", ("push", "model", "--name", "chat"), None),
+        ("developer", ("show", "chat"), None),
+        ("developer", ("alias", "chat@v1", "prod"), "registry.promote"),
+        ("developer", ("stage", "chat@v1", "candidate"), "registry.promote"),
+        ("developer", ("gc",), "registry.maintain"),
+        ("admin", ("alias", "chat@v1", "prod"), None),
+        ("developer", ("rollback", "chat@prod"), "registry.promote"),
+        ("admin", ("gc",), None),
+    ):
+        monkeypatch.setenv("STRATA_API_KEY", ring.issue("bob", "acme", role, 0))
+        assert strata(monkeypatch, "models", *words) == (0 if permission is None else 1), (role, words)
+        if permission:
+            assert f"bob lacks the permission {permission}" in capsys.readouterr().err
