@@ -32,12 +32,13 @@ from cluster import loopback, runtime
 from cluster.errors import SettingsInvalid, StrataError, Unavailable
 from cluster.scheduling import admission, placement
 from cluster.scheduling.placement import Gang, Node
-from cluster.security.keys import KeyRing
+from cluster.security.keys import KeyRing, Principal
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
 from pipelines import places, placing, preflight, revision, room, scaler, workers
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
+from pipelines.gateway.desk import Registry
 from pipelines.lookout import Lookout
 from pipelines.settings import Settings, load
 from pipelines.standing import Standing
@@ -82,7 +83,8 @@ class Gateway:
             for model in settings.models
         }
         ring = KeyRing(settings.cluster.keys_file)
-        self._app = gateway.create(served, ring, settings.gateway, waiting=lookout.waiting)
+        versions = Watcher(registrar).registry(settings)
+        self._app = gateway.create(served, ring, settings.gateway, waiting=lookout.waiting, registry=versions)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
@@ -111,6 +113,22 @@ class Watcher:
         contexts: Mapping[str, int] = await self._call("wishes", gateway, wishes)
         return contexts
 
+    def registry(self, settings: Settings) -> Registry:
+        """The registry of the settings as the gateway asks it."""
+
+        async def ask(principal: Principal, act: str, given: Mapping[str, Any]) -> dict[str, Any]:
+            from pipelines.versions import place_of  # noqa: PLC0415 - 0.4 s, and most gateways are never asked
+
+            try:
+                found: dict[str, Any] = await self._call("ask", place_of(settings), principal, act, given)
+            except ray.exceptions.RayTaskError as wrong:
+                raise (wrong.cause if isinstance(wrong.cause, StrataError) else wrong) from None
+            except ray.exceptions.RayError:
+                raise Unavailable("the registry", "its process ended; ask again") from None
+            return found
+
+        return ask
+
     async def _call(self, method: str, *given: Any) -> Any:
         if self._handle is None:
             self._handle = await asyncio.to_thread(self._find)  # it asks the control store, which may be slow
@@ -131,7 +149,14 @@ def demand() -> Any:
     return _detached(Demand, DEMAND)
 
 
-def _detached(kind: type, name: str) -> Any:
+def registrar() -> Any:
+    """The handle of the actor that acts on the registry, which is made if need be: on the head, where its folder is."""
+    from actors.registry.service import Registrar  # noqa: PLC0415 - as above
+
+    return _detached(Registrar, "registry", {_HEAD: 0.001})
+
+
+def _detached(kind: type, name: str, resources: Mapping[str, float] | None = None) -> Any:
     return (
         ray.remote(kind)
         .options(
@@ -140,6 +165,7 @@ def _detached(kind: type, name: str) -> Any:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
+            resources=dict(resources or {}),
             max_restarts=-1,
             max_concurrency=1000,
         )

@@ -131,7 +131,7 @@ class Aliases:
 
     def _record(self, model: str, move: Move, author: str, reason: str, at: str | None) -> None:
         history, alias = self._registry.history(model), {ALIASES + move.alias: (move.before, move.after)}
-        if move.before == move.after:
-            history.shift(alias)  # nothing happens, but it has to be there
+        if move.before == move.after:  # nothing happens, but both have to be where they were seen
+            history.shift(alias | ({MOVES + move.alias: (at, at)} if at else {}))
             return
         self._registry.record(model, MOVES + move.alias, {FILE: move.text()}, author, reason, at, alias)

@@ -9,7 +9,7 @@ from actors.client import Client
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
 from pipelines.gateway.asgi import App, Receive, Scope, Send
-from pipelines.gateway.desk import Desk, Keys
+from pipelines.gateway.desk import Desk, Keys, Registry
 from pipelines.gateway.middleware import wrap
 from pipelines.gateway.middleware.routing import ROUTE
 from pipelines.gateway.pace import Pace
@@ -23,15 +23,16 @@ def create(
     settings: GatewaySettings | None = None,
     metrics: Metrics | None = None,
     waiting: Callable[[], Mapping[str, str]] = dict,
+    registry: Registry | None = None,
 ) -> App:
     """The app that serves `models` to the holders of `keys`.
 
     `models` may change while the app runs; it is looked at with every request. `waiting` says of which models gangs
-    wait for a place, and why.
+    wait for a place, and why. `registry` is asked what comes to /v1/registry.
     """
     settled = settings or GatewaySettings()
     pace, shelf = Pace(settled.events_per_second), Shelf(settled.resume_seconds, settled.resumable_streams)
-    return assemble(Desk(models, keys, metrics or Metrics(), settled, pace, shelf, waiting=waiting))
+    return assemble(Desk(models, keys, metrics or Metrics(), settled, pace, shelf, registry=registry, waiting=waiting))
 
 
 def assemble(desk: Desk) -> App:

@@ -4,7 +4,7 @@ Knows HTTP as ASGI tells it. Knows no endpoint and no model.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ class Exchange:
     id: str
     route: str = "unrouted"  # the template, never the path as sent: it is a metric label and a log field
     tail: str = ""  # what a route's last segment holds
+    named: Mapping[str, str] = field(default_factory=dict)  # what a route's named segments hold
     principal: Principal = NOBODY
     status: int = 0
     body_read: bool = False

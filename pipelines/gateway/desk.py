@@ -5,9 +5,9 @@ One value, made by `app.create`, so that nothing in the gateway is a global.
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.errors import NotFound
 from cluster.security.keys import Principal
@@ -26,6 +26,9 @@ class Keys(Protocol):
         ...
 
 
+Registry = Callable[[Principal, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]  # see `Service.ask`
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What an endpoint works with."""
@@ -39,6 +42,7 @@ class Desk:
     clock: Callable[[], float] = time.perf_counter
     wall: Callable[[], float] = time.time
     draw: Callable[[int], int] = secrets.randbits
+    registry: Registry | None = None
     waiting: Callable[[], Mapping[str, str]] = dict  # why gangs of which models wait for a place
 
     def served(self, name: str) -> Served:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from cluster.errors import NotFound
-from pipelines.gateway import generate, probes
+from pipelines.gateway import generate, probes, registry
 from pipelines.gateway.asgi import Receive, Scope, Send
 from pipelines.gateway.desk import Desk
 from pipelines.gateway.failures import MethodNotAllowed
@@ -20,7 +20,10 @@ VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}) 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way in. A path that ends in `{id}` takes the rest of the path. `permission` None: open to everybody."""
+    """One way in. A path that ends in `{id}` takes the rest of the path, any other name in braces one segment.
+
+    `permission` None: open to everybody.
+    """
 
     method: str
     path: str
@@ -36,9 +39,11 @@ ROUTES = (
     Route("GET", "/health", probes.health, None),
     Route("GET", "/ready", probes.ready, "readiness.read"),
     Route("GET", "/metrics", probes.metrics, "metrics.read"),
+    *(Route(way.method, way.path, registry.endpoint(way), way.permission) for way in registry.WAYS),
 )
-LITERAL = {(route.method, route.path): route for route in ROUTES if not route.path.endswith("{id}")}
+LITERAL = {(route.method, route.path): route for route in ROUTES if "{" not in route.path}
 TAILED = tuple(route for route in ROUTES if route.path.endswith("{id}"))
+NAMED = tuple((route, route.path.split("/")) for route in ROUTES if "{" in route.path and route not in TAILED)
 
 
 def sent_path(scope: Scope) -> str:
@@ -48,18 +53,38 @@ def sent_path(scope: Scope) -> str:
     return str(path).split("?")[0]
 
 
-def match(method: str, path: str) -> tuple[Route, str]:
-    """The route, and the decoded tail of a path that has one. Raises NotFound or MethodNotAllowed."""
+def match(method: str, path: str) -> tuple[Route, str, dict[str, str]]:
+    """The route, the decoded tail of a path with one, its named segments. Raises NotFound or MethodNotAllowed."""
     if found := LITERAL.get((method, path)):
-        return found, ""
+        return found, "", {}
+    if candidates := {route.method: (route, names) for route, parts in NAMED if (names := segments(parts, path))}:
+        if method in candidates:
+            return candidates[method][0], "", candidates[method][1]
+        raise MethodNotAllowed(method[:32], tuple(candidates))
     for route in TAILED:
         if path.startswith(stem := route.path[: -len("{id}")]) and (tail := decoded(path[len(stem) :])):
             if route.method == method:
-                return route, tail
+                return route, tail, {}
             raise MethodNotAllowed(method[:32], (route.method,))
     if allowed := tuple(route.method for route in ROUTES if route.path == path):
         raise MethodNotAllowed(method[:32], allowed)
     raise NotFound("path", path)
+
+
+def segments(parts: list[str], path: str) -> dict[str, str]:
+    """What the names of a route's path hold in `path`; nothing where it is another's."""
+    there, names = path.split("/"), {}
+    if len(there) != len(parts):
+        return {}
+    for part, segment in zip(parts, there, strict=True):
+        if not part.startswith("{"):
+            if part != segment:
+                return {}
+        elif (name := decoded(segment)) and "/" not in name:
+            names[part[1:-1]] = name
+        else:
+            return {}
+    return names
 
 
 def decoded(tail: str) -> str:

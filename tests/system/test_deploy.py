@@ -124,6 +124,15 @@ def test_a_deploy_serves_the_version_that_an_alias_is_at(stack: Stack, tmp_path:
         assert not rolled & before
         assert text() != said
 
+        known = stack.get("/v1/registry/models").json()["data"]
+        assert [(each["name"], each["aliases"]) for each in known] == [("tiny", {"prod": "v2"})]
+        path = f"{stack.url}/v1/registry/models/tiny/aliases/prod"
+        held = {**stack.headers, "if-match": stack.get("/v1/registry/models/tiny/aliases/prod").headers["etag"]}
+        moved = [httpx.put(path, json={"version": "v1"}, headers=held, timeout=60) for _ in range(2)]
+        assert [answer.status_code for answer in moved] == [200, 409]
+        registry_log = Aliases(registry).log("tiny", "prod")
+        assert [entry.author for entry, _ in registry_log] == ["tests", "ada", "ada"]
+
         trusted = stack.settings.state / "registry" / "allowed_signers"
         keys = trusted.read_text()
         trusted.write_text("")

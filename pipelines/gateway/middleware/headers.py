@@ -13,9 +13,11 @@ from pipelines.gateway.settings import GatewaySettings
 
 READ = frozenset(
     b"host authorization content-type content-length content-encoding transfer-encoding expect accept user-agent "
-    b"x-request-id traceparent tracestate last-event-id".split()
+    b"x-request-id traceparent tracestate last-event-id if-match if-none-match".split()
 )
-ONCE = frozenset(b"host authorization content-type content-length content-encoding last-event-id".split())
+ONCE = frozenset(
+    b"host authorization content-type content-length content-encoding last-event-id if-match if-none-match".split()
+)
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._\-]{1,253})(:\d{1,5})?")
 
 

@@ -12,7 +12,7 @@ def routing(desk: Desk, app: App) -> App:  # noqa: ARG001
 
     async def routed(scope: Scope, receive: Receive, send: Send) -> None:
         noted = exchange(scope)
-        route, noted.tail = match(scope["method"], sent_path(scope))
+        route, noted.tail, noted.named = match(scope["method"], sent_path(scope))
         noted.route = route.path
         scope[ROUTE] = route
         await app(scope, receive, send)

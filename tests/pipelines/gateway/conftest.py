@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -13,11 +14,12 @@ import pytest
 import uvicorn
 
 from actors.engine.tokens import Tokenizer
-from cluster.security.keys import KeyRing
+from cluster.security.keys import KeyRing, Principal
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
 from pipelines.gateway.app import create
 from pipelines.gateway.asgi import App
+from pipelines.gateway.desk import Registry
 from pipelines.gateway.settings import GatewaySettings
 from tests.pipelines.gateway.fakes import FakeClient
 from tests.pipelines.gateway.folder import write
@@ -39,6 +41,11 @@ class Stage:
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost", headers=held)
 
 
+async def agree(principal: Principal, act: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A registry that does as it is told."""
+    return {"object": act, "by": principal.name, "revision": "r1", **given}
+
+
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer.from_folder(write(tmp_path_factory.mktemp("model")))
@@ -46,10 +53,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture
 def make_stage(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Stage]:
-    def make(settings: GatewaySettings | None = None, **how) -> Stage:
+    def make(settings: GatewaySettings | None = None, registry: Registry | None = None, **how) -> Stage:
         client, metrics, ring = FakeClient(**how), Metrics(), KeyRing(tmp_path / "keys.json")
         key = ring.issue("tests", "acme", "admin", created=1)
-        app = create({"starter": Served("starter", client, tokenizer, created=5)}, ring, settings, metrics)
+        served = {"starter": Served("starter", client, tokenizer, created=5)}
+        app = create(served, ring, settings, metrics, registry=registry or agree)
         return Stage(app, client, tokenizer, metrics, ring, key)
 
     return make
