@@ -7,6 +7,7 @@ and no history.
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from cluster.storage.tensors import ITEM_BYTES, headers
 PIECE = 4 << 20  # bytes: what a changed number costs at most, and a thousandth of a blob's own cost
 SUFFIX = ".pieces"
 FORMAT = 1
-THREADS = 4  # that hash and write: SHA-256 leaves Python's lock
+THREADS = max(4, min(16, os.cpu_count() or 1))  # that hash and write: SHA-256 leaves Python's lock
+_threads = threading.local()
 
 Progress = Callable[[int], None]  # told of bytes that are done
 
@@ -106,8 +108,8 @@ def cut(file: Path, blobs: Blobs, progress: Progress) -> tuple[Pieces, int]:
 
         def keep(span: tuple[int, int]) -> tuple[str, int]:
             at, count = span
-            content = os.pread(descriptor, count, at)
-            if len(content) != count:
+            content = memoryview(_room())[:count]
+            if os.preadv(descriptor, [content], at) != count:
                 raise ModelInvalid(str(file), "became shorter while it was read", "push it again once it is whole")
             digest, new = blobs.put(content)
             progress(count)
@@ -133,7 +135,7 @@ def join(pieces: Pieces, blobs: Blobs, file: Path, progress: Progress) -> None:
 
         def put(span: tuple[int, int, str]) -> None:
             at, count, digest = span
-            content = blobs.get(digest)
+            content = blobs.read(digest, _room())
             if len(content) != count:
                 raise Unavailable(str(file), f"the piece {digest} has {len(content)} bytes of {count}")
             os.pwrite(descriptor, content, at)
@@ -141,6 +143,14 @@ def join(pieces: Pieces, blobs: Blobs, file: Path, progress: Progress) -> None:
 
         for _ in pool.map(put, pieces.spans()):
             pass
+
+
+def _room() -> bytearray:
+    """Memory for a piece, the same for all that a thread works on: fresh memory costs as much as a copy."""
+    if not hasattr(_threads, "room"):
+        _threads.room = bytearray(PIECE)
+    room: bytearray = _threads.room
+    return room
 
 
 def changed(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[list[str], list[str], list[str]]:

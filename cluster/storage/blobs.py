@@ -79,6 +79,20 @@ class Blobs:
             raise Unavailable(f"the store {self._root}", f"the piece {digest} was changed; push its version again")
         return content
 
+    def read(self, digest: str, room: bytearray) -> memoryview:
+        """As `get`; of a store on this disk into `room` if the piece fits, which saves fresh memory for each."""
+        if self._local is None:
+            return memoryview(self.get(digest))
+        try:
+            with (self._local / digest[:2] / digest[2:]).open("rb", buffering=0) as opened:
+                content = memoryview(room)[: opened.readinto(room)]
+                whole = not opened.read(1)
+        except OSError:
+            whole = False
+        if whole and digest_of(content) == digest:
+            return content
+        return memoryview(self.get(digest))  # it is longer, or read in parts; or this says what is wrong with it
+
     def remove(self, digest: str) -> None:
         """Forget a piece; nothing happens where it is gone already."""
         with suppress(FileNotFoundError):

@@ -59,3 +59,19 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
 def test_a_store_of_an_unknown_kind_names_the_setting():
     with pytest.raises(SettingsInvalid, match=r"registry\.store"):
         Blobs("nowhere://bucket")
+
+
+def test_a_piece_is_read_into_memory_that_is_there(tmp_path):
+    blobs = Blobs(str(tmp_path))
+    short, long = (blobs.put(content)[0] for content in (b"abc", b"x" * 100))
+    room = bytearray(10)
+    assert bytes(blobs.read(short, room)) == b"abc"
+    assert room[:3] == b"abc"
+    assert bytes(blobs.read(long, room)) == b"x" * 100, "what does not fit comes in memory of its own"
+    (tmp_path / short[:2] / short[2:]).write_bytes(b"abd")
+    with pytest.raises(Unavailable, match=f"{short} was changed"):
+        blobs.read(short, room)
+    with pytest.raises(NotFound):
+        blobs.read("0" * 64, room)
+    far = Blobs("memory://read")
+    assert bytes(far.read(far.put(b"abc")[0], room)) == b"abc"
