@@ -22,6 +22,7 @@ from actors.registry.folder import checked
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from cluster.errors import ModelInvalid, NotFound, SettingsInvalid, Unavailable
 from cluster.storage import Blobs
+from cluster.storage.blobs import digest_of
 
 log = logging.getLogger("strata.registry")
 
@@ -94,11 +95,7 @@ class Copies:
             scratch = kept.with_suffix(f".{os.getpid()}")
             scratch.write_bytes(text)
             os.replace(scratch, kept)  # noqa: PTH105 - a Path says the same longer
-        return {
-            name: _file(checked(name, what), content, cut=path.endswith(SUFFIX))
-            for path, content in tree.of_manifest(text).items()
-            for name in [tree.plain(path)]
-        }
+        return _files(text, what)
 
     def _fetched(self, manifest: str, what: str) -> bytes:
         try:
@@ -119,12 +116,12 @@ class Copies:
     def _make(self, target: Path, files: Mapping[str, File], what: str, progress: Progress) -> None:
         if target.exists():
             log.warning("the copy of %s in %s was changed; it is made again", what, target)
-        scratch = self._folder / UNFINISHED
+        scratch, read = self._folder / UNFINISHED, self._near().read
         shutil.rmtree(scratch, ignore_errors=True)  # of who was killed: nobody else is here
         for file in files.values():
             path = scratch / "version" / file.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._place(file, path, scratch / file.digest, what, progress)
+            self._place(file, path, scratch / file.digest, what, read, progress)
         gone = scratch / "gone"
         with suppress(FileNotFoundError):
             os.rename(target, gone)  # noqa: PTH104 - a Path says the same longer
@@ -132,7 +129,19 @@ class Copies:
         os.rename(scratch / "version", target)  # noqa: PTH104
         shutil.rmtree(scratch)
 
-    def _place(self, file: File, path: Path, scratch: Path, what: str, progress: Progress) -> None:
+    def _near(self) -> "Near":
+        """The pieces of the files that are here, and the store for the others."""
+        known: dict[str, tuple[Path, int, int]] = {}
+        for manifest in (self._folder / MANIFESTS).glob("*"):
+            with suppress(ModelInvalid):  # one that was changed helps nobody, and harms only its own version
+                for file in _files(manifest.read_bytes(), manifest.name).values():
+                    shared = self._folder / FILES / file.digest
+                    if file.cut and file.whole(shared):
+                        for at, count, digest in pieces.parse(file.name, file.text).spans():
+                            known[digest] = (shared, at, count)
+        return Near(known, self._blobs)
+
+    def _place(self, file: File, path: Path, scratch: Path, what: str, read: pieces.Read, progress: Progress) -> None:
         """Have `file` at `path`: the one that another version has, or a new one, which others will have."""
         shared = self._folder / FILES / file.digest
         if file.whole(shared):
@@ -142,7 +151,7 @@ class Copies:
                 return
         if file.cut:
             try:
-                pieces.join(pieces.parse(file.name, file.text), self._blobs, scratch, progress)
+                pieces.join(pieces.parse(file.name, file.text), read, scratch, progress)
             except NotFound as wrong:
                 problem = f"its content {wrong.name} is missing from {self._store}"
                 raise ModelInvalid(what, problem, "push it again, which adds what is missing") from None
@@ -170,6 +179,33 @@ class Copies:
             yield
         finally:
             os.close(descriptor)
+
+
+class Near:
+    """Reads a piece from a file that is here already where one has it, so that a sibling fetches what differs."""
+
+    def __init__(self, known: Mapping[str, tuple[Path, int, int]], blobs: Blobs) -> None:
+        """`known`: file, first byte and number of bytes of each piece."""
+        self._known, self._blobs = known, blobs
+
+    def read(self, digest: str, room: bytearray) -> memoryview:
+        """See `Blobs.read`; checked wherever it lies."""
+        if found := self._known.get(digest):
+            path, at, count = found
+            content = memoryview(room)[:count]
+            with suppress(OSError), path.open("rb", buffering=0) as opened:
+                if os.preadv(opened.fileno(), [content], at) == count and digest_of(content) == digest:
+                    return content
+        return self._blobs.read(digest, room)
+
+
+def _files(manifest: bytes, what: str) -> dict[str, File]:
+    """What a manifest says, by name. Raises ModelInvalid."""
+    return {
+        name: _file(checked(name, what), content, cut=path.endswith(SUFFIX))
+        for path, content in tree.of_manifest(manifest).items()
+        for name in [tree.plain(path)]
+    }
 
 
 def _file(name: str, text: bytes, *, cut: bool) -> File:

@@ -25,6 +25,7 @@ THREADS = max(4, min(16, os.cpu_count() or 1))  # that hash and write: SHA-256 l
 _threads = threading.local()
 
 Progress = Callable[[int], None]  # told of bytes that are done
+Read = Callable[[str, bytearray], memoryview]  # a piece by its digest, checked, perhaps in the memory that is given
 
 
 def quietly(_done: int) -> None:
@@ -127,15 +128,15 @@ def cut(file: Path, blobs: Blobs, progress: Progress) -> tuple[Pieces, int]:
     return Pieces(size, digests[0], tuple(tensors)), new
 
 
-def join(pieces: Pieces, blobs: Blobs, file: Path, progress: Progress) -> None:
-    """Write `file` from its pieces. Raises NotFound for one that is missing, Unavailable for one that was changed."""
+def join(pieces: Pieces, read: Read, file: Path, progress: Progress) -> None:
+    """Write `file` from its pieces. Raises what `read` does, such as `Blobs.read`."""
     with file.open("wb") as opened, ThreadPoolExecutor(THREADS) as pool:
         os.truncate(opened.fileno(), pieces.size)
         descriptor = opened.fileno()
 
         def put(span: tuple[int, int, str]) -> None:
             at, count, digest = span
-            content = blobs.read(digest, _room())
+            content = read(digest, _room())
             if len(content) != count:
                 raise Unavailable(str(file), f"the piece {digest} has {len(content)} bytes of {count}")
             os.pwrite(descriptor, content, at)

@@ -175,7 +175,7 @@ class Registry:
                     target = scratch / checked(tree.plain(path), f"{model}@{name}")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     if path.endswith(SUFFIX):
-                        pieces.join(pieces.parse(path, content), self.blobs, target, progress)
+                        pieces.join(pieces.parse(path, content), self.blobs.read, target, progress)
                     else:
                         target.write_bytes(content)
                         progress(len(content))
