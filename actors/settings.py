@@ -177,10 +177,14 @@ class ModelSettings(BaseModel):
             )
         return self
 
-    def pinned(self, version: str, manifest: str, store: str, cache: str, path: str) -> "Pinned":
+    def pinned(
+        self, version: str, manifest: str, store: str, cache: str, path: str, cache_gb: float | None = None
+    ) -> "Pinned":
         """As what its version was found to be."""
         kept = {name: getattr(self, name) for name in self.model_fields_set} | {"version": version, "path": path}
-        return Pinned.model_construct(self.model_fields_set, **kept, manifest=manifest, store=store, cache=cache)
+        return Pinned.model_construct(
+            self.model_fields_set, **kept, manifest=manifest, store=store, cache=cache, cache_gb=cache_gb
+        )
 
     @property
     def first_replicas(self) -> int:
@@ -191,9 +195,10 @@ class ModelSettings(BaseModel):
 class Pinned(ModelSettings):
     """A model whose version is settled: `version` names a commit, and `path` is where a copy of it lies on any machine.
 
-    `Copies(cache, store).ensure(manifest)` makes that copy.
+    `Copies(cache, store, cache_gb).ensure(manifest, version)` makes that copy.
     """
 
     manifest: str
     store: str
     cache: str
+    cache_gb: float | None = None

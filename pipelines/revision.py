@@ -18,12 +18,13 @@ from pipelines.settings import HOME, Settings
 SOURCES = (".py", ".cpp", ".h")
 WEIGHTS = (".json", ".safetensors", ".jinja", ".model")  # of a model folder, what is read from it
 SCALED = {"replicas", "scaling"}  # more or fewer of the same
+KEPT = {"cache_gb"}  # what else has room beside a copy of a version
 
 
 def of_model(model: ModelSettings, device: str, cluster: ClusterSettings) -> str:
     """A gang's digest: its settings, its folder's files, our code below the gateway."""
     folders = [stamps(folder) for folder in (model.path, model.draft_model) if folder]
-    kept = model.model_dump(mode="json", exclude=SCALED)
+    kept = model.model_dump(mode="json", exclude=SCALED | KEPT)
     scales = model.scaling is not None  # then its gangs say how they fare
     return digest(kept, device, scales, cluster.drain_seconds, folders, code("cluster", "actors"))
 

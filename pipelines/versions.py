@@ -62,6 +62,7 @@ def _pinned(model: ModelSettings, registry: Registry, settings: Settings, progre
     pin = registry.pin(name, reference)
     own = settings.registry.cache
     cache = Path(own).expanduser().absolute() if own else settings.cluster.state / "versions"
-    copies = Copies(cache, registry.store)
+    most = settings.registry.cache_gb
+    copies = Copies(cache, registry.store, most)
     path = copies.ensure(pin.manifest, model.version, progress)
-    return model.pinned(f"{name}@{pin.commit}", pin.manifest, registry.store, str(cache), str(path))
+    return model.pinned(f"{name}@{pin.commit}", pin.manifest, registry.store, str(cache), str(path), most)

@@ -57,8 +57,9 @@ class File:
 class Copies:
     """The cache in `folder` of versions whose content is in `store`; any number of processes may have it."""
 
-    def __init__(self, folder: Path, store: str) -> None:
-        self._folder, self._store = folder, store
+    def __init__(self, folder: Path, store: str, most_gb: float | None = None) -> None:
+        """`most_gb`: beyond it the versions go that were wanted longest ago; None: all stay."""
+        self._folder, self._store, self._most_gb = folder, store, most_gb
 
     def path(self, manifest: str) -> Path:
         """Where the version of that manifest lies once it is here."""
@@ -77,6 +78,9 @@ class Copies:
                 with self._alone():
                     if not _whole(target, files):
                         self._make(target, files, what, progress)
+                        self._trim(target)
+            with suppress(FileNotFoundError):  # another process needed the room
+                os.utime(target)  # wanted now
         except OSError as wrong:
             problem = f"{wrong.filename or target} cannot be written ({wrong.strerror or wrong})"
             remedy = "make room, or name a folder that can be written, on every machine that serves"
@@ -128,6 +132,23 @@ class Copies:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(scratch / "version", target)  # noqa: PTH104
         shutil.rmtree(scratch)
+
+    def _trim(self, wanted: Path) -> None:
+        """Take away what is too much, but for `wanted`. Who has it open keeps it, who wants it again makes it again."""
+        others = [path for path in (self._folder / FOLDERS).iterdir() if path != wanted]
+        others.sort(key=lambda path: path.stat().st_mtime_ns)
+        while self._most_gb is not None and others and self._bytes() > self._most_gb * 1e9:
+            gone = self._folder / UNFINISHED / "gone"
+            gone.parent.mkdir(exist_ok=True)
+            (self._folder / MANIFESTS / others[0].name).unlink(missing_ok=True)
+            os.rename(others.pop(0), gone)  # noqa: PTH104
+            shutil.rmtree(gone.parent)
+            for path in (self._folder / FILES).iterdir():
+                if path.stat().st_nlink == 1:  # in no version's folder any more
+                    path.unlink()
+
+    def _bytes(self) -> int:
+        return sum(path.stat().st_size for path in (self._folder / FILES).iterdir())
 
     def _near(self) -> "Near":
         """The pieces of the files that are here, and the store for the others."""

@@ -32,6 +32,10 @@ class RegistrySettings(BaseModel):
         "`versions` in cluster.state_dir"
     )  # fmt: skip
 
+    cache_gb: float | None = Field(
+        None, ge=0, description="beyond it the copies go that were wanted longest ago; default: all stay"
+    )
+
     @field_validator("conditions")
     @classmethod
     def _are_conditions(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:

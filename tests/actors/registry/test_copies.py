@@ -78,6 +78,31 @@ def test_a_sibling_fetches_what_differs(copies, pin, registry, model, weights, m
     assert contents(copies.ensure(registry.pin("chat", "main").manifest, "chat@v3")) == contents(model)
 
 
+def test_what_was_wanted_longest_ago_makes_room(pin, registry, model, tmp_path):
+    """Files that another version has stay, whoever has the others open keeps them, and all can be made again."""
+    size = pin.size / 1e9
+    copies = Copies(tmp_path / "cache", registry.store, most_gb=2.5 * size)
+    pins = [pin]
+    for number in range(3):
+        write_model(model, {"embed": torch.full((1200, 1024), float(number))}, hidden_size=1024)
+        registry.push("chat", model, author="ada")
+        pins.append(registry.pin("chat", "main"))
+    first = copies.ensure(pins[0].manifest, "chat@v1")
+    copies.ensure(pins[1].manifest, "chat@v2")
+    with (copies.path(pins[1].manifest) / "model.safetensors").open("rb") as opened:
+        os.utime(copies.path(pins[1].manifest), (1, 1))
+        copies.ensure(pins[0].manifest, "chat@v1")  # so that v2 is the older one
+        copies.ensure(pins[2].manifest, "chat@v3")
+        assert [copies.path(each.manifest).exists() for each in pins] == [True, False, True, False]
+        assert len(opened.read()) > 4_000_000
+    names = {path.name for path in first.iterdir()}
+    assert len(list((tmp_path / "cache" / "files").iterdir())) == len(names) + 1, "the small ones are shared"
+    assert contents(copies.ensure(pins[3].manifest, "chat@v4")) == contents(model)
+    assert (copies.ensure(pins[1].manifest, "chat@v2") / "config.json").is_file()
+    Copies(tmp_path / "cache", registry.store, most_gb=0).ensure(pins[2].manifest, "chat@v3")
+    assert [copies.path(each.manifest).exists() for each in pins] == [False, False, True, False]
+
+
 def test_equal_folders_are_one_copy_whoever_pushed_them(registry, model, pin):
     registry.push("other", model, author="bob", metadata={"license": "mit"})
     assert registry.pin("other", "v1").manifest == pin.manifest
