@@ -223,17 +223,17 @@ def search_versions(
     json: Json = False,
 ) -> None:
     """List the versions whose metadata, config, card, stage or names are so."""
-    from pipelines.cli import versions
+    from pipelines.cli import metadata
 
-    versions.search(query, limit, file, as_json=json)
+    metadata.search(query, limit, file, as_json=json)
 
 
 @models.command("reindex")
 def reindex_versions(file: File = None) -> None:
     """Make the catalogue that is searched anew, from the history."""
-    from pipelines.cli import versions
+    from pipelines.cli import metadata
 
-    versions.reindex(file)
+    metadata.reindex(file)
 
 
 @models.command("fsck")

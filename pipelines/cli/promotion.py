@@ -11,7 +11,7 @@ from actors.registry.stages import Stages
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
-from pipelines.cli.versions import first, plain, split, when
+from pipelines.cli.versions import split
 
 
 def alias(reference: str, alias: str, expected: str | None, file: Path | None) -> None:
@@ -40,16 +40,16 @@ def history(reference: str, file: Path | None, *, as_json: bool) -> None:
     _, registry, _ = entered(file, "alias_history")
     moves = Aliases(registry).log(model, alias)
     if as_json:
-        show.document([plain(entry) | plain(move) for entry, move in moves])
+        show.document([show.plain(entry) | show.plain(move) for entry, move in moves])
         return
     rows = [
         (
             registry.number(model, move.before) if move.before else "",
             registry.number(model, move.after),
             "back" if move.back else "",
-            when(entry.at),
+            show.when(entry.at),
             entry.author,
-            first(entry.message),
+            show.first(entry.message),
         )
         for entry, move in moves
     ]

@@ -15,7 +15,7 @@ from cluster.condition import parse
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
-from pipelines.cli.versions import facts
+from pipelines.cli.metadata import facts
 
 
 def desk_of(file: Path | None, act: str) -> tuple[Desk, str]:

@@ -5,6 +5,7 @@ Knows what to print. Knows nothing of where it came from.
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -36,6 +37,31 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def line(text: str) -> None:
     """One line for a person."""
     out.print(text, soft_wrap=True)
+
+
+def amount(size: int) -> str:
+    """Bytes for a person."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def plain(entry: Any) -> dict[str, Any]:
+    """A value's fields."""
+    return {name: getattr(entry, name) for name in entry.__slots__}
+
+
+def when(at: int) -> str:
+    """A time for a person."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def first(message: str) -> str:
+    """The first line of a commit's message."""
+    return message.strip().partition("\n")[0]
 
 
 def progress(text: str) -> None:

@@ -5,13 +5,10 @@ Owns words and bars. What a version is stands in `actors.registry`.
 
 import json
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from actors.registry import exchange, history
@@ -19,12 +16,12 @@ from actors.registry.folder import files
 from actors.registry.history import named
 from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
-from actors.registry.registry import Registry, Version
+from actors.registry.registry import Version
 from actors.registry.stages import Stage, Stages
-from cluster.errors import InvalidRequest, StrataError
+from cluster.errors import InvalidRequest
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
-from pipelines.settings import Settings
+from pipelines.cli.metadata import catalogued, described_in, facts
 from pipelines.versions import catalogue_of
 
 MOST_LINES = 200  # of a file's difference
@@ -34,20 +31,6 @@ STRIP = 72  # columns of the strip that shows where weights changed
 def split(reference: str) -> tuple[str, str]:
     """See `history.split`."""
     return history.split("model", reference)
-
-
-def facts(pairs: list[str]) -> dict[str, Any]:
-    """`key=value` as metadata; a value that is JSON counts as what it says. Raises InvalidRequest."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise InvalidRequest("--meta", pair, "write it as key=value")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found
 
 
 def push(
@@ -82,29 +65,8 @@ def push(
         show.line(f"{model}@{made.version} is that folder already; nothing is new")
         return
     shared = 100 - 100 * made.stored / max(1, made.size)
-    show.line(
-        f"[bold]{model}@{made.version}[/] {made.commit[:12]}, {amount(made.size)}, of which {shared:.1f} % was here"
-    )
-
-
-def described_in(file: Path) -> dict[str, Any]:
-    """Metadata of a JSON or YAML file. Raises InvalidRequest."""
-    try:
-        found = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as wrong:
-        said = str(wrong).partition("\n")[0]
-        raise InvalidRequest("--facts", str(file), f"it cannot be read as JSON or YAML: {said}") from None
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise InvalidRequest("--facts", str(file), "it holds no keys with values")
-    return found
-
-
-def catalogued(settings: Settings, registry: Registry) -> None:
-    """Have the catalogue know what is new. The version is there already: that a database is away does not undo it."""
-    try:
-        catalogue_of(settings, registry).refresh()
-    except StrataError as wrong:
-        show.progress(f"the catalogue follows later: {wrong}")
+    size = show.amount(made.size)
+    show.line(f"[bold]{model}@{made.version}[/] {made.commit[:12]}, {size}, of which {shared:.1f} % was here")
 
 
 def log(reference: str, file: Path | None, *, as_json: bool) -> None:
@@ -114,12 +76,12 @@ def log(reference: str, file: Path | None, *, as_json: bool) -> None:
     known = Stages(registry).all(model)
     rows = [(entry, names, staged(names, known)) for entry, names in registry.log(model, name)]
     if as_json:
-        show.document([plain(entry) | {"names": names, "stage": stage} for entry, names, stage in rows])
+        show.document([show.plain(entry) | {"names": names, "stage": stage} for entry, names, stage in rows])
         return
     show.table(
         ("version", "stage", "commit", "when", "who", "why"),
         [
-            (", ".join(names), stage, entry.id[:12], when(entry.at), entry.author, first(entry.message))
+            (", ".join(names), stage, entry.id[:12], show.when(entry.at), entry.author, show.first(entry.message))
             for entry, names, stage in rows
         ],
     )
@@ -132,13 +94,13 @@ def shown(reference: str, file: Path | None, *, as_json: bool) -> None:
     stage = staged(version.names, Stages(registry).all(version.model))
     if as_json:
         show.document({
-            "model": version.model, **plain(version.entry), "names": version.names, "stage": stage,
+            "model": version.model, **show.plain(version.entry), "names": version.names, "stage": stage,
             "metadata": version.metadata, "files": version.files, "tensors": version.tensors, "size": version.size,
             "signed": version.signed,
         })  # fmt: skip
         return
     show.table(("", ""), _described(version, stage))
-    show.table(("file", "size"), [(name, amount(size)) for name, size in sorted(version.files.items())])
+    show.table(("file", "size"), [(name, show.amount(size)) for name, size in sorted(version.files.items())])
 
 
 def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
@@ -219,9 +181,8 @@ def merge(
     if as_json:
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
     else:
-        show.line(
-            f"[bold]{model}@{made.version}[/] {made.commit[:12]}, the tip of {branch}; {amount(made.stored)} stored"
-        )
+        size = show.amount(made.stored)
+        show.line(f"[bold]{model}@{made.version}[/] {made.commit[:12]}, the tip of {branch}; {size} stored")
 
 
 def fsck(file: Path | None, *, as_json: bool) -> int:
@@ -252,35 +213,6 @@ def export(reference: str, into: Path, form: str, file: Path | None, *, as_json:
         show.line(f"{into} is {model} {commit[:12]} for {form}")
 
 
-def search(query: str, limit: int, file: Path | None, *, as_json: bool) -> None:
-    """Which versions a query holds for."""
-    settings, registry, _ = entered(file, "search")
-    found = catalogue_of(settings, registry).search(query, limit)
-    if as_json:
-        show.document([plain(each) for each in found])
-        return
-    rows = [
-        (
-            f"{each.model}@{each.version}",
-            each.stage,
-            each.license or "",
-            when(each.at),
-            each.author,
-            first(each.message),
-        )
-        for each in found
-    ]
-    show.table(("version", "stage", "license", "when", "who", "why"), rows)
-    if len(found) == limit:
-        show.line(f"[dim]the first {limit}; --limit says how many[/]")
-
-
-def reindex(file: Path | None) -> None:
-    """Read all metadata again."""
-    settings, registry, _ = entered(file, "reindex")
-    show.line(f"{catalogue_of(settings, registry).rebuild()} versions are in the catalogue")
-
-
 def gc(file: Path | None) -> None:
     """Remove content that no version names."""
     show.line(f"{entered(file, 'gc')[1].gc()} pieces removed")
@@ -305,16 +237,6 @@ def heat(norms: list[float]) -> str:
     return "".join(_block(max(part)) for part in parts)
 
 
-def amount(size: int) -> str:
-    """Bytes for a person."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def _described(version: Version, stage: str) -> list[tuple[str, str]]:
     rows = [
         ("model", version.model),
@@ -322,10 +244,10 @@ def _described(version: Version, stage: str) -> list[tuple[str, str]]:
         ("stage", stage),
         ("commit", version.entry.id),
         ("parents", ", ".join(parent[:12] for parent in version.entry.parents) or "none"),
-        ("when", when(version.entry.at)),
+        ("when", show.when(version.entry.at)),
         ("who", version.entry.author),
-        ("why", first(version.entry.message)),
-        ("size", f"{amount(version.size)}, {version.tensors} tensors"),
+        ("why", show.first(version.entry.message)),
+        ("size", f"{show.amount(version.size)}, {version.tensors} tensors"),
         ("signed", "by a key that is trusted" if version.signed else "by nobody who is trusted"),
     ]
     return rows + [(key, json.dumps(value, ensure_ascii=False)) for key, value in version.metadata.items()]
@@ -339,18 +261,3 @@ def _block(norm: float) -> str:
 def staged(names: Iterable[str], stages: Mapping[str, Stage]) -> str:
     """The stage of the version that has these names."""
     return next((stages[name].value for name in names if name in stages), Stage.DRAFT.value)
-
-
-def plain(entry: Any) -> dict[str, Any]:
-    """A value's fields."""
-    return {name: getattr(entry, name) for name in entry.__slots__}
-
-
-def when(at: int) -> str:
-    """A time for a person."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
-def first(message: str) -> str:
-    """The first line of a commit's message."""
-    return message.strip().partition("\n")[0]
