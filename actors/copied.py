@@ -13,4 +13,4 @@ def ensure(model: ModelSettings) -> None:
     if isinstance(model, Pinned):
         from actors.registry.copies import Copies  # noqa: PLC0415 - it imports what opens stores: 0.3 s
 
-        Copies(Path(model.cache), model.store, model.cache_gb).ensure(model.manifest, f"{model.version}")
+        Copies(Path(model.cache), model.store, model.cache_gb).ensure(model.manifest, f"{model.registry}")

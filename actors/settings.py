@@ -106,11 +106,11 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-/]*$")
-    path: str = Field("", description="a Hugging Face folder; or give `version`")
-    version: str | None = Field(
+    path: str = Field("", description="a Hugging Face folder; or give `registry`")
+    registry: str | None = Field(
         None,
         min_length=1,
-        description="of the registry instead of `path`: chat@v3, chat@prod, chat; settled once, by a deploy",
+        description="a version instead of `path`: chat@v3, chat@prod, chat; settled once, by a deploy",
     )
     tensor_parallel_size: int = Field(1, ge=1, le=64, description="shards in a gang")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -147,8 +147,8 @@ class ModelSettings(BaseModel):
 
     @model_validator(mode="after")
     def _is_a_folder_or_a_version(self) -> "ModelSettings":
-        if bool(self.path) == (self.version is not None):
-            raise ValueError("give `path`, a folder, or `version`, such as chat@prod: one of the two")
+        if bool(self.path) == (self.registry is not None):
+            raise ValueError("give `path`, a folder, or `registry`, a version such as chat@prod: one of the two")
         return self
 
     @model_validator(mode="after")
@@ -178,10 +178,10 @@ class ModelSettings(BaseModel):
         return self
 
     def pinned(
-        self, version: str, manifest: str, store: str, cache: str, path: str, cache_gb: float | None = None
+        self, registry: str, manifest: str, store: str, cache: str, path: str, cache_gb: float | None = None
     ) -> "Pinned":
         """As what its version was found to be."""
-        kept = {name: getattr(self, name) for name in self.model_fields_set} | {"version": version, "path": path}
+        kept = {name: getattr(self, name) for name in self.model_fields_set} | {"registry": registry, "path": path}
         return Pinned.model_construct(
             self.model_fields_set, **kept, manifest=manifest, store=store, cache=cache, cache_gb=cache_gb
         )
@@ -193,9 +193,9 @@ class ModelSettings(BaseModel):
 
 
 class Pinned(ModelSettings):
-    """A model whose version is settled: `version` names a commit, and `path` is where a copy of it lies on any machine.
+    """A model whose version is settled: `registry` names a commit, `path` is where a copy of it lies on any machine.
 
-    `Copies(cache, store, cache_gb).ensure(manifest, version)` makes that copy.
+    `Copies(cache, store, cache_gb).ensure(manifest, registry)` makes that copy.
     """
 
     manifest: str

@@ -156,6 +156,7 @@ def ours(base: Path, tuned: Path, room: Path) -> tuple[dict[str, float], dict[st
     took["sibling"] = seconds(lambda: registry.push("chat", tuned, author="bench"))
     stored = size(room / "registry") - before
     took["checkout"] = seconds(lambda: registry.checkout("chat", "v1", room / "out"))
+    shutil.rmtree(room / "out")
     pin, copies = registry.pin("chat", "v2"), Copies(room / "cache", registry.store)
     took["fetch"] = seconds(lambda: copies.ensure(pin.manifest, "chat@v2"))
     took["fetch again"] = seconds(lambda: copies.ensure(pin.manifest, "chat@v2"))

@@ -235,7 +235,7 @@ def settle(settings: Settings | Mapping[str, Any] | None) -> Settings:
     """
     if not isinstance(settings, Settings):
         settings = Settings.of(settings) if settings else load(None, os.environ).settings
-    if any(model.version for model in settings.models):
+    if any(model.registry for model in settings.models):
         from pipelines import versions  # noqa: PLC0415 - what opens the registry takes 0.4 s, and most models are folders
 
         return versions.pinned(settings)

@@ -48,7 +48,7 @@ def pinned(settings: Settings, progress: Progress = quietly) -> Settings:
 
     Those that are settled already stay. Raises NotFound, ModelInvalid, SettingsInvalid and Unavailable.
     """
-    if all(model.version is None or isinstance(model, Pinned) for model in settings.models):
+    if all(model.registry is None or isinstance(model, Pinned) for model in settings.models):
         return settings
     registry = registry_of(settings)
     models = tuple(_pinned(model, registry, settings, progress) for model in settings.models)
@@ -56,13 +56,13 @@ def pinned(settings: Settings, progress: Progress = quietly) -> Settings:
 
 
 def _pinned(model: ModelSettings, registry: Registry, settings: Settings, progress: Progress) -> ModelSettings:
-    if model.version is None or isinstance(model, Pinned):
+    if model.registry is None or isinstance(model, Pinned):
         return model
-    name, reference = history.split(f"version of {model.name}", model.version)
+    name, reference = history.split(f"registry of {model.name}", model.registry)
     pin = registry.pin(name, reference)
     own = settings.registry.cache
     cache = Path(own).expanduser().absolute() if own else settings.cluster.state / "versions"
     most = settings.registry.cache_gb
     copies = Copies(cache, registry.store, most)
-    path = copies.ensure(pin.manifest, model.version, progress)
+    path = copies.ensure(pin.manifest, model.registry, progress)
     return model.pinned(f"{name}@{pin.commit}", pin.manifest, registry.store, str(cache), str(path), most)

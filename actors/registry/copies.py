@@ -154,7 +154,7 @@ class Copies:
         """The pieces of the files that are here, and the store for the others."""
         known: dict[str, tuple[Path, int, int]] = {}
         for manifest in (self._folder / MANIFESTS).glob("*"):
-            with suppress(ModelInvalid):  # one that was changed helps nobody, and harms only its own version
+            with suppress(ModelInvalid, OSError):  # changed, or on its way: it helps nobody, and harms nobody else
                 for file in _files(manifest.read_bytes(), manifest.name).values():
                     shared = self._folder / FILES / file.digest
                     if file.cut and file.whole(shared):

@@ -9,7 +9,7 @@ from pipelines.settings import Settings
 
 def settled(settings: Settings, *, as_json: bool) -> Settings:
     """With a copy of each model's version on this machine. Raises what `versions.pinned` raises."""
-    if not any(model.version for model in settings.models):
+    if not any(model.registry for model in settings.models):
         return settings
     from pipelines import versions  # noqa: PLC0415 - see above
     from pipelines.cli.versions import bar  # noqa: PLC0415
@@ -17,6 +17,6 @@ def settled(settings: Settings, *, as_json: bool) -> Settings:
     with bar("copying", None, as_json=as_json) as advance:
         found = versions.pinned(settings, advance)
     for asked, model in zip(settings.models, found.models, strict=True):
-        if asked.version:
-            show.progress(f"{model.name}: {asked.version} is {model.version}")
+        if asked.registry:
+            show.progress(f"{model.name}: {asked.registry} is {model.registry}")
     return found

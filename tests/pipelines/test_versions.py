@@ -19,7 +19,7 @@ from tests.actors.registry.conftest import write_model
 
 def settings(tmp_path: Path, **model: Any) -> Settings:
     cluster = {"state_dir": str(tmp_path / "state")}
-    return Settings.of({"cluster": cluster, "models": [{"name": "chat", **(model or {"version": "chat@prod"})}]})
+    return Settings.of({"cluster": cluster, "models": [{"name": "chat", **(model or {"registry": "chat@prod"})}]})
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_deploy_serves_what_the_alias_is_at_then(tmp_path: Path, registry: Reg
     found = versions.pinned(asked)
     (model,) = found.models
     assert isinstance(model, Pinned)
-    assert model.version == f"chat@{registry.show('chat', 'v1').entry.id}"
+    assert model.registry == f"chat@{registry.show('chat', 'v1').entry.id}"
     assert Path(model.path, "model.safetensors").is_file()
     Aliases(registry).move("chat", "prod", "v2", "v1", author="ada")
     assert versions.pinned(found) is found
@@ -58,7 +58,7 @@ def test_a_deploy_serves_what_the_alias_is_at_then(tmp_path: Path, registry: Reg
 def test_a_deploy_of_the_same_version_is_no_change(tmp_path: Path, registry: Registry) -> None:
     found = versions.pinned(settings(tmp_path))
     assert digests(versions.pinned(settings(tmp_path))) == digests(found)
-    assert digests(versions.pinned(settings(tmp_path, version="chat@v1"))) == digests(found)
+    assert digests(versions.pinned(settings(tmp_path, registry="chat@v1"))) == digests(found)
 
 
 def test_a_copy_that_is_gone_is_made_where_it_is_needed(tmp_path: Path, registry: Registry) -> None:
@@ -69,9 +69,9 @@ def test_a_copy_that_is_gone_is_made_where_it_is_needed(tmp_path: Path, registry
     assert folder.is_dir()
 
 
-@pytest.mark.parametrize("model", [{"path": "a", "version": "b"}, {}, {"path": ""}, {"version": ""}])
+@pytest.mark.parametrize("model", [{"path": "a", "registry": "b"}, {}, {"path": ""}, {"registry": ""}])
 def test_a_model_is_a_folder_or_a_version(model: dict[str, Any]) -> None:
-    with pytest.raises(SettingsInvalid, match=r"models\.0.*(one of the two|version)"):
+    with pytest.raises(SettingsInvalid, match=r"models\.0.*(one of the two|registry)"):
         Settings.of({"models": [{"name": "chat", **model}]})
 
 
@@ -80,7 +80,7 @@ def test_a_model_is_a_folder_or_a_version(model: dict[str, Any]) -> None:
     [
         ("chat@canary", NotFound, "no version, alias or branch canary; there is prod, v1"),
         ("talk@prod", NotFound, "no model talk; there is chat"),
-        ("../x@prod", InvalidRequest, "version of chat: ../x is not accepted"),
+        ("../x@prod", InvalidRequest, "registry of chat: ../x is not accepted"),
         ("chat@", InvalidRequest, "after the @ stands"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_version_that_is_none(
     tmp_path: Path, registry: Registry, version: str, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said.replace(".", r"\.")):
-        versions.pinned(settings(tmp_path, version=version))
+        versions.pinned(settings(tmp_path, registry=version))
 
 
 def test_a_folder_needs_no_registry(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_deploy_serves_the_version_that_an_alias_is_at(stack: Stack, tmp_path:
     settings = yaml.safe_load((stack.clone / "strata.yaml").read_text())
     (model,) = settings["models"]
     del model["path"]
-    model["version"] = "tiny@prod"
+    model["registry"] = "tiny@prod"
     file = tmp_path / "versions.yaml"
     file.write_text(yaml.safe_dump(settings))
     words = {"model": "tiny", "prompt": "abc", "temperature": 0, "max_tokens": 24, "ignore_eos": True}

@@ -226,9 +226,9 @@ def test_a_version_that_nobody_signed_is_not_pinned(registry, pin, tmp_path):
 
 
 def test_a_pinned_model_is_its_settings_and_where_its_copy_lies():
-    model = ModelSettings(name="chat", version="chat@prod", tensor_parallel_size=2)
+    model = ModelSettings(name="chat", registry="chat@prod", tensor_parallel_size=2)
     pinned = model.pinned("chat@0a1b", "digest", "/store", "/cache", "/cache/versions/digest")
-    assert (pinned.version, pinned.path, pinned.tensor_parallel_size) == (
+    assert (pinned.registry, pinned.path, pinned.tensor_parallel_size) == (
         "chat@0a1b",
         "/cache/versions/digest",
         2,
