@@ -21,7 +21,7 @@ from cluster.storage.tensors import ITEM_BYTES, headers
 PIECE = 4 << 20  # bytes: what a changed number costs at most, and a thousandth of a blob's own cost
 SUFFIX = ".pieces"
 FORMAT = 1
-THREADS = max(8, min(16, os.cpu_count() or 1))  # that hash and write: SHA-256 leaves Python's lock
+THREADS = max(4, min(16, os.cpu_count() or 1))  # that hash and write: SHA-256 leaves Python's lock
 _threads = threading.local()
 
 Progress = Callable[[int], None]  # told of bytes that are done
