@@ -10,9 +10,8 @@ from actors.registry import history
 from actors.registry.copies import Copies
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Registry
-from actors.registry.service import Place
+from actors.registry.service import Place, opened
 from actors.settings import ModelSettings, Pinned
-from cluster.errors import Unavailable
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,12 +27,7 @@ def place_of(settings: Settings) -> Place:
 
 def registry_of(settings: Settings) -> Registry:
     """The registry that the settings describe, made where there is none. Raises SettingsInvalid and Unavailable."""
-    place = place_of(settings)
-    try:
-        return Registry(Path(place.folder), place.store)
-    except OSError as wrong:
-        problem = f"{wrong.strerror or wrong}; set registry.folder to one that can be written"
-        raise Unavailable(f"the registry in {place.folder}", problem) from None
+    return opened(place_of(settings))
 
 
 def catalogue_of(settings: Settings, registry: Registry) -> "Catalogue":

@@ -20,6 +20,7 @@ from actors.registry.registry import Registry
 from actors.registry.requests import MergeRequest, Requirements
 from actors.registry.stages import Stage, Stages
 from cluster.condition import parse
+from cluster.errors import Unavailable
 from cluster.security.keys import Principal
 
 if TYPE_CHECKING:
@@ -40,12 +41,21 @@ class Place:
     conditions: tuple[str, ...] = ()
 
 
+def opened(place: Place) -> Registry:
+    """The registry there, made where there is none. Raises SettingsInvalid and Unavailable."""
+    try:
+        return Registry(Path(place.folder), place.store)
+    except OSError as wrong:
+        problem = f"{wrong.strerror or wrong}; set registry.folder to one that can be written"
+        raise Unavailable(f"the registry in {place.folder}", problem) from None
+
+
 class Service:
     """One registry. Any number of threads may ask."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._registry = Registry(Path(place.folder), place.store)
+        self._registry = opened(place)
         wanted = tuple(parse(text, "registry.conditions") for text in place.conditions)
         self._desk = Desk(self._registry, Requirements(place.approvals, wanted))
         self._aliases, self._stages = Aliases(self._registry), Stages(self._registry)

@@ -10,7 +10,7 @@ from actors import copied
 from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from actors.settings import Pinned
-from cluster.errors import InvalidRequest, NotFound, SettingsInvalid
+from cluster.errors import InvalidRequest, NotFound, SettingsInvalid, Unavailable
 from cluster.settings import ClusterSettings
 from pipelines import revision, versions
 from pipelines.settings import Settings
@@ -95,3 +95,10 @@ def test_a_folder_needs_no_registry(tmp_path: Path) -> None:
     asked = settings(tmp_path, path="x")
     assert versions.pinned(asked) is asked
     assert not (tmp_path / "state").exists()
+
+
+def test_a_registry_that_cannot_be_made_says_what_to_set(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    asked = Settings.of({"registry": {"folder": str(tmp_path / "file")}})
+    with pytest.raises(Unavailable, match=r"the registry in .*/file is unavailable: .*; set registry\.folder"):
+        versions.registry_of(asked)
