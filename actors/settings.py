@@ -105,7 +105,12 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-/]*$")
+    name: str = Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-/]*(@[A-Za-z0-9][A-Za-z0-9._\-]*)?$",
+        description="for requests; NAME@VERSION is one of several versions, of which `routes` says who gets which",
+    )
     path: str = Field(min_length=1, description="a Hugging Face folder")
     tensor_parallel_size: int = Field(1, ge=1, le=64, description="shards in a gang")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -165,6 +170,16 @@ class ModelSettings(BaseModel):
                 "or leave it out"
             )
         return self
+
+    @property
+    def model(self) -> str:
+        """What clients ask for: the name without the version."""
+        return self.name.partition("@")[0]
+
+    @property
+    def version(self) -> str:
+        """The version that it is, or nothing."""
+        return self.name.partition("@")[2]
 
     @property
     def first_replicas(self) -> int:
