@@ -8,7 +8,7 @@ those of the version that it replaces: while it grows, a user moves at most once
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -40,12 +40,23 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """All that decides. `weights` are percent and add up to 100."""
+    """All that decides. `weights` are percent and add up to 100.
+
+    `seeds`: what a version's users are drawn by, where that is not its name: who takes another's place, its users too.
+    """
 
     model: str
     weights: Mapping[str, float]
     settings: RouteSettings = field(default_factory=RouteSettings)
     ramp: Ramp | None = None
+    seeds: Mapping[str, str] = field(default_factory=dict)
+
+    def replaced(self, old: str, new: str) -> "Route":
+        """The route on which `new` has the place of `old`, and all of its users."""
+        weights = {version: share for version, share in self.weights.items() if version not in (old, new)}
+        share = self.weights.get(old, 0.0) + self.weights.get(new, 0.0)
+        seeds = {version: seed for version, seed in self.seeds.items() if version in weights}
+        return replace(self, weights={**weights, new: share}, ramp=None, seeds={**seeds, new: self.seeds.get(old, old)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ def choose(route: Route, facts: Facts) -> Choice:
         if holds(rule.when, facts):
             return Choice(rule.to, f"rules.{place}", False)
     who = f"{facts.tenant}\0{facts.user}"
-    version = dealt(route.model, route.weights, who)
+    version = dealt(route, who)
     ramp = route.ramp
     if ramp is None or version != ramp.old:
         return Choice(version, "weights", ramp is None)
@@ -88,11 +99,16 @@ def holds(when: When, facts: Facts) -> bool:
     )
 
 
-def dealt(model: str, weights: Mapping[str, float], who: str) -> str:
-    """The version whose share of the users has this one."""
-    if len(weights) == 1:
-        return next(iter(weights))
-    return max(weights, key=lambda version: (_pull(weights[version], point(f"{model}\0{version}", who)), version))
+def dealt(route: Route, who: str) -> str:
+    """The version whose share of the users has this one, before any ramp."""
+    if len(route.weights) == 1:
+        return next(iter(route.weights))
+
+    def pull(version: str) -> tuple[float, str]:
+        drawn = point(f"{route.model}\0{route.seeds.get(version, version)}", who)
+        return _pull(route.weights[version], drawn), version
+
+    return max(route.weights, key=pull)
 
 
 def point(what: str, who: str) -> float:

@@ -57,6 +57,14 @@ def test_more_weight_takes_users_and_gives_none_away():
     assert {after[user] for user in USERS if after[user] != before[user]} == {"c"}
 
 
+def test_who_takes_a_place_has_its_users_and_nobody_else_moves():
+    route = Route("chat", {"v5": 30.0, "v6": 70.0}, ramp=Ramp("v6", "v7", 100))
+    before, after = split(route), split(route.replaced("v6", "v7"))
+    assert before == after
+    again = split(Route("chat", route.replaced("v6", "v7").replaced("v7", "v8").weights, seeds={"v8": "v6"}))
+    assert {user for user in USERS if again[user] == "v8"} == {user for user in USERS if after[user] == "v7"}
+
+
 def test_a_user_is_one_of_the_tenant():
     route = Route("chat", {"a": 50.0, "b": 50.0})
     here = [choose(route, Facts("acme", user)).version for user in USERS[:200]]
