@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable
 
 _PRIOR = 0.5
-_HALVINGS = 40  # of an interval of length 1: finer than anybody reads
+_HALVINGS = 26  # of an interval of length 1: finer than anybody reads
 
 
 def evidence(total: float, count: int, mean: float) -> float:
