@@ -7,9 +7,11 @@ from cluster.errors import Forbidden
 from cluster.security.keys import Principal
 
 ALLOWED: dict[str, frozenset[str]] = {
-    "admin": frozenset({"generate", "models.read", "readiness.read", "metrics.read"}),
+    "admin": frozenset(
+        {"generate", "models.read", "readiness.read", "metrics.read", "releases.read", "releases.write"}
+    ),
     "user": frozenset({"generate", "models.read", "readiness.read"}),
-    "monitor": frozenset({"models.read", "readiness.read", "metrics.read"}),
+    "monitor": frozenset({"models.read", "readiness.read", "metrics.read", "releases.read"}),
 }
 
 

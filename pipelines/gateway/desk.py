@@ -5,9 +5,9 @@ One value, made by `app.create`, so that nothing in the gateway is a global.
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.errors import NotFound
 from cluster.security.keys import Principal
@@ -16,6 +16,7 @@ from pipelines.chat import Served
 from pipelines.gateway.pace import Pace
 from pipelines.gateway.settings import GatewaySettings
 from pipelines.gateway.shelf import Shelf
+from pipelines.routing.guide import Guide
 
 
 class Keys(Protocol):
@@ -24,6 +25,20 @@ class Keys(Protocol):
     def verify(self, key: str) -> Principal:
         """Raises Unauthenticated."""
         ...
+
+
+class Releases(Protocol):
+    """Who is asked for rollouts; see `routing.control.Control`."""
+
+    def start(self, asked: Mapping[str, Any], by: str) -> Awaitable[Any]: ...
+
+    def command(self, name: str, verb: str, by: str) -> Awaitable[Any]: ...
+
+    def rollouts(self) -> Awaitable[Any]: ...
+
+    def rollout(self, name: str) -> Awaitable[Any]: ...
+
+    def routes(self) -> Awaitable[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +55,12 @@ class Desk:
     wall: Callable[[], float] = time.time
     draw: Callable[[int], int] = secrets.randbits
     waiting: Callable[[], Mapping[str, str]] = dict  # why gangs of which models wait for a place
+    guide: Guide = field(default_factory=lambda: Guide({}))
+    releases: Releases | None = None  # None where no model has versions
 
     def served(self, name: str) -> Served:
         """The model of that name. Raises NotFound with those there are."""
         found = self.models.get(name)
         if found is None:
-            raise NotFound("model", name, tuple(sorted(self.models)))
+            raise NotFound("model", name, tuple(sorted({*self.models, *self.guide.routes})))
         return found

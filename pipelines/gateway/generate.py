@@ -23,7 +23,9 @@ from pipelines.gateway.shapes import ChatShape, Shape, TextShape
 from pipelines.gateway.shaping import calling_of, constrained
 from pipelines.gateway.shelf import Kept, Pen
 from pipelines.gateway.strict import parse
+from pipelines.gateway.ways import travel, way_of
 from pipelines.gateway.wire import CompletionRequest, Wanted, chat_request, completion_request
+from pipelines.routing.guide import Witness
 
 EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -38,16 +40,22 @@ async def chat(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
     if await taken_up(desk, scope, receive, send, body):
         return
     request = chat_request(parse(body), desk.settings)
-    served = desk.served(request.model)
+    texts = [text for message in request.messages for text in spoken(message)]
+    way = way_of(desk, scope, request, texts)
     terms = terms_of(desk, scope, request, begun)
-    let_in(desk, served, terms, least([text for message in request.messages for text in spoken(message)]))
-    calling = calling_of(served, request.offer)
-    params = await constrained(served, request.params, request.form, calling)
-    prompt = await chat_tokens(served, request.messages, calling.offer.definitions if calling else ())
-    turn = turn_of(desk, scope, terms, params, (prompt,), "messages")
-    envelope = (f"chatcmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
-    shape = CallShape(*envelope, calling=calling) if calling else ChatShape(*envelope)
-    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms, owner_of(scope, body)))
+
+    async def ask(served: Served, witness: Witness) -> None:
+        let_in(desk, served, terms, least(texts))
+        calling = calling_of(served, request.offer)
+        params = await constrained(served, request.params, request.form, calling)
+        prompt = await chat_tokens(served, request.messages, calling.offer.definitions if calling else ())
+        turn = turn_of(desk, scope, terms, params, (prompt,), "messages")
+        envelope = (f"chatcmpl-{exchange(scope).id}", int(desk.wall()), request.model, served.tokenizer)
+        shape = CallShape(*envelope, calling=calling) if calling else ChatShape(*envelope)
+        to = Reply(served, turn, shape, request, terms, owner_of(scope, body), witness)
+        await reply(desk, scope, receive, send, to)
+
+    await travel(desk, scope, way, ask)
 
 
 async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,16 +65,21 @@ async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> No
     if await taken_up(desk, scope, receive, send, body):
         return
     request = completion_request(parse(body), desk.settings)
-    served = desk.served(request.model)
+    way = way_of(desk, scope, request, request.prompts)
     terms = terms_of(desk, scope, request, begun)
-    let_in(desk, served, terms, least(request.prompts))
-    params = await constrained(served, request.params, request.form, None)
-    prompts = tuple([await text_tokens(served, prompt) for prompt in request.prompts])
-    turn = turn_of(desk, scope, terms, params, prompts, "prompt")
-    shape = TextShape(f"cmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
-    if request.echo:
-        shape.echoes = echoed(served, request, prompts)
-    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms, owner_of(scope, body)))
+
+    async def ask(served: Served, witness: Witness) -> None:
+        let_in(desk, served, terms, least(request.prompts))
+        params = await constrained(served, request.params, request.form, None)
+        prompts = tuple([await text_tokens(served, prompt) for prompt in request.prompts])
+        turn = turn_of(desk, scope, terms, params, prompts, "prompt")
+        shape = TextShape(f"cmpl-{exchange(scope).id}", int(desk.wall()), request.model, served.tokenizer)
+        if request.echo:
+            shape.echoes = echoed(served, request, prompts)
+        to = Reply(served, turn, shape, request, terms, owner_of(scope, body), witness)
+        await reply(desk, scope, receive, send, to)
+
+    await travel(desk, scope, way, ask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,7 @@ class Reply:
     request: Wanted
     terms: Terms
     owner: tuple[str, bytes]
+    witness: Witness
 
 
 def owner_of(scope: Scope, body: bytes) -> tuple[str, bytes]:
@@ -153,7 +167,8 @@ async def begin(desk: Desk, to: Reply) -> Answer:
     """The turn, submitted and metered."""
     metrics = desk.metrics.model(to.served.name)
     metrics.prompt_tokens.observe(sum(map(len, to.turn.prompts)))
-    return await answer(to.served, to.turn, TurnMeter(metrics, desk.clock))
+    to.witness.figures = meter = TurnMeter(metrics, desk.clock)
+    return await answer(to.served, to.turn, meter)
 
 
 async def whole(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
@@ -165,6 +180,7 @@ async def whole(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
             for part in batch:
                 choices[part.choice].append(part)
     note(noted, begun)
+    testify(to, begun)
     await respond(send, 200, to.shape.whole(choices, begun.usage))
 
 
@@ -177,6 +193,7 @@ async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
             kept = desk.shelf.keep(noted.id, to.owner, begun, to.shape)
             await flow(desk, send, Pen(desk.shelf, kept, to.shape, begun), batches, opening)
+        testify(to, begun)
     finally:
         note(noted, begun)
 
@@ -240,6 +257,12 @@ def echoed(served: Served, request: CompletionRequest, prompts: Sequence[Sequenc
 def chunk(body: bytes, more: bool = True) -> dict[str, object]:
     """An ASGI body message."""
     return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def testify(to: Reply, begun: Answer) -> None:
+    """Say of an answer that is whole what its version is judged by."""
+    first = begun.voices[0]
+    to.witness.done(first.head, first.finish == "length", first.tokens)
 
 
 def note(noted: Exchange, begun: Answer) -> None:

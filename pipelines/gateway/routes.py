@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from cluster.errors import NotFound
-from pipelines.gateway import generate, probes
+from pipelines.gateway import generate, probes, releases
 from pipelines.gateway.asgi import Receive, Scope, Send
 from pipelines.gateway.desk import Desk
 from pipelines.gateway.failures import MethodNotAllowed
@@ -33,6 +33,11 @@ ROUTES = (
     Route("POST", "/v1/completions", generate.complete, "generate"),
     Route("GET", "/v1/models", probes.models, "models.read"),
     Route("GET", "/v1/models/{id}", probes.model, "models.read"),
+    Route("GET", "/v1/routes", releases.routes, "releases.read"),
+    Route("GET", "/v1/rollouts", releases.rollouts, "releases.read"),
+    Route("POST", "/v1/rollouts", releases.begin, "releases.write"),
+    Route("GET", "/v1/rollouts/{id}", releases.rollout, "releases.read"),
+    Route("POST", "/v1/rollouts/{id}", releases.command, "releases.write"),
     Route("GET", "/health", probes.health, None),
     Route("GET", "/ready", probes.ready, "readiness.read"),
     Route("GET", "/metrics", probes.metrics, "metrics.read"),
@@ -52,11 +57,14 @@ def match(method: str, path: str) -> tuple[Route, str]:
     """The route, and the decoded tail of a path that has one. Raises NotFound or MethodNotAllowed."""
     if found := LITERAL.get((method, path)):
         return found, ""
+    others: list[str] = []
     for route in TAILED:
         if path.startswith(stem := route.path[: -len("{id}")]) and (tail := decoded(path[len(stem) :])):
             if route.method == method:
                 return route, tail
-            raise MethodNotAllowed(method[:32], (route.method,))
+            others.append(route.method)
+    if others:
+        raise MethodNotAllowed(method[:32], tuple(others))
     if allowed := tuple(route.method for route in ROUTES if route.path == path):
         raise MethodNotAllowed(method[:32], allowed)
     raise NotFound("path", path)

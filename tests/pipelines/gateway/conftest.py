@@ -19,7 +19,7 @@ from pipelines.chat import Served
 from pipelines.gateway.app import create
 from pipelines.gateway.asgi import App
 from pipelines.gateway.settings import GatewaySettings
-from tests.pipelines.gateway.fakes import FakeClient
+from tests.pipelines.gateway.fakes import FakeClient, FakeReleases
 from tests.pipelines.gateway.folder import write
 
 
@@ -49,7 +49,8 @@ def make_stage(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Stage]:
     def make(settings: GatewaySettings | None = None, **how) -> Stage:
         client, metrics, ring = FakeClient(**how), Metrics(), KeyRing(tmp_path / "keys.json")
         key = ring.issue("tests", "acme", "admin", created=1)
-        app = create({"starter": Served("starter", client, tokenizer, created=5)}, ring, settings, metrics)
+        served = {"starter": Served("starter", client, tokenizer, created=5)}
+        app = create(served, ring, settings, metrics, releases=FakeReleases())
         return Stage(app, client, tokenizer, metrics, ring, key)
 
     return make
