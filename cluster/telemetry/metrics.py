@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0)
 WHOLE = (0.005, 0.025, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 
 
@@ -81,6 +82,8 @@ TABLE = (
         "ended, by why: stop, length or abort",
         (*MODEL, "finished_reason"),
     ),
+    Metric("strata_shadow_agreement", "histogram", "fraction", "of words shared with the answer seen", buckets=TENTHS),
+    Metric("strata_shadows", "counter", "requests", "mirrored: compared, dropped or failed", (*MODEL, "outcome")),
     Metric("strata_replica_up", "gauge", "bool", "1 for each replica that reports its load", REPLICA),
     Metric("strata_model_ready", "gauge", "bool", "1 when a replica has made a real token"),
     Metric(
@@ -193,6 +196,13 @@ class Metrics:
         """One HTTP request. `route` is the template and `method` a known verb, so that labels stay few."""
         self._made["strata_http_requests"].labels(route, method, str(status)).inc()
         self._made["strata_http_request_seconds"].labels(route).observe(seconds)
+
+    def shadow(self, model: str, outcome: str, agreement: float | None = None) -> None:
+        """A request that was mirrored to a version, or was to be."""
+        labels = named(model)
+        self._made["strata_shadows"].labels(*labels, outcome).inc()
+        if agreement is not None:
+            self._made["strata_shadow_agreement"].labels(*labels).observe(agreement)
 
     def follow(self, model: str, loads: Loads, ready: Callable[[], bool]) -> None:
         """Show the loads of a model's replicas whenever somebody scrapes."""

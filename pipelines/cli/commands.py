@@ -197,6 +197,9 @@ def rollout(
     ] = None,
     margin: Annotated[str, typer.Option(help="How much slower it may be; off: only --abort-if counts.")] = "20%",
     answers: Annotated[int, typer.Option(help="Of the new version, before a step is over.", min=1)] = 50,
+    mirror: Annotated[
+        str | None, typer.Option(help="Percent of requests that the new version is asked, too, unseen.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and begin nothing.")] = False,
     url: Url = None,
     file: File = None,
@@ -205,7 +208,7 @@ def rollout(
     """Give a model's users another version step by step; it is taken back where it proves to be worse."""
     from pipelines.cli import rollouts as command
 
-    asked = command.Asked(to, source, steps, every, tuple(abort_if or ()), margin, answers, dry_run)
+    asked = command.Asked(to, source, steps, every, tuple(abort_if or ()), margin, answers, mirror, dry_run)
     command.run(words, asked, file, url, as_json=json)
 
 

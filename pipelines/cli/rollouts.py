@@ -36,6 +36,7 @@ class Asked:
     abort_if: Sequence[str]
     margin: str
     answers: int
+    mirror: str | None
     dry_run: bool
 
     def body(self, model: str) -> dict[str, Any]:
@@ -54,7 +55,8 @@ class Asked:
             "answers": self.answers,
             "dry_run": self.dry_run,
         }
-        return body | ({"from": self.source} if self.source else {})
+        more: dict[str, Any] = {"from": self.source} if self.source else {}
+        return body | more | ({"mirror": percent("--mirror", self.mirror)} if self.mirror else {})
 
 
 def run(words: Sequence[str], asked: Asked, file: Path | None, url: str | None, *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from cluster.errors import NotFound
 from cluster.security.keys import Principal
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
+from pipelines.gateway.mirror import Mirror
 from pipelines.gateway.pace import Pace
 from pipelines.gateway.settings import GatewaySettings
 from pipelines.gateway.shelf import Shelf
@@ -56,7 +57,11 @@ class Desk:
     draw: Callable[[int], int] = secrets.randbits
     waiting: Callable[[], Mapping[str, str]] = dict  # why gangs of which models wait for a place
     guide: Guide = field(default_factory=lambda: Guide({}))
+    mirror: Mirror = field(init=False, repr=False, compare=False)
     releases: Releases | None = None  # None where no model has versions
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mirror", Mirror(self.metrics, self.clock, self.guide.compared))
 
     def served(self, name: str) -> Served:
         """The model of that name. Raises NotFound with those there are."""

@@ -3,7 +3,7 @@
 Knows the wire and the spine. What is measured stands in `meter`, what is parsed in `wire`, how it looks in `shapes`.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -11,6 +11,7 @@ from hashlib import blake2b
 from actors.engine.tokens import Detokenizer
 from actors.messages import SamplingParams
 from cluster.errors import DeadlineExceeded, InvalidRequest
+from cluster.scheduling.admission import LEAST_URGENT
 from pipelines.chat import Answer, Part, Served, Turn, answer
 from pipelines.gateway.asgi import Exchange, Receive, Scope, Send, exchange, header, respond
 from pipelines.gateway.attend import attended
@@ -18,6 +19,7 @@ from pipelines.gateway.body import read_body
 from pipelines.gateway.callshape import CallShape
 from pipelines.gateway.desk import Desk
 from pipelines.gateway.meter import TurnMeter
+from pipelines.gateway.mirror import SAID, SECONDS
 from pipelines.gateway.prompt import chat_tokens, least, spoken, text_tokens
 from pipelines.gateway.shapes import ChatShape, Shape, TextShape
 from pipelines.gateway.shaping import calling_of, constrained
@@ -44,18 +46,22 @@ async def chat(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
     way = way_of(desk, scope, request, texts)
     terms = terms_of(desk, scope, request, begun)
 
-    async def ask(served: Served, witness: Witness) -> None:
+    async def prepare(served: Served, terms: Terms) -> Turn:
         let_in(desk, served, terms, least(texts))
         calling = calling_of(served, request.offer)
         params = await constrained(served, request.params, request.form, calling)
         prompt = await chat_tokens(served, request.messages, calling.offer.definitions if calling else ())
-        turn = turn_of(desk, scope, terms, params, (prompt,), "messages")
+        return turn_of(desk, scope, terms, params, (prompt,), "messages")
+
+    async def ask(served: Served, witness: Witness) -> None:
+        turn = await prepare(served, terms)
+        calling = calling_of(served, request.offer)
         envelope = (f"chatcmpl-{exchange(scope).id}", int(desk.wall()), request.model, served.tokenizer)
         shape = CallShape(*envelope, calling=calling) if calling else ChatShape(*envelope)
         to = Reply(served, turn, shape, request, terms, owner_of(scope, body), witness)
         await reply(desk, scope, receive, send, to)
 
-    await travel(desk, scope, way, ask)
+    await travel(desk, scope, way, ask, mirrored(desk, request, prepare))
 
 
 async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,18 +74,21 @@ async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> No
     way = way_of(desk, scope, request, request.prompts)
     terms = terms_of(desk, scope, request, begun)
 
-    async def ask(served: Served, witness: Witness) -> None:
+    async def prepare(served: Served, terms: Terms) -> Turn:
         let_in(desk, served, terms, least(request.prompts))
         params = await constrained(served, request.params, request.form, None)
         prompts = tuple([await text_tokens(served, prompt) for prompt in request.prompts])
-        turn = turn_of(desk, scope, terms, params, prompts, "prompt")
+        return turn_of(desk, scope, terms, params, prompts, "prompt")
+
+    async def ask(served: Served, witness: Witness) -> None:
+        turn = await prepare(served, terms)
         shape = TextShape(f"cmpl-{exchange(scope).id}", int(desk.wall()), request.model, served.tokenizer)
         if request.echo:
-            shape.echoes = echoed(served, request, prompts)
+            shape.echoes = echoed(served, request, turn.prompts)
         to = Reply(served, turn, shape, request, terms, owner_of(scope, body), witness)
         await reply(desk, scope, receive, send, to)
 
-    await travel(desk, scope, way, ask)
+    await travel(desk, scope, way, ask, mirrored(desk, request, prepare))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,19 @@ class Terms:
     priority: int
     until: float
     seconds: float
+
+
+def mirrored(
+    desk: Desk, request: Wanted, prepare: Callable[[Served, Terms], Awaitable[Turn]]
+) -> Callable[[Served], Awaitable[Turn]] | None:
+    """What makes the turn of a shadow: the least urgent there is. None for what has several answers."""
+    if request.params.n > 1 or len(getattr(request, "prompts", ())) > 1:
+        return None
+
+    async def shadowed(served: Served) -> Turn:
+        return await prepare(served, Terms(LEAST_URGENT, desk.clock() + SECONDS, SECONDS))
+
+    return shadowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +190,10 @@ async def begin(desk: Desk, to: Reply) -> Answer:
     metrics = desk.metrics.model(to.served.name)
     metrics.prompt_tokens.observe(sum(map(len, to.turn.prompts)))
     to.witness.figures = meter = TurnMeter(metrics, desk.clock)
-    return await answer(to.served, to.turn, meter)
+    begun = await answer(to.served, to.turn, meter)
+    if to.witness.way.shadow:
+        begun.keep(SAID)
+    return begun
 
 
 async def whole(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:

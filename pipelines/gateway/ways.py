@@ -9,8 +9,9 @@ from cluster.errors import Overloaded, StrataError, Unavailable
 from pipelines.chat import Served
 from pipelines.gateway.asgi import Scope, exchange
 from pipelines.gateway.desk import Desk
+from pipelines.gateway.mirror import Prepare
 from pipelines.gateway.wire import Wanted
-from pipelines.routing.guide import Way, Witness
+from pipelines.routing.guide import Way, Witness, full
 from pipelines.routing.route import Facts
 
 Ask = Callable[[Served, Witness], Awaitable[None]]
@@ -19,7 +20,8 @@ Ask = Callable[[Served, Witness], Awaitable[None]]
 def way_of(desk: Desk, scope: Scope, request: Wanted, texts: Sequence[str | Sequence[int]]) -> Way:
     """Where a request goes: as the routes have it, or to the very version that it names. Raises NotFound."""
     if request.model in desk.guide.routes:
-        found = desk.guide.way(request.model, facts_of(desk, scope, request, texts))
+        facts = facts_of(desk, scope, request, texts)
+        found = desk.guide.way(request.model, facts, desk.draw(53) * 2.0**-53)
         if found is not None:
             return found
     served = desk.served(request.model)
@@ -36,14 +38,24 @@ def facts_of(desk: Desk, scope: Scope, request: Wanted, texts: Sequence[str | Se
     return Facts(principal.tenant, user, sum(map(len, texts)), last if isinstance(last, str) else "", headers)
 
 
-async def travel(desk: Desk, scope: Scope, way: Way, ask: Ask) -> None:
-    """Have the version answer. Where a new one refuses at once, the one that it is to replace does; it is noted."""
+async def travel(desk: Desk, scope: Scope, way: Way, ask: Ask, prepare: Prepare | None) -> None:
+    """Have the version answer. Where a new one refuses at once, the one that it is to replace does; it is noted.
+
+    `prepare` makes the turn that a shadow is asked afterwards; None where none can be.
+    """
+    witness = await _travel(desk, scope, way, ask)
+    if way.shadow and witness.said and prepare is not None:
+        desk.mirror.offer(way, desk.served(full(way.model, way.shadow)), prepare, witness.said)
+
+
+async def _travel(desk: Desk, scope: Scope, way: Way, ask: Ask) -> Witness:
     noted = exchange(scope)
     while True:
         noted.version = way.version
         witness = desk.guide.begin(way)
         try:
-            return await ask(desk.served(way.served), witness)
+            await ask(desk.served(way.served), witness)
+            return witness
         except (Overloaded, Unavailable):
             witness.failed()
             if way.instead is None or noted.status:

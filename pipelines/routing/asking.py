@@ -11,7 +11,9 @@ from pipelines.routing.rollout import Terms
 from pipelines.routing.settings import WHOLE
 from pipelines.routing.verdict import rule
 
-FIELDS = frozenset({"model", "to", "from", "steps", "every_seconds", "abort_if", "margin", "answers", "dry_run"})
+FIELDS = frozenset(
+    {"model", "to", "from", "steps", "every_seconds", "abort_if", "margin", "answers", "mirror", "dry_run"}
+)
 STEPS, RULES = 100, 20
 LONGEST = 30 * 86_400.0  # seconds of one step
 LEAST_SECONDS = 0.1
@@ -28,7 +30,7 @@ def terms(
         raise NotFound("model", model, tuple(sorted(versions)))
     new = _version("to", asked.get("to"), model, versions[model])
     old = _old(asked.get("from"), new, model, versions[model], weights[model])
-    margin = asked.get("margin", 0.2)
+    margin, mirror = asked.get("margin", 0.2), asked.get("mirror")
     return Terms(
         model,
         old,
@@ -37,6 +39,7 @@ def terms(
         every_seconds=_number("every_seconds", asked.get("every_seconds", 600.0), LEAST_SECONDS, LONGEST),
         abort_if=_rules(asked.get("abort_if", [])),
         margin=None if margin is None else _number("margin", margin, 0.0, 100.0),
+        mirror=None if mirror is None else _number("mirror", mirror, 0.01, WHOLE),
         answers=int(_number("answers", asked.get("answers", 50), 1, 1_000_000)),
     )
 

@@ -221,10 +221,12 @@ class Control:
     def _shown(self, model: str) -> Plain:
         """A route as gateways take it."""
         route, ramp = self._routes[model], None
+        settings = self._settings[model].model_dump(mode="json")
         for rollout in self._running():
             if rollout.terms.model == model:
                 ramp = {"old": rollout.terms.old, "new": rollout.terms.new, "share": rollout.share}
-        settings = self._settings[model].model_dump(mode="json")
+                if rollout.terms.mirror is not None:
+                    settings["shadow"] = {"version": rollout.terms.new, "share": rollout.terms.mirror}
         return {"weights": dict(route.weights), "seeds": dict(route.seeds), "ramp": ramp, "settings": settings}
 
     def _running(self) -> list[Rollout]:

@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from pipelines.routing.evidence import Arm, Sketch
+from pipelines.routing.evidence import Arm, Score, Sketch
 from pipelines.routing.route import Choice, Facts, Ramp, Route, choose
-from pipelines.routing.settings import BASE, RouteSettings
+from pipelines.routing.settings import BASE, WHOLE, RouteSettings
 
 WATCH_SECONDS = 20.0
 RETRY_SECONDS = 0.3
@@ -60,6 +60,7 @@ class Way:
     counts: bool = False
     revision: int = 0
     user: str = ""
+    shadow: str = ""  # the version that is asked the same afterwards
     instead: "Way | None" = None  # who answers where this version refuses before it has said anything
 
 
@@ -72,9 +73,11 @@ class Witness:
     began: float
     figures: Figures | None = None
     over: bool = False
+    said: str = ""  # how it was answered
 
     def done(self, head: str, cut: bool, tokens: int) -> None:
         """It was answered; `head` is how."""
+        self.said = head
         seconds, figures = self.guide.clock() - self.began, self.figures
         arm = Arm(1, 0, int(refuses(head)), int(cut), Sketch.of(seconds), tokens=Sketch.of(max(1, tokens)))
         if figures is not None and figures.ttft:
@@ -150,14 +153,17 @@ class Guide:
         for task in self._tasks:
             task.cancel()
 
-    def way(self, model: str, facts: Facts) -> Way | None:
-        """Where a request for a model goes; None for a name that has no route."""
+    def way(self, model: str, facts: Facts, roll: float = 1.0) -> Way | None:
+        """Where a request for a model goes; None for a name that has no route. `roll`, from 0 to 1: chance."""
         route = self._routes.get(model)
         if route is None:
             return None
         found = choose(route, facts)
         counts = found.by == "ramp" and found.arms
         made = self._way(route, found, facts, counts)
+        shadow = route.settings.shadow
+        if shadow is not None and shadow.version != made.version and roll * WHOLE < shadow.share:
+            made = replace(made, shadow=shadow.version)
         if route.ramp is not None and found.version == route.ramp.new:
             old = self._way(route, replace(found, version=route.ramp.old, by="instead"), facts, counts=False)
             return replace(made, instead=old)
@@ -178,11 +184,22 @@ class Guide:
         key = way.model, way.version, way.revision
         if way.revision != self.revision:  # another step has begun since
             return
+        self._add(key, way.user, arm)
+
+    def compared(self, way: Way, agreement: float) -> None:
+        """An answer that was seen, with what the shadow said to the same: evidence where the shadow is rolled out."""
+        ramp = self._routes[way.model].ramp if way.model in self._routes else None
+        if ramp is None or ramp.new != way.shadow or way.revision != self.revision:
+            return
+        arm = Arm(scores={"shadow.agreement": Score(1, agreement)})
+        self._add((way.model, way.shadow, way.revision), f"{way.user}\0shadow", arm)
+
+    def _add(self, key: tuple[str, str, int], user: str, arm: Arm) -> None:
         users = self._sums.users.setdefault(key, {})
-        often = users.get(way.user, 0)
+        often = users.get(user, 0)
         if often >= ANSWERS_A_USER or (not often and len(users) >= USERS):
             return
-        users[way.user] = often + 1
+        users[user] = often + 1
         self._sums.arms[key] = self._sums.arms.get(key, Arm()) + arm
 
     def take(self, table: Mapping[str, Any]) -> None:
@@ -292,7 +309,8 @@ async def _within(work: Awaitable[Any], seconds: float) -> Any:
 
 def _versions(route: Route) -> set[str]:
     ramp = {route.ramp.old, route.ramp.new} if route.ramp else set()
-    return {*route.weights, *(rule.to for rule in route.settings.rules), *ramp}
+    shadow = {route.settings.shadow.version} if route.settings.shadow else set()
+    return {*route.weights, *(rule.to for rule in route.settings.rules), *ramp, *shadow}
 
 
 def _route(model: str, plain: Mapping[str, Any]) -> Route | None:

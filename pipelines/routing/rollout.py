@@ -83,6 +83,7 @@ class Terms:
     abort_if: tuple[str, ...] = ()
     margin: float | None = 0.2  # of slowness that is let pass; None: only what `abort_if` says counts
     answers: int = 50  # of the new version, at least, before a step is over
+    mirror: float | None = None  # percent of the requests that the new version is asked, too, unseen
     warm_seconds: float = 600.0
     lost_seconds: float = 10.0
     alpha: float = ALPHA

@@ -59,7 +59,24 @@ def test_a_rollout_is_sent_as_it_was_typed(far: Far, monkeypatch, capsys) -> Non
 
 
 def test_what_it_would_do_is_said_in_words(far: Far, monkeypatch, capsys) -> None:
-    assert strata(monkeypatch, "rollout", "chat", "--to", "v7", "--from", "v6", "--margin", "off", "--dry-run") == 0
+    assert (
+        strata(
+            monkeypatch,
+            "rollout",
+            "chat",
+            "--to",
+            "v7",
+            "--from",
+            "v6",
+            "--margin",
+            "off",
+            "--mirror",
+            "10%",
+            "--dry-run",
+        )
+        == 0
+    )
+    assert far.asked[0][2]["mirror"] == 10
     assert (far.asked[0][2]["margin"], far.asked[0][2]["from"], far.asked[0][2]["dry_run"]) == (None, "v6", True)
     said = capsys.readouterr().out
     for words in ("v6 → v7", "1 %, 100 %", "error_rate > 0.01", "20 % slower", "at most 1 %", "nothing was begun"):

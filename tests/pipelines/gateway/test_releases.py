@@ -10,7 +10,9 @@ from cluster.errors import Overloaded, Unavailable
 from cluster.security.keys import KeyRing
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
-from pipelines.gateway.app import create
+from pipelines.gateway.app import assemble, create
+from pipelines.gateway.desk import Desk
+from pipelines.gateway.mirror import AT_ONCE, agreement
 from pipelines.routing.control import Control
 from pipelines.routing.guide import Guide
 from pipelines.routing.route import first
@@ -32,6 +34,7 @@ class Fair(Stage):
     """A gateway in front of two versions, and who decides."""
 
     control: Control
+    desk: Desk
     guide: Guide
     versions: dict[str, FakeClient]
     clock: "Clock"
@@ -65,8 +68,9 @@ def fair(tokenizer: Tokenizer, tmp_path: Path) -> Fair:
     clock = Clock()
     control = Control({"chat": RULES}, {"chat": ("v6", "v7")}, str(tmp_path / "releases"), clock)
     control._look = lambda: None
-    app = create(served, ring, None, metrics, guide=guide, releases=control)
-    made = Fair(app, versions["v6"], tokenizer, metrics, ring, key)
+    desk = Desk(served, ring, metrics, guide=guide, releases=control)
+    made = Fair(assemble(desk), versions["v6"], tokenizer, metrics, ring, key)
+    made.desk = desk
     made.control, made.guide, made.versions, made.clock = control, guide, versions, clock
     return made
 
@@ -189,3 +193,60 @@ async def test_without_versions_there_is_nothing_to_roll_out(fair):
 @pytest.mark.parametrize("user", [5, "x" * 513, ["a"]])
 async def test_a_user_is_a_text(fair, user):
     assert (await fair.ask(user)).json()["error"]["param"] == "user"
+
+
+async def test_what_is_mirrored_is_compared_and_nobody_sees_it(fair):
+    await begin(fair, steps=[1, 100], mirror=100)
+    fair.versions["v7"].script = (65, 66, 67)
+    told = [await fair.ask(str(user), stream=user % 2 == 0) for user in range(6)]
+    assert {answer.headers["x-strata-version"] for answer in told} == {"v6"}
+    await fair.desk.mirror.rest()
+    assert fair.versions["v7"].priorities == [100] * len(fair.versions["v7"].streams)
+    text = fair.metrics.text().decode()
+    assert 'strata_shadows_total{model_name="chat",outcome="compared",version="v7"}' in text
+    arms = {each["version"]: each["arm"] for each in fair.guide.report()["arms"]}
+    compared, shared = arms["v7"]["scores"]["shadow.agreement"]
+    assert (compared > 0, shared, arms["v7"]["answers"]) == (True, 0.0, 0)
+
+
+async def test_a_drifting_version_is_taken_back_before_anybody_has_it(fair):
+    await begin(fair, steps=[0.01, 100], mirror=100, abort_if=["shadow.agreement < 0.8"])
+    fair.versions["v7"].script = (65, 66, 67)
+    for user in range(12):
+        await fair.ask(str(user))
+        await fair.desk.mirror.rest()
+    await fair.turn()
+    await fair.turn()
+    assert "shadow.agreement" in (await fair.call("GET", "/v1/rollouts")).json()["data"][0]["reason"]
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "breaks", "refuses", "full"])
+async def test_a_shadow_in_trouble_disturbs_nobody(fair, trouble):
+    await begin(fair, steps=[0.01, 100], mirror=100)
+    shadow = fair.versions["v7"]
+    if trouble == "hangs":
+        shadow.free_deltas = 1
+    elif trouble == "breaks":
+        shadow.breaks_after, shadow.breaks_with = 1, Unavailable("chat@v7", "it broke")
+    elif trouble == "refuses":
+        shadow.refuses = Unavailable("chat@v7", "gone")
+    else:
+        shadow.full = Overloaded("chat@v7", 9, 1)
+    for user in range(3 * AT_ONCE):
+        assert (await fair.ask(str(user))).status_code == 200
+    text = fair.metrics.text().decode()
+    if trouble == "hangs":
+        assert len(shadow.streams) == AT_ONCE
+        assert 'strata_shadows_total{model_name="chat",outcome="dropped",version="v7"}' in text
+        shadow.gate.set()
+    await fair.desk.mirror.rest()
+    assert len(fair.desk.mirror._tasks) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wanted"),
+    [("", "", 1.0), ("A b c", "a B c!", 1.0), ("a b", "c d", 0.0), ("a b c d", "a b", 2 / 3),
+     ("七乘八", "七乘九", 2 / 3), ("...", "!", 0.0), ("a a a", "a", 0.5)],
+)  # fmt: skip
+def test_agreement(one, other, wanted):
+    assert agreement(one, other) == pytest.approx(wanted)
