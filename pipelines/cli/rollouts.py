@@ -89,6 +89,8 @@ def listing(name: str | None, file: Path | None, url: str | None, *, as_json: bo
         show.table(("rollout", "state", "users", "answers", "why"), [row(each) for each in told["data"]])
     else:
         show.table(("rollout", "state", "users", "answers", "why"), [row(told)])
+        for line in told["findings"]:
+            show.line(escape(line))
         show.table(("when", "what", "users", "answers", "why"), [step(line) for line in told["audit"]])
 
 

@@ -17,7 +17,7 @@ from cluster.errors import Conflict, InvalidRequest, NotFound
 from pipelines.routing import asking
 from pipelines.routing.evidence import Arm
 from pipelines.routing.ledger import Ledger
-from pipelines.routing.rollout import COMMANDS, Event, Record, Rollout, Seen, State, command, decide
+from pipelines.routing.rollout import COMMANDS, Event, Record, Rollout, Seen, State, command, decide, findings
 from pipelines.routing.route import Route, first
 from pipelines.routing.settings import RouteSettings
 
@@ -142,7 +142,9 @@ class Control:
         """One, with what the audit has of it. Raises NotFound."""
         self._decide()
         found = self._rollout(name)
-        return self._told_of(found) | {"audit": [line for line in self._ledger.audit() if line["rollout"] == name]}
+        looks = [] if found.over else [str(each) for each in findings(found, self._seen(found, self._clock()))]
+        audit = [line for line in self._ledger.audit() if line["rollout"] == name]
+        return self._told_of(found) | {"findings": looks, "audit": audit}
 
     async def routes(self) -> list[Plain]:
         """Which versions there are of each model, and who has which share."""

@@ -207,6 +207,12 @@ def moved(
     return after, (Record(event, rollout.state, state, after.share, reason, told, *counted),)
 
 
+def findings(rollout: Rollout, seen: Seen) -> list[Finding]:
+    """What each rule of its step comes to."""
+    terms = rollout.terms
+    return judge(terms.rules, seen.new, seen.old, terms.alpha / len(terms.steps))
+
+
 Happening = tuple[Event | None, str, Sequence[Finding]]
 _NOTHING: Happening = (None, "", ())
 
@@ -234,17 +240,17 @@ def _at_a_step(rollout: Rollout, seen: Seen, now: float) -> Happening:
     terms = rollout.terms
     if seen.lost > terms.lost_seconds:
         return Event.LOST, f"no replica of {terms.new} was left for {seen.lost:.0f} s", ()
-    findings = judge(terms.rules, seen.new, seen.old, terms.alpha / len(terms.steps))
-    if broken := _told(findings, Found.BROKEN):
-        return Event.BROKEN, "; ".join(broken), findings
+    found = findings(rollout, seen)
+    if broken := _told(found, Found.BROKEN):
+        return Event.BROKEN, "; ".join(broken), found
     if rollout.state is State.PAUSED or now - rollout.entered < terms.every_seconds:
         return _NOTHING
-    lacks = _told(findings, Found.DOUBTFUL)
+    lacks = _told(found, Found.DOUBTFUL)
     if seen.new.answers < terms.answers:
         lacks.insert(0, f"{seen.new.answers} answers of {terms.answers}")
     if not lacks:
-        return Event.GOOD, f"{seen.new.answers} answers and no rule looks broken", findings
-    return (Event.SHORT, "; ".join(lacks), findings) if rollout.state is State.RAMPING else _NOTHING
+        return Event.GOOD, f"{seen.new.answers} answers and no rule looks broken", found
+    return (Event.SHORT, "; ".join(lacks), found) if rollout.state is State.RAMPING else _NOTHING
 
 
 def _told(findings: Sequence[Finding], state: Found) -> list[str]:

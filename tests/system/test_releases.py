@@ -92,8 +92,8 @@ def taken_back(fair: Fair, name: str, canary: list[str], at_once: int) -> dict[s
     known = time.monotonic()
     assert {answer.status_code for answer in asked + beside} == {200}, "no user was failed"
     assert {answer.headers["x-strata-version"] for answer in beside} == {"base"}
-    until(lambda: fair.state(name) in ENDS, 30)
-    assert time.monotonic() - known < 10
+    while fair.state(name) not in ENDS:
+        assert time.monotonic() - known < 10, fair.look(name)
     return fair.look(name)
 
 

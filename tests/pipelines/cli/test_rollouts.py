@@ -16,6 +16,7 @@ TERMS = {
 TOLD = {
     "name": "chat-v7", "state": "ramping", "share": 1, "answers": {"new": 3, "old": 300}, "reason": "v7 is warm",
     "terms": TERMS,
+    "findings": ["p50_ttft > 1.2 baseline + 0.005: 0.1 (0 to 0.4) against 0.2 (0.1 to 0.3), kept"],
     "audit": [
         {"at": 0.0, "event": "start", "by": "ann"},
         {"at": 61.0, "event": "warm", "by": "", "was": "pending", "now": "ramping", "share": 1, "answers": 0,
@@ -96,6 +97,7 @@ def test_all_and_one_are_shown(far: Far, monkeypatch, capsys) -> None:
     assert strata(monkeypatch, "rollouts", "chat-v7") == 0
     said = capsys.readouterr().out
     assert "00:01:01" in said
+    assert "p50_ttft" in said
     assert "pending → ramping" in said
 
 

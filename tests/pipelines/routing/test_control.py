@@ -74,6 +74,7 @@ async def test_a_good_version_gets_all_users_and_every_step_is_kept(world):
     for _ in range(60):
         await world.turn(new=answers(5), old=answers(50))
         shares.append(world.ramp["share"] if world.ramp else None)
+    assert (await world.control.rollout("chat-v7"))["findings"] == []
     assert sorted(set(shares) - {None}) == [1, 10, 100]
     assert world.table["routes"]["chat"]["weights"] == {"v7": 100.0}
     found = await world.control.rollout("chat-v7")
@@ -131,7 +132,9 @@ async def test_answers_of_before_a_step_and_reports_that_come_twice_do_not_count
     await world.report("g1", arms=[arm])
     world.numbers["g1"] -= 1
     await world.report("g1", arms=[arm])
-    assert (await world.control.rollout("chat-v7"))["answers"]["new"] == 3
+    found = await world.control.rollout("chat-v7")
+    assert found["answers"]["new"] == 3
+    assert "error_rate > baseline + 0.01: no answers yet" in found["findings"]
 
 
 async def test_people_pause_resume_promote_and_abort(world):
