@@ -13,6 +13,7 @@ from cluster.errors import NotFound
 from cluster.security.keys import Principal
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
+from pipelines.gateway.feedback import Feedback
 from pipelines.gateway.mirror import Mirror
 from pipelines.gateway.pace import Pace
 from pipelines.gateway.settings import GatewaySettings
@@ -29,7 +30,7 @@ class Keys(Protocol):
 
 
 class Releases(Protocol):
-    """Who is asked for rollouts; see `routing.control.Control`."""
+    """Who is asked for rollouts and experiments; see `routing.control.Control`."""
 
     def start(self, asked: Mapping[str, Any], by: str) -> Awaitable[Any]: ...
 
@@ -40,6 +41,12 @@ class Releases(Protocol):
     def rollout(self, name: str) -> Awaitable[Any]: ...
 
     def routes(self) -> Awaitable[Any]: ...
+
+    def experiment(self, asked: Mapping[str, Any], by: str) -> Awaitable[Any]: ...
+
+    def end(self, name: str, keep: str | None, by: str) -> Awaitable[Any]: ...
+
+    def experiments(self) -> Awaitable[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,12 @@ class Desk:
     draw: Callable[[int], int] = secrets.randbits
     waiting: Callable[[], Mapping[str, str]] = dict  # why gangs of which models wait for a place
     guide: Guide = field(default_factory=lambda: Guide({}))
+    feedback: Feedback = field(init=False, repr=False, compare=False)
     mirror: Mirror = field(init=False, repr=False, compare=False)
     releases: Releases | None = None  # None where no model has versions
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "feedback", Feedback(self.guide))
         object.__setattr__(self, "mirror", Mirror(self.metrics, self.clock, self.guide.compared))
 
     def served(self, name: str) -> Served:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from cluster.errors import NotFound
-from pipelines.gateway import generate, probes, releases
+from pipelines.gateway import experiments, feedback, generate, probes, releases
 from pipelines.gateway.asgi import Receive, Scope, Send
 from pipelines.gateway.desk import Desk
 from pipelines.gateway.failures import MethodNotAllowed
@@ -38,6 +38,11 @@ ROUTES = (
     Route("POST", "/v1/rollouts", releases.begin, "releases.write"),
     Route("GET", "/v1/rollouts/{id}", releases.rollout, "releases.read"),
     Route("POST", "/v1/rollouts/{id}", releases.command, "releases.write"),
+    Route("GET", "/v1/experiments", experiments.experiments, "releases.read"),
+    Route("POST", "/v1/experiments", experiments.begin, "releases.write"),
+    Route("GET", "/v1/experiments/{id}", experiments.experiment, "releases.read"),
+    Route("POST", "/v1/experiments/{id}", experiments.end, "releases.write"),
+    Route("POST", "/v1/feedback", feedback.feedback, "generate"),
     Route("GET", "/health", probes.health, None),
     Route("GET", "/ready", probes.ready, "readiness.read"),
     Route("GET", "/metrics", probes.metrics, "metrics.read"),

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from cluster.errors import Overloaded, StrataError, Unavailable
 from pipelines.chat import Served
 from pipelines.gateway.asgi import Scope, exchange
+from pipelines.gateway.body import ClientGone
 from pipelines.gateway.desk import Desk
 from pipelines.gateway.mirror import Prepare
 from pipelines.gateway.wire import Wanted
@@ -23,6 +24,7 @@ def way_of(desk: Desk, scope: Scope, request: Wanted, texts: Sequence[str | Sequ
         facts = facts_of(desk, scope, request, texts)
         found = desk.guide.way(request.model, facts, desk.draw(53) * 2.0**-53)
         if found is not None:
+            desk.feedback.asked(found, texts)
             return found
     served = desk.served(request.model)
     model, _, version = served.name.partition("@")
@@ -55,7 +57,12 @@ async def _travel(desk: Desk, scope: Scope, way: Way, ask: Ask) -> Witness:
         witness = desk.guide.begin(way)
         try:
             await ask(desk.served(way.served), witness)
+            desk.feedback.answered(noted.id, noted.principal.tenant, way)
             return witness
+        except ClientGone:
+            if noted.status:  # it had begun to read
+                desk.feedback.left(way)
+            raise
         except (Overloaded, Unavailable):
             witness.failed()
             if way.instead is None or noted.status:

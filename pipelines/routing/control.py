@@ -15,11 +15,12 @@ from typing import Any
 
 from cluster.errors import Conflict, InvalidRequest, NotFound
 from pipelines.routing import asking
-from pipelines.routing.evidence import Arm
+from pipelines.routing.evidence import Arm, Score
 from pipelines.routing.ledger import Ledger
 from pipelines.routing.rollout import COMMANDS, Event, Record, Rollout, Seen, State, command, decide, findings
 from pipelines.routing.route import Route, first
-from pipelines.routing.settings import RouteSettings
+from pipelines.routing.settings import WHOLE, RouteSettings
+from pipelines.routing.trials import Trials, shown
 
 log = logging.getLogger("strata.releases")
 
@@ -66,6 +67,7 @@ class Control:
         self._settings = {model: RouteSettings.model_validate(routes.get(model, {})) for model in versions}
         self._ledger = Ledger(Path(folder))
         self._told: dict[str, Told] = {}
+        self._trials = Trials()
         self._heard: dict[str, int] = {}  # the last report of each gateway that counted
         self._rollouts: dict[str, Rollout] = {}
         self._arms: dict[str, Arms] = {}
@@ -97,6 +99,9 @@ class Control:
             self._heard[gateway], self._unsaved = number, True
             for each in report["arms"]:
                 self._add(each["model"], each["version"], each["revision"], Arm.of(each["arm"]))
+            for each in report.get("outcomes", ()):
+                score = Score(int(each["count"]), float(each["total"]))
+                self._trials.heard(each["model"], each["version"], each["metric"], score)
         for rollout in self._running():
             model = rollout.terms.model
             if self._has(model, rollout.terms.new):
@@ -110,6 +115,8 @@ class Control:
         for rollout in self._running():
             if rollout.terms.model == terms.model:
                 raise Conflict(f"a rollout of {terms.model}", "none", f"{rollout.name}, {rollout.state}")
+        if trial := self._trials.running(terms.model):
+            raise Conflict(f"an experiment with {terms.model}", "none", trial.name)
         route = self._routes[terms.model]
         now = self._wall()
         made = Rollout(
@@ -143,8 +150,35 @@ class Control:
         self._decide()
         found = self._rollout(name)
         looks = [] if found.over else [str(each) for each in findings(found, self._seen(found, self._clock()))]
-        audit = [line for line in self._ledger.audit() if line["rollout"] == name]
+        audit = [line for line in self._ledger.audit() if line.get("rollout") == name]
         return self._told_of(found) | {"findings": looks, "audit": audit}
+
+    async def experiment(self, asked: Mapping[str, Any], by: str) -> Plain:
+        """Begin an A/B experiment. Raises InvalidRequest, NotFound or Conflict."""
+        for rollout in self._running():
+            if rollout.terms.model == asked.get("model"):
+                raise Conflict(f"a rollout of {rollout.terms.model}", "none", f"{rollout.name}, {rollout.state}")
+        weights = {model: route.weights for model, route in self._routes.items()}
+        made = self._trials.start(asked, self._versions, weights, by, self._wall())
+        self._weigh(made.model, made.arms)
+        self._save([{"experiment": made.name, "event": "start", "by": by, "terms": made.plain}])
+        return shown(made)
+
+    async def end(self, name: str, keep: str | None, by: str) -> Plain:
+        """End an experiment: all users get `keep`, or the versions that they had before. Raises as `experiment`."""
+        found = self._trials.find(name)
+        if keep is not None and keep not in found.arms:
+            raise InvalidRequest("keep", keep, f"name one of {', '.join(found.arms)}, or leave it out")
+        self._trials.end(name, self._wall())
+        self._weigh(found.model, found.before if keep is None else {keep: WHOLE})
+        told = shown(self._trials.find(name))
+        line = {"experiment": name, "event": "end", "by": by, "keep": keep, "findings": told["findings"]}
+        self._save([line])
+        return told
+
+    async def experiments(self) -> list[Plain]:
+        """All that are known, newest first."""
+        return self._trials.all()
 
     async def routes(self) -> list[Plain]:
         """Which versions there are of each model, and who has which share."""
@@ -215,6 +249,12 @@ class Control:
             )
         self._save([self._line(after, record, by) for record in records])
 
+    def _weigh(self, model: str, weights: Mapping[str, float]) -> None:
+        """Other weights; the gateways know next."""
+        route = self._routes[model]
+        self._routes[model] = Route(model, dict(weights), route.settings)
+        self._bump()
+
     def _bump(self) -> None:
         self._revision += 1
         self._changed.set()
@@ -229,7 +269,14 @@ class Control:
                 ramp = {"old": rollout.terms.old, "new": rollout.terms.new, "share": rollout.share}
                 if rollout.terms.mirror is not None:
                     settings["shadow"] = {"version": rollout.terms.new, "share": rollout.terms.mirror}
-        return {"weights": dict(route.weights), "seeds": dict(route.seeds), "ramp": ramp, "settings": settings}
+        trial = self._trials.running(model)
+        return {
+            "weights": dict(route.weights),
+            "seeds": dict(route.seeds),
+            "ramp": ramp,
+            "settings": settings,
+            "trial": [trial.name, trial.metric] if trial else None,
+        }
 
     def _running(self) -> list[Rollout]:
         return [rollout for rollout in self._rollouts.values() if not rollout.over]
@@ -241,7 +288,7 @@ class Control:
 
     def _name(self, model: str, new: str) -> str:
         plain = f"{model.replace('/', '-')}-{new}"
-        taken = {line["rollout"] for line in self._ledger.audit()} | self._rollouts.keys()
+        taken = {line.get("rollout") for line in self._ledger.audit()} | self._rollouts.keys()
         return next(
             name for name in (plain, *(f"{plain}-{number}" for number in range(2, len(taken) + 3))) if name not in taken
         )
@@ -275,6 +322,7 @@ class Control:
                 model: {"weights": dict(route.weights), "seeds": dict(route.seeds)}
                 for model, route in self._routes.items()
             },
+            "experiments": self._trials.plain,
             "rollouts": [rollout.plain for rollout in self._rollouts.values()],
             "arms": {
                 name: {"since": arms.since, "new": arms.new.plain, "old": arms.old.plain}
@@ -287,6 +335,7 @@ class Control:
         """What was kept; weights that the settings say anew count from now on, and end a rollout of that model."""
         self._revision = int(state.get("revision", 0)) + 1
         self._heard = dict(state.get("heard", {}))
+        self._trials = Trials(state.get("experiments", ()))
         self._rollouts = {each["name"]: Rollout.of(each) for each in state.get("rollouts", ())}
         self._arms = {
             name: Arms(each["since"], Arm.of(each["new"]), Arm.of(each["old"]))

@@ -60,6 +60,7 @@ class Way:
     counts: bool = False
     revision: int = 0
     user: str = ""
+    trial: str = ""  # the experiment that this is part of
     shadow: str = ""  # the version that is asked the same afterwards
     instead: "Way | None" = None  # who answers where this version refuses before it has said anything
 
@@ -129,6 +130,9 @@ class Guide:
         self._under_way: dict[int, Witness] = {}
         self._name = secrets.token_hex(8)
         self._number = 0
+        self._trials: dict[str, tuple[str, str]] = {}  # the experiment of a model, and what it looks at
+        self._outcomes: dict[tuple[str, str, str], Score] = {}
+        self._judges: dict[str, set[str]] = {}  # users whose outcome has counted, by model
         self._unheard: dict[str, Any] | None = None  # a report that may have been lost on its way
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -194,6 +198,23 @@ class Guide:
         arm = Arm(scores={"shadow.agreement": Score(1, agreement)})
         self._add((way.model, way.shadow, way.revision), f"{way.user}\0shadow", arm)
 
+    def outcome(self, way: Way, metric: str, value: float) -> None:
+        """What a user made of an answer, from 0 to 1: evidence for a rollout, and for an experiment that looks at it.
+
+        In an experiment a user's first outcome counts; one that comes again after this process has ended counts again.
+        """
+        if way.counts and way.revision == self.revision:
+            arm = Arm(scores={f"feedback.{metric}": Score(1, value)})
+            self._add((way.model, way.version, way.revision), f"{way.user}\0{metric}", arm)
+        if not way.trial or self._trials.get(way.model) != (way.trial, metric):
+            return
+        judges = self._judges.setdefault(way.model, set())
+        if way.user in judges or len(judges) >= USERS:
+            return
+        judges.add(way.user)
+        key = way.model, way.version, metric
+        self._outcomes[key] = self._outcomes.get(key, Score()) + Score(1, value)
+
     def _add(self, key: tuple[str, str, int], user: str, arm: Arm) -> None:
         users = self._sums.users.setdefault(key, {})
         often = users.get(user, 0)
@@ -208,6 +229,12 @@ class Guide:
             made = _route(model, plain)
             if made is not None and all(self._served(full(model, version)) for version in _versions(made)):
                 self._routes[model] = made
+            trial = plain.get("trial")
+            if trial is None or self._trials.get(model) != tuple(trial):
+                self._judges.pop(model, None)
+                self._trials.pop(model, None)
+            if trial is not None:
+                self._trials[model] = trial[0], trial[1]
         self.revision = table["revision"]
         self._sums.users.clear()
         self._note_headers()
@@ -218,12 +245,17 @@ class Guide:
         if self._unheard is None:
             self._stalled()
             arms, self._sums.arms = self._sums.arms, {}
+            outcomes, self._outcomes = self._outcomes, {}
             self._number += 1
             self._unheard = {
                 "number": self._number,
                 "arms": [
                     {"model": model, "version": version, "revision": revision, "arm": arm.plain}
                     for (model, version, revision), arm in arms.items()
+                ],
+                "outcomes": [
+                    {"model": model, "version": version, "metric": metric, "count": score.count, "total": score.total}
+                    for (model, version, metric), score in outcomes.items()
                 ],
             }
         ready = {
@@ -245,7 +277,8 @@ class Guide:
                 if version != found.version and self._ready(full(route.model, version)):
                     return Way(route.model, version, full(route.model, version), "not ready", False, self.revision)
         user = f"{facts.tenant}\0{facts.user}"
-        return Way(route.model, found.version, served, found.by, counts, self.revision, user)
+        trial = self._trials.get(route.model, ("", ""))[0] if found.by == "weights" else ""
+        return Way(route.model, found.version, served, found.by, counts, self.revision, user, trial)
 
     def _stalled(self) -> None:
         """Who has waited too long for a first token has been failed."""

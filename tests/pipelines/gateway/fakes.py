@@ -200,3 +200,12 @@ class FakeReleases:
 
     async def routes(self):
         return []
+
+    async def experiment(self, asked, by: str):
+        return {"asked": dict(asked), "by": by}
+
+    async def end(self, name: str, keep: str | None, by: str):
+        return {"name": name, "keep": keep, "by": by}
+
+    async def experiments(self):
+        return [{"name": "starter"}]

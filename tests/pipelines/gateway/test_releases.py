@@ -243,6 +243,105 @@ async def test_a_shadow_in_trouble_disturbs_nobody(fair, trouble):
     assert len(fair.desk.mirror._tasks) == 0
 
 
+TRIAL = {"name": "tone", "model": "chat", "arms": {"v6": 50, "v7": 50}, "rate": 0.5, "effect": 0.3, "users": 2000}
+
+
+async def experiment(fair: Fair, **more):
+    answer = await fair.call("POST", "/v1/experiments", {**TRIAL, **more})
+    assert answer.status_code == 200, answer.text
+    await fair.turn()
+
+
+async def test_an_experiment_hears_what_users_say_and_all_get_the_better_one(fair):
+    await experiment(fair)
+    for user in range(150):
+        answer = await fair.ask(str(user))
+        like = answer.headers["x-strata-version"] == "v7" or user % 4 == 0
+        said = {"id": answer.json()["id"], "rating": "up" if like else "down"}
+        for _ in range(2):  # a user counts once
+            assert (await fair.call("POST", "/v1/feedback", said)).status_code == 200
+    await fair.turn()
+    told = (await fair.call("GET", "/v1/experiments/tone")).json()
+    first, second = told["findings"]
+    assert first["users"] + second["users"] == 150
+    assert second["said"].startswith("better by")
+    assert second["differs"]["low"] > 0
+    ended = (await fair.call("POST", "/v1/experiments/tone", {"action": "end", "keep": "v7"})).json()
+    assert ended["over"]
+    await fair.turn()
+    assert {(await fair.ask(str(user))).headers["x-strata-version"] for user in range(20)} == {"v7"}
+    assert (await fair.call("POST", "/v1/experiments/tone", {"action": "end"})).status_code == 409
+    assert [line.get("event") for line in fair.control._ledger.audit()] == ["start", "end"]
+
+
+async def test_an_answer_is_kept_unless_the_user_asks_the_same_again(fair):
+    await experiment(fair, metric="kept")
+    for user in range(40):
+        version = (await fair.ask(str(user))).headers["x-strata-version"]
+        text = "x" if version == "v6" else "something else"
+        await fair.ask(str(user), messages=[{"role": "user", "content": text}])
+    await fair.turn()
+    first, second = (await fair.call("GET", "/v1/experiments/tone")).json()["findings"]
+    assert (first["mean"]["looks"], second["mean"]["looks"]) == (0.0, 1.0)
+
+
+async def test_feedback_is_evidence_for_a_rollout(fair):
+    await begin(fair, abort_if=["feedback.thumbs < 0.5"], margin=None)
+    for user in range(60):
+        answer = await fair.ask(str(user))
+        await fair.call("POST", "/v1/feedback", {"id": answer.json()["id"], "rating": "down"})
+    await fair.turn()
+    await fair.turn()
+    assert "feedback.thumbs" in (await fair.call("GET", "/v1/rollouts")).json()["data"][0]["reason"]
+
+
+async def test_another_tenant_s_answer_and_one_that_nobody_gave_are_the_same(fair):
+    await experiment(fair)
+    answer = (await fair.ask("ann")).json()["id"]
+    other = fair.ring.issue("eve", "other", "user", created=1)
+    told = [
+        await fair.call("POST", "/v1/feedback", {"id": name, "rating": "up"}, other) for name in (answer, "chatcmpl-0")
+    ]
+    assert [one.status_code for one in told] == [404, 404]
+    assert told[0].text.replace(answer, "chatcmpl-0") == told[1].text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("/v1/feedback", {"id": "chatcmpl-1"}, 400, "rating"),
+        ("/v1/feedback", {"id": "chatcmpl-1", "rating": "meh"}, 400, "rating"),
+        ("/v1/feedback", {"id": "chatcmpl-1", "score": 1.5}, 400, "score"),
+        ("/v1/feedback", {"id": "chatcmpl-1", "score": 1, "comment": 5}, 400, "comment"),
+        ("/v1/feedback", {"id": "chatcmpl-1", "stars": 5}, 400, "stars"),
+        ("/v1/feedback", {"rating": "up"}, 400, "id"),
+        ("/v1/experiments", {**TRIAL, "users": 20}, 400, "users"),
+        ("/v1/experiments", {**TRIAL, "arms": {"v6": 50, "v7": 40}}, 400, "arms"),
+        ("/v1/experiments", {**TRIAL, "arms": {"v6": 50, "v9": 50}}, 400, "arms.v9"),
+        ("/v1/experiments", {**TRIAL, "arms": {"v6": 100}}, 400, "arms"),
+        ("/v1/experiments", {**TRIAL, "metric": "joy"}, 400, "metric"),
+        ("/v1/experiments", {**TRIAL, "effect": 0.8}, 400, "effect"),
+        ("/v1/experiments", {**TRIAL, "name": "../x"}, 400, "name"),
+        ("/v1/experiments", {**TRIAL, "model": "chart"}, 404, "model"),
+        ("/v1/experiments", {**TRIAL, "until": "friday"}, 400, "until"),
+        ("/v1/experiments/tone", {"action": "end"}, 404, None),
+        ("/v1/experiments/tone", {"action": "stop"}, 400, "action"),
+    ],
+)
+async def test_experiments_are_refused_in_openai_s_shape(fair, path, body, status, param):
+    answer = await fair.call("POST", path, body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), answer.text
+
+
+async def test_a_model_has_one_experiment_or_one_rollout(fair):
+    await experiment(fair)
+    assert (await fair.call("POST", "/v1/rollouts", {"model": "chat", "to": "v7"})).status_code == 409
+    assert (await fair.call("POST", "/v1/experiments", {**TRIAL, "name": "more"})).status_code == 409
+    await fair.call("POST", "/v1/experiments/tone", {"action": "end"})
+    await begin(fair)
+    assert (await fair.call("POST", "/v1/experiments", {**TRIAL, "name": "more"})).status_code == 409
+
+
 @pytest.mark.parametrize(
     ("one", "other", "wanted"),
     [("", "", 1.0), ("A b c", "a B c!", 1.0), ("a b", "c d", 0.0), ("a b c d", "a b", 2 / 3),
