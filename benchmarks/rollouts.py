@@ -68,7 +68,9 @@ class Version:
             else:
                 waits.append(0.1 * load * self._slower * self._user * self._dice.lognormvariate(0, 0.5))
         gaps = [wait / 10 * self._dice.lognormvariate(0, 0.2) for wait in waits]
-        return Arm(count, errors, ttft=Sketch.of(*waits), itl=Sketch.of(*gaps)), [math.log(wait) for wait in waits]
+        wholes = [wait + 50 * gap for wait, gap in zip(waits, gaps, strict=True)]
+        arm = Arm(count, errors, latency=Sketch.of(*wholes), ttft=Sketch.of(*waits), itl=Sketch.of(*gaps))
+        return arm, [math.log(wait) for wait in waits]
 
 
 def life(seed: int, world: World, slower: float = 1.0, failing: float = 0.005) -> tuple[int | None, int | None, int]:

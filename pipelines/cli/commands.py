@@ -226,6 +226,42 @@ def rollouts(
 
 
 @strata.command()
+def experiment(
+    words: Annotated[list[str], typer.Argument(metavar="MODEL", help="Or end and a name.")],
+    arms: Annotated[str, typer.Option(help="Percent of the users by version, such as v6=50,v7=50.")] = "",
+    name: Annotated[str, typer.Option(help="What it is called.", show_default="as the model")] = "",
+    metric: Annotated[str, typer.Option(help="thumbs, score, or kept: whether users ask the same again.")] = "thumbs",
+    rate: Annotated[str, typer.Option(help="What is expected of the first version.")] = "50%",
+    effect: Annotated[str, typer.Option(help="The least difference that matters.")] = "5%",
+    users: Annotated[int, typer.Option(help="How many are expected to have an outcome.", min=1)] = 10_000,
+    force: Annotated[bool, typer.Option("--force", help="Even where it could hardly be settled.")] = False,
+    keep: Annotated[str | None, typer.Option(help="With end: the version that all users get.")] = None,
+    url: Url = None,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Compare versions of a model by what users make of their answers."""
+    from pipelines.cli import experiments as command
+
+    asked = command.Asked(name, arms, metric, rate, effect, users, force)
+    command.run(words, asked, keep, file, url, as_json=json)
+
+
+@strata.command()
+def experiments(
+    name: Annotated[str | None, typer.Argument(help="Show this one.", show_default="all")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw it: an .svg.", show_default="none")] = None,
+    url: Url = None,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Show experiments, and what they have found."""
+    from pipelines.cli import experiments as command
+
+    command.listing(name, picture, file, url, as_json=json)
+
+
+@strata.command()
 def doctor(file: File = None, json: Json = False) -> None:
     """Check this machine; say what to do."""
     from pipelines.cli import doctor as command

@@ -25,9 +25,9 @@ class TurnMeter:
         return min(self._first.values(), default=self._begun) - self._begun
 
     @property
-    def itl(self) -> float:
-        """Seconds between the tokens of the first choice, a mean; 0 for fewer than two."""
-        return (self._last[0] - self._first[0]) / (self._tokens - 1) if self._tokens > 1 else 0.0
+    def itl(self) -> float | None:
+        """Seconds between the tokens of the first choice, a mean; None for fewer than two."""
+        return (self._last[0] - self._first[0]) / (self._tokens - 1) if self._tokens > 1 else None
 
     def heard(self, choice: int, delta: Delta) -> None:
         now = self._clock()

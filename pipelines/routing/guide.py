@@ -40,13 +40,13 @@ class Control(Protocol):
 
 
 class Figures(Protocol):
-    """What was measured of an answer, in seconds; 0 for what it did not have."""
+    """What was measured of an answer, in seconds; 0 or None for what it did not have."""
 
     @property
     def ttft(self) -> float: ...
 
     @property
-    def itl(self) -> float: ...
+    def itl(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Witness:
         arm = Arm(1, 0, int(refuses(head)), int(cut), Sketch.of(seconds), tokens=Sketch.of(max(1, tokens)))
         if figures is not None and figures.ttft:
             arm = replace(arm, ttft=Sketch.of(figures.ttft))
-        if figures is not None and figures.itl:
+        if figures is not None and figures.itl is not None:
             arm = replace(arm, itl=Sketch.of(figures.itl))
         self._end(arm)
 

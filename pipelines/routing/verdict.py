@@ -82,6 +82,7 @@ def guards(margin: float) -> tuple[Rule, ...]:
         slower("p90_ttft", 0.02),
         slower("p50_itl", 0.0005),
         slower("p90_itl", 0.002),
+        slower("p50_latency", 0.01),
         Rule(Condition("error_rate", ">", 0.01, baseline=True)),
         Rule(Condition("refusal_rate", ">", 0.05, baseline=True)),
     )

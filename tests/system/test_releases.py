@@ -32,7 +32,7 @@ class Fair:
     stack: Stack
     http: httpx.Client
 
-    def ask(self, user: str, tokens: int = 12) -> httpx.Response:
+    def ask(self, user: str, tokens: int = 48) -> httpx.Response:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens, "user": user}
         return self.http.post("/v1/chat/completions", json=body | {"ignore_eos": True})
 
