@@ -351,6 +351,9 @@ class Control:
                 renewed.add(model)
             self._routes[model] = route
         lines = [self._end(rollout) for rollout in self._running() if self._lacks(rollout, renewed)]
+        for trial in [trial for model in renewed if (trial := self._trials.running(model))]:
+            self._trials.end(trial.name, self._wall())
+            lines.append({"experiment": trial.name, "event": "end", "by": "the settings", "reason": _REDEPLOYED})
         self._save(lines)
 
     def _declared(self, model: str) -> Plain:

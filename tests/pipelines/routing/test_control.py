@@ -213,6 +213,24 @@ async def test_a_deploy_that_changes_nothing_goes_on_and_one_that_changes_weight
     assert (world.ramp, world.table["routes"]["chat"]["weights"]) == (None, {"v6": 50.0, "v7": 50.0})
 
 
+async def test_an_experiment_outlives_a_restart_and_ends_with_other_weights(world):
+    asked = {"name": "tone", "model": "chat", "arms": {"v6": 50, "v7": 50}, "rate": 0.5, "effect": 0.2, "users": 9_000}
+    await world.control.experiment(asked, "ann")
+    outcome = {"model": "chat", "version": "v7", "metric": "thumbs", "count": 3, "total": 2.0}
+    await world.control.report("g1", {"number": 99, "revision": 0, "ready": {}, "arms": [], "outcomes": [outcome]})
+    world.control._save()
+    world.start()
+    (found,) = await world.control.experiments()
+    assert (found["over"], found["findings"][1]["users"]) == (False, 3)
+    assert (await world.control.routes())[0]["weights"] == {"v6": 50.0, "v7": 50.0}
+    world.routes = {"chat": {"weights": {"v6": 10, "v7": 90}}}
+    world.start()
+    (found,) = await world.control.experiments()
+    assert found["over"]
+    assert (await world.control.routes())[0]["weights"] == {"v6": 10.0, "v7": 90.0}
+    assert [line["event"] for line in world.control._ledger.audit()] == ["start", "end"]
+
+
 async def test_promoted_weights_outlive_a_restart_and_the_old_version(world):
     await world.control.start(ASKED, "ann")
     await world.turn()
