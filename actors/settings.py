@@ -105,7 +105,12 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-/]*$")
+    name: str = Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-/]*(@[A-Za-z0-9][A-Za-z0-9._\-]*)?$",
+        description="for requests; NAME@VERSION is one of several versions, of which `routes` says who gets which",
+    )
     path: str = Field("", description="a Hugging Face folder; or give `registry`")
     registry: str | None = Field(
         None,
@@ -185,6 +190,16 @@ class ModelSettings(BaseModel):
         return Pinned.model_construct(
             self.model_fields_set, **kept, manifest=manifest, store=store, cache=cache, cache_gb=cache_gb
         )
+
+    @property
+    def model(self) -> str:
+        """What clients ask for: the name without the version."""
+        return self.name.partition("@")[0]
+
+    @property
+    def version(self) -> str:
+        """The version that it is, or nothing."""
+        return self.name.partition("@")[2]
 
     @property
     def first_replicas(self) -> int:

@@ -209,6 +209,8 @@ def _annotation(root: Any, keys: Keys) -> Any:
             kind = model.model_fields[key].annotation
         elif isinstance(key, int) and inner and get_args(inner[0]):
             kind = get_args(inner[0])[0]
+        elif isinstance(key, str) and inner and get_origin(inner[0]) is dict:
+            kind = get_args(inner[0])[1]
         else:
             return Any
     return kind

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.gateway.desk import Registry
 from pipelines.lookout import Lookout
+from pipelines.routing.control import Control
+from pipelines.routing.guide import Guide
+from pipelines.routing.route import first
+from pipelines.routing.settings import RouteSettings
 from pipelines.settings import Settings, load
 from pipelines.standing import Standing
 
@@ -47,6 +51,7 @@ log = logging.getLogger("strata.app")
 
 DIRECTORY = "directory"
 GATEWAY = "gateway"
+CONTROL = "releases"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
 _HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
 _GROUP = "ray.io/node-group"  # Ray's label on nodes that an autoscaler started: it may start more
@@ -57,8 +62,13 @@ _MANY = 100_000  # Serve's own limit stays out of the way: the engine's queue de
 class Gateway:
     """One gateway replica: the ASGI app and its links to every model's replicas."""
 
-    async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]  # Serve awaits it
-        """`_models` are handles that nobody calls: they make Serve deploy the models with the gateway."""
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, *_models: Any, control: Any = None
+    ) -> None:
+        """`_models` are handles that nobody calls: they make Serve deploy the models with the gateway.
+
+        `control` is that of who owns the routes, where there are any.
+        """
         loopback.narrow()
         logs.configure()
         hold = Hold(settings.gateway.hold_seconds, settings.gateway.held_requests)
@@ -83,8 +93,14 @@ class Gateway:
             for model in settings.models
         }
         ring = KeyRing(settings.cluster.keys_file)
-        versions = Watcher(registrar).registry(settings)
-        self._app = gateway.create(served, ring, settings.gateway, waiting=lookout.waiting, registry=versions)
+        self._guide = guided(settings, clients)
+        releases = None if control is None else Calls(control)
+        if releases is not None:
+            await self._guide.start(releases)
+        self._app = gateway.create(
+            served, ring, settings.gateway, waiting=lookout.waiting, guide=self._guide, releases=releases,
+            registry=Watcher(registrar).registry(settings),
+        )  # fmt: skip
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
@@ -93,7 +109,21 @@ class Gateway:
         if hasattr(self, "_roster"):
             self._wishes.close()
             self._lookout.close()
+            self._guide.close()
             await self._roster.close()
+
+
+class Calls:
+    """A deployment's methods by its handle, with errors as they were raised."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
+        async def call(*given: Any) -> Any:
+            return await getattr(self._handle, method).remote(*given)
+
+        return call
 
 
 class Watcher:
@@ -207,7 +237,9 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         graceful_shutdown_timeout_s=settled.cluster.drain_seconds,
         graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
     )
-    return front.bind(settled, *models)
+    if not settled.routed:
+        return front.bind(settled, *models)
+    return front.bind(settled, *models, control=_control(settled, standing))
 
 
 def place(models: Sequence[ModelSettings], gangs: Sequence[Gang]) -> None:
@@ -328,6 +360,29 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Sta
     )
 
 
+def _control(settings: Settings, standing: Standing) -> serve.Application:
+    """Who owns the routes and decides of rollouts: one process, on the head, where its files lie."""
+    version = revision.of_control(settings)
+    routes = {model: route.model_dump(mode="json") for model, route in settings.routes.items()}
+    return (
+        serve.deployment(Control)
+        .options(
+            name=CONTROL,
+            version=version,
+            _internal=True,
+            max_surge_percent=0,  # never two
+            num_replicas=1,
+            max_ongoing_requests=_MANY,
+            ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **_code(CONTROL, version, standing)},
+            logging_config=_LOGGING,
+            health_check_period_s=0.3,
+            graceful_shutdown_timeout_s=1.0,
+            graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
+        )
+        .bind(routes, settings.routed, str(settings.cluster.state / "releases"))
+    )
+
+
 def _number(model: ModelSettings, name: str, version: str, standing: Standing) -> dict[str, Any]:
     """How many gangs, as Serve's options say it."""
     if model.scaling is None:
@@ -341,6 +396,15 @@ def _where(model: ModelSettings, device: str) -> dict[str, Any]:
     selector = placing.selector(model, device)
     every = [selector] * model.tensor_parallel_size
     return {"placement_group_bundle_label_selector": every} if selector else {}
+
+
+def guided(settings: Settings, clients: Mapping[str, Replicas]) -> Guide:
+    """The routes of the settings, for as long as the gateway has not heard others."""
+    routes = {
+        model: first(model, settings.routes.get(model, RouteSettings()), versions)
+        for model, versions in settings.routed.items()
+    }
+    return Guide(routes, lambda name: name in clients and clients[name].ready, clients.__contains__)
 
 
 def sleeps(model: ModelSettings) -> bool:

@@ -79,6 +79,7 @@ class Meter(Protocol):
     def ended(self, choice: int, finish: str, tokens: int) -> None: ...
 
 
+HEAD = 160  # characters of an answer that tell what kind it is
 Heard = tuple["Voice", Delta]
 Arrived = asyncio.Queue[tuple["Voice", Delta | asyncio.Task[None]]]
 
@@ -114,6 +115,8 @@ class Voice:
     first: bool  # of its prompt: the one whose cached tokens count
     tokens: int = 0
     finish: str | None = None
+    head: str = ""  # how the text begins, so many characters of it:
+    kept: int = HEAD
 
     def hear(self, delta: Delta) -> Part | None:
         """The text that `delta` completes; None where it completes none. Cancels the stream at a stop string."""
@@ -129,6 +132,8 @@ class Voice:
             text += self.words.flush().text
         elif delta.finish is not None:
             raise Unavailable(self.model, f"the sequence ended early ({delta.finish})")
+        if len(self.head) < self.kept:
+            self.head = (self.head + text)[: self.kept]
         if not (text or kept or self.finish):
             return None
         return Part(self.choice, text, kept, self.finish)
@@ -164,6 +169,11 @@ class Answer:
             if not (left and self._pause()):
                 self.cancel()
             await batches.aclose()
+
+    def keep(self, characters: int) -> None:
+        """Keep so much of how each choice begins."""
+        for voice in self.voices:
+            voice.kept = characters
 
     @property
     def over(self) -> bool:

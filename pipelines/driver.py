@@ -82,17 +82,17 @@ class Client:
 
     def models(self) -> list[str]:
         """The names of the models that are served."""
-        return [model["id"] for model in self._request("GET", "/v1/models")["data"]]
+        return [model["id"] for model in self.request("GET", "/v1/models")["data"]]
 
     def chat(self, messages: Messages, model: str | None = None, **sampling: Any) -> Answer:
         """The answer to a conversation, or to one sentence."""
         body = chat_body(messages, model or self.models()[0], sampling)
-        return chat_answer(self._request("POST", "/v1/chat/completions", body))
+        return chat_answer(self.request("POST", "/v1/chat/completions", body))
 
     def complete(self, prompt: str, model: str | None = None, **sampling: Any) -> Answer:
         """What follows `prompt`."""
         body = {"model": model or self.models()[0], "prompt": prompt, **sampling}
-        return completion_answer(self._request("POST", "/v1/completions", body))
+        return completion_answer(self.request("POST", "/v1/completions", body))
 
     def stream(self, messages: Messages, model: str | None = None, **sampling: Any) -> Iterator[str]:
         """The answer to a conversation, piece by piece. Leaving the loop cancels the rest."""
@@ -106,7 +106,8 @@ class Client:
         except httpx.TransportError as wrong:
             raise unreachable(self.http.base_url, wrong) from None
 
-    def _request(self, method: str, path: str, body: Any = None) -> Any:
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """What any path answers, as JSON has it."""
         try:
             return checked(self.http.request(method, path, json=body))
         except httpx.TransportError as wrong:

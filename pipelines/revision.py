@@ -41,7 +41,14 @@ def of_gateway(settings: Settings) -> str:
         for model in settings.models
     ]
     kept = settings.gateway.model_dump(mode="json")
-    return digest(kept, models, str(settings.cluster.keys_file), code("cluster", "actors", "pipelines"))
+    routed = sorted(settings.routed.items())
+    return digest(kept, models, routed, str(settings.cluster.keys_file), code("cluster", "actors", "pipelines"))
+
+
+def of_control(settings: Settings) -> str:
+    """The digest of who owns the routes: those of the settings, which versions there are, its folder, its code."""
+    routes = {model: route.model_dump(mode="json") for model, route in settings.routes.items()}
+    return digest(routes, settings.routed, str(settings.cluster.state), code("cluster", "pipelines"))
 
 
 def digest(*parts: Any) -> str:

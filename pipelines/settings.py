@@ -14,6 +14,7 @@ from actors.settings import ModelSettings
 from cluster import layers
 from cluster.settings import ClusterSettings
 from pipelines.gateway.settings import GatewaySettings
+from pipelines.routing.settings import BASE, RouteSettings, check
 
 HOME = Path(__file__).parent.parent  # what lies beside the packages: the shipped model
 FILE = "strata.yaml"
@@ -28,6 +29,7 @@ class Settings(BaseModel):
 
     cluster: ClusterSettings = ClusterSettings()
     models: tuple[ModelSettings, ...] = Field((STARTER,), description="what is served")
+    routes: dict[str, RouteSettings] = Field({}, description="of models that are served in several versions, by name")
     gateway: GatewaySettings = GatewaySettings()
     registry: RegistrySettings = RegistrySettings()
 
@@ -40,7 +42,29 @@ class Settings(BaseModel):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two models are named {twice[0]!r}; give each its own name")
+        for name in names:
+            if f"{name}@{BASE}" in names:
+                raise ValueError(f"{name!r} is the version {BASE!r} already; give {name}@{BASE} another one")
         return models
+
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> "Settings":
+        check(self.routes, self.versions)
+        return self
+
+    @property
+    def versions(self) -> dict[str, tuple[str, ...]]:
+        """The versions of each model that is served, by the name that clients ask for, in the order of the file."""
+        found: dict[str, tuple[str, ...]] = {}
+        for model in self.models:
+            found[model.model] = (*found.get(model.model, ()), model.version or BASE)
+        return found
+
+    @property
+    def routed(self) -> dict[str, tuple[str, ...]]:
+        """Of those, the models that are served in versions, or have a route."""
+        named = {model.model for model in self.models if model.version} | self.routes.keys()
+        return {name: versions for name, versions in self.versions.items() if name in named}
 
     @model_validator(mode="after")
     def _who_sleeps_is_waited_for(self) -> "Settings":

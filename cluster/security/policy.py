@@ -8,12 +8,12 @@ from cluster.security.keys import Principal
 
 _DEVELOPS = frozenset({"registry.read", "registry.push", "registry.review", "registry.merge"})
 ALLOWED: dict[str, frozenset[str]] = {
-    "admin": frozenset({"generate", "models.read", "readiness.read", "metrics.read"})
+    "admin": frozenset({"generate", "models.read", "readiness.read", "metrics.read", "releases.read", "releases.write"})
     | _DEVELOPS
     | {"registry.promote", "registry.maintain"},
-    "developer": frozenset({"generate", "models.read", "readiness.read"}) | _DEVELOPS,
+    "developer": frozenset({"generate", "models.read", "readiness.read", "releases.read"}) | _DEVELOPS,
     "user": frozenset({"generate", "models.read", "readiness.read"}),
-    "monitor": frozenset({"models.read", "readiness.read", "metrics.read"}),
+    "monitor": frozenset({"models.read", "readiness.read", "metrics.read", "releases.read"}),
 }
 
 

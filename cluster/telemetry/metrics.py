@@ -1,6 +1,7 @@
 """Every metric: one table of name, kind, unit, meaning and labels, and the values made from it.
 
 The names of model metrics are vLLM's, so that its dashboards work; what only Strata has begins with `strata_`.
+A version of a model, NAME@VERSION, has the name as `model_name` and a label of its own; a model without one has none.
 What an engine counts is not copied: it is read from the replicas' last reported loads when somebody scrapes.
 """
 
@@ -19,7 +20,11 @@ from prometheus_client.registry import Collector
 FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0)
 WHOLE = (0.005, 0.025, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+
+
+MODEL = ("model_name", "version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,12 @@ class Metric:
     kind: str  # gauge, counter or histogram
     unit: str
     meaning: str
-    labels: tuple[str, ...] = ("model_name",)
+    labels: tuple[str, ...] = MODEL
     buckets: tuple[float, ...] = ()
     load: str = ""
 
 
-REPLICA = ("model_name", "engine")  # vLLM's label for one of several engines
+REPLICA = (*MODEL, "engine")  # vLLM's label for one of several engines
 TABLE = (
     Metric("vllm:num_requests_running", "gauge", "sequences", "in the current step", REPLICA, load="running"),
     Metric("vllm:num_requests_waiting", "gauge", "sequences", "waiting for a place", REPLICA, load="waiting"),
@@ -75,10 +80,12 @@ TABLE = (
         "counter",
         "choices",
         "ended, by why: stop, length or abort",
-        ("model_name", "finished_reason"),
+        (*MODEL, "finished_reason"),
     ),
+    Metric("strata_shadow_agreement", "histogram", "fraction", "of words shared with the answer seen", buckets=TENTHS),
+    Metric("strata_shadows", "counter", "requests", "mirrored: compared, dropped or failed", (*MODEL, "outcome")),
     Metric("strata_replica_up", "gauge", "bool", "1 for each replica that reports its load", REPLICA),
-    Metric("strata_model_ready", "gauge", "bool", "1 when a replica has made a real token", ("model_name",)),
+    Metric("strata_model_ready", "gauge", "bool", "1 when a replica has made a real token"),
     Metric(
         "strata_http_requests",
         "counter",
@@ -105,8 +112,10 @@ class ModelMetrics:
     """The children of one model, looked up once: recording is one call each."""
 
     def __init__(self, made: Mapping[str, Any], model: str) -> None:
+        labels = named(model)
+
         def child(name: str) -> Any:
-            return made[name].labels(model)
+            return made[name].labels(*labels)
 
         self.first_token = child("vllm:time_to_first_token_seconds")
         self.inter_token = child("vllm:inter_token_latency_seconds")
@@ -117,7 +126,7 @@ class ModelMetrics:
         self.prompt_tokens = child("vllm:request_prompt_tokens")
         self.output_tokens = child("vllm:request_generation_tokens")
         success = made["vllm:request_success"]
-        self._finished = {why: success.labels(model, why) for why in ("stop", "length", "abort")}
+        self._finished = {why: success.labels(*labels, why) for why in ("stop", "length", "abort")}
 
     def finished(self, why: str) -> Any:
         """The counter of choices that ended so."""
@@ -149,10 +158,10 @@ class LoadCollector(Collector):
             )
             for model, replicas, ready in loads:
                 if row.name == "strata_model_ready":
-                    family.add_metric((model,), float(ready))
+                    family.add_metric(named(model), float(ready))
                     continue
                 for replica, load in replicas.items():
-                    family.add_metric((model, replica), float(getattr(load, row.load)) if row.load else 1.0)
+                    family.add_metric((*named(model), replica), float(getattr(load, row.load)) if row.load else 1.0)
             yield family
 
 
@@ -188,6 +197,13 @@ class Metrics:
         self._made["strata_http_requests"].labels(route, method, str(status)).inc()
         self._made["strata_http_request_seconds"].labels(route).observe(seconds)
 
+    def shadow(self, model: str, outcome: str, agreement: float | None = None) -> None:
+        """A request that was mirrored to a version, or was to be."""
+        labels = named(model)
+        self._made["strata_shadows"].labels(*labels, outcome).inc()
+        if agreement is not None:
+            self._made["strata_shadow_agreement"].labels(*labels).observe(agreement)
+
     def follow(self, model: str, loads: Loads, ready: Callable[[], bool]) -> None:
         """Show the loads of a model's replicas whenever somebody scrapes."""
         self.model(model)
@@ -196,6 +212,12 @@ class Metrics:
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""
         return prometheus_client.generate_latest(self.registry)
+
+
+def named(model: str) -> tuple[str, str]:
+    """The labels of a model, or of one version of it."""
+    name, _, version = model.partition("@")
+    return name, version
 
 
 def meaning(row: Metric) -> str:

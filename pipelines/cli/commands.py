@@ -169,6 +169,84 @@ def chaos(
 
 
 @strata.command()
+def rollout(
+    words: Annotated[list[str], typer.Argument(metavar="MODEL", help="Or pause, resume, abort, promote and a name.")],
+    to: Annotated[str | None, typer.Option("--to", help="The version that shall have the users.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Whose users.", show_default="the version with most")
+    ] = None,
+    steps: Annotated[str, typer.Option(help="Percent of them, one after the other.")] = "1,5,25,50,100",
+    every: Annotated[str, typer.Option(help="How long a step is, such as 30s or 10m.")] = "10m",
+    abort_if: Annotated[
+        list[str] | None, typer.Option(help="Such as 'p99_latency > 500ms' or 'error_rate > 1%'. Repeatable.")
+    ] = None,
+    margin: Annotated[str, typer.Option(help="How much slower it may be; off: only --abort-if counts.")] = "20%",
+    answers: Annotated[int, typer.Option(help="Of the new version, before a step is over.", min=1)] = 50,
+    mirror: Annotated[
+        str | None, typer.Option(help="Percent of requests that the new version is asked, too, unseen.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and begin nothing.")] = False,
+    url: Url = None,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Give a model's users another version step by step; it is taken back where it proves to be worse."""
+    from pipelines.cli import rollouts as command
+
+    asked = command.Asked(to, source, steps, every, tuple(abort_if or ()), margin, answers, mirror, dry_run)
+    command.run(words, asked, file, url, as_json=json)
+
+
+@strata.command()
+def rollouts(
+    name: Annotated[str | None, typer.Argument(help="Show every step of this one.", show_default="all")] = None,
+    url: Url = None,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Show the rollouts: where they are and why."""
+    from pipelines.cli import rollouts as command
+
+    command.listing(name, file, url, as_json=json)
+
+
+@strata.command()
+def experiment(
+    words: Annotated[list[str], typer.Argument(metavar="MODEL", help="Or end and a name.")],
+    arms: Annotated[str, typer.Option(help="Percent of the users by version, such as v6=50,v7=50.")] = "",
+    name: Annotated[str, typer.Option(help="What it is called.", show_default="as the model")] = "",
+    metric: Annotated[str, typer.Option(help="thumbs, score, or kept: whether users ask the same again.")] = "thumbs",
+    rate: Annotated[str, typer.Option(help="What is expected of the first version.")] = "50%",
+    effect: Annotated[str, typer.Option(help="The least difference that matters.")] = "5%",
+    users: Annotated[int, typer.Option(help="How many are expected to have an outcome.", min=1)] = 10_000,
+    force: Annotated[bool, typer.Option("--force", help="Even where it could hardly be settled.")] = False,
+    keep: Annotated[str | None, typer.Option(help="With end: the version that all users get.")] = None,
+    url: Url = None,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Compare versions of a model by what users make of their answers."""
+    from pipelines.cli import experiments as command
+
+    asked = command.Asked(name, arms, metric, rate, effect, users, force)
+    command.run(words, asked, keep, file, url, as_json=json)
+
+
+@strata.command()
+def experiments(
+    name: Annotated[str | None, typer.Argument(help="Show this one.", show_default="all")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw it: an .svg.", show_default="none")] = None,
+    url: Url = None,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Show experiments, and what they have found."""
+    from pipelines.cli import experiments as command
+
+    command.listing(name, picture, file, url, as_json=json)
+
+
+@strata.command()
 def doctor(file: File = None, json: Json = False) -> None:
     """Check this machine; say what to do."""
     from pipelines.cli import doctor as command

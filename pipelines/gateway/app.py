@@ -4,17 +4,19 @@
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from actors.client import Client
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
 from pipelines.gateway.asgi import App, Receive, Scope, Send
-from pipelines.gateway.desk import Desk, Keys, Registry
+from pipelines.gateway.desk import Desk, Keys, Registry, Releases
 from pipelines.gateway.middleware import wrap
 from pipelines.gateway.middleware.routing import ROUTE
 from pipelines.gateway.pace import Pace
 from pipelines.gateway.settings import GatewaySettings
 from pipelines.gateway.shelf import Shelf
+from pipelines.routing.guide import Guide
 
 
 def create(
@@ -24,15 +26,21 @@ def create(
     metrics: Metrics | None = None,
     waiting: Callable[[], Mapping[str, str]] = dict,
     registry: Registry | None = None,
+    guide: Guide | None = None,
+    releases: Releases | None = None,
 ) -> App:
     """The app that serves `models` to the holders of `keys`.
 
     `models` may change while the app runs; it is looked at with every request. `waiting` says of which models gangs
-    wait for a place, and why. `registry` is asked what comes to /v1/registry.
+    wait for a place, and why. `registry` is asked what comes to /v1/registry. `guide` says which version of a model
+    answers, `releases` changes that.
     """
     settled = settings or GatewaySettings()
     pace, shelf = Pace(settled.events_per_second), Shelf(settled.resume_seconds, settled.resumable_streams)
-    return assemble(Desk(models, keys, metrics or Metrics(), settled, pace, shelf, registry=registry, waiting=waiting))
+    made = Desk(
+        models, keys, metrics or Metrics(), settled, pace, shelf, registry=registry, waiting=waiting, releases=releases
+    )
+    return assemble(made if guide is None else replace(made, guide=guide))
 
 
 def assemble(desk: Desk) -> App:

@@ -33,6 +33,7 @@ class Exchange:
     status: int = 0
     body_read: bool = False
     model: str = ""
+    version: str = ""  # of a model that has several: the one that answers
     notes: dict[str, Any] = field(default_factory=dict)
 
 

@@ -13,9 +13,12 @@ from cluster.errors import NotFound
 from cluster.security.keys import Principal
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
+from pipelines.gateway.feedback import Feedback
+from pipelines.gateway.mirror import Mirror
 from pipelines.gateway.pace import Pace
 from pipelines.gateway.settings import GatewaySettings
 from pipelines.gateway.shelf import Shelf
+from pipelines.routing.guide import Guide
 
 
 class Keys(Protocol):
@@ -27,6 +30,26 @@ class Keys(Protocol):
 
 
 Registry = Callable[[Principal, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]  # see `Service.ask`
+
+
+class Releases(Protocol):
+    """Who is asked for rollouts and experiments; see `routing.control.Control`."""
+
+    def start(self, asked: Mapping[str, Any], by: str) -> Awaitable[Any]: ...
+
+    def command(self, name: str, verb: str, by: str) -> Awaitable[Any]: ...
+
+    def rollouts(self) -> Awaitable[Any]: ...
+
+    def rollout(self, name: str) -> Awaitable[Any]: ...
+
+    def routes(self) -> Awaitable[Any]: ...
+
+    def experiment(self, asked: Mapping[str, Any], by: str) -> Awaitable[Any]: ...
+
+    def end(self, name: str, keep: str | None, by: str) -> Awaitable[Any]: ...
+
+    def experiments(self) -> Awaitable[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +67,18 @@ class Desk:
     draw: Callable[[int], int] = secrets.randbits
     registry: Registry | None = None
     waiting: Callable[[], Mapping[str, str]] = dict  # why gangs of which models wait for a place
+    guide: Guide = field(default_factory=lambda: Guide({}))
+    feedback: Feedback = field(init=False, repr=False, compare=False)
+    mirror: Mirror = field(init=False, repr=False, compare=False)
+    releases: Releases | None = None  # None where no model has versions
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "feedback", Feedback(self.guide))
+        object.__setattr__(self, "mirror", Mirror(self.metrics, self.clock, self.guide.compared))
 
     def served(self, name: str) -> Served:
         """The model of that name. Raises NotFound with those there are."""
         found = self.models.get(name)
         if found is None:
-            raise NotFound("model", name, tuple(sorted(self.models)))
+            raise NotFound("model", name, tuple(sorted({*self.models, *self.guide.routes})))
         return found

@@ -35,7 +35,11 @@ SAMPLING = frozenset(
 FORMS = frozenset(
     {"response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"}
 )
-SHARED = SAMPLING | FORMS | {"model", "stream", "stream_options", "logprobs", "priority", "timeout"}
+SHARED = (
+    SAMPLING
+    | FORMS
+    | {"model", "stream", "stream_options", "logprobs", "priority", "timeout", "user", "safety_identifier"}
+)
 CHAT = SHARED | {
     "messages",
     "max_completion_tokens",
@@ -48,10 +52,8 @@ COMPLETION = SHARED | {"prompt", "echo"}
 
 IGNORED = frozenset(
     {
-        "user",
         "metadata",
         "service_tier",
-        "safety_identifier",
         "prompt_cache_key",
         "prompt_cache_retention",
         "prompt_cache_options",

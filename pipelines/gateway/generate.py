@@ -3,7 +3,7 @@
 Knows the wire and the spine. What is measured stands in `meter`, what is parsed in `wire`, how it looks in `shapes`.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -11,6 +11,7 @@ from hashlib import blake2b
 from actors.engine.tokens import Detokenizer
 from actors.messages import SamplingParams
 from cluster.errors import DeadlineExceeded, InvalidRequest
+from cluster.scheduling.admission import LEAST_URGENT
 from pipelines.chat import Answer, Part, Served, Turn, answer
 from pipelines.gateway.asgi import Exchange, Receive, Scope, Send, exchange, header, respond
 from pipelines.gateway.attend import attended
@@ -18,12 +19,15 @@ from pipelines.gateway.body import read_body
 from pipelines.gateway.callshape import CallShape
 from pipelines.gateway.desk import Desk
 from pipelines.gateway.meter import TurnMeter
+from pipelines.gateway.mirror import SAID, SECONDS
 from pipelines.gateway.prompt import chat_tokens, least, spoken, text_tokens
 from pipelines.gateway.shapes import ChatShape, Shape, TextShape
 from pipelines.gateway.shaping import calling_of, constrained
 from pipelines.gateway.shelf import Kept, Pen
 from pipelines.gateway.strict import parse
+from pipelines.gateway.ways import travel, way_of
 from pipelines.gateway.wire import CompletionRequest, Wanted, chat_request, completion_request
+from pipelines.routing.guide import Witness
 
 EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -38,16 +42,26 @@ async def chat(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
     if await taken_up(desk, scope, receive, send, body):
         return
     request = chat_request(parse(body), desk.settings)
-    served = desk.served(request.model)
+    texts = [text for message in request.messages for text in spoken(message)]
+    way = way_of(desk, scope, request, texts)
     terms = terms_of(desk, scope, request, begun)
-    let_in(desk, served, terms, least([text for message in request.messages for text in spoken(message)]))
-    calling = calling_of(served, request.offer)
-    params = await constrained(served, request.params, request.form, calling)
-    prompt = await chat_tokens(served, request.messages, calling.offer.definitions if calling else ())
-    turn = turn_of(desk, scope, terms, params, (prompt,), "messages")
-    envelope = (f"chatcmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
-    shape = CallShape(*envelope, calling=calling) if calling else ChatShape(*envelope)
-    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms, owner_of(scope, body)))
+
+    async def prepare(served: Served, terms: Terms) -> Turn:
+        let_in(desk, served, terms, least(texts))
+        calling = calling_of(served, request.offer)
+        params = await constrained(served, request.params, request.form, calling)
+        prompt = await chat_tokens(served, request.messages, calling.offer.definitions if calling else ())
+        return turn_of(desk, scope, terms, params, (prompt,), "messages")
+
+    async def ask(served: Served, witness: Witness) -> None:
+        turn = await prepare(served, terms)
+        calling = calling_of(served, request.offer)
+        envelope = (f"chatcmpl-{exchange(scope).id}", int(desk.wall()), request.model, served.tokenizer)
+        shape = CallShape(*envelope, calling=calling) if calling else ChatShape(*envelope)
+        to = Reply(served, turn, shape, request, terms, owner_of(scope, body), witness)
+        await reply(desk, scope, receive, send, to)
+
+    await travel(desk, scope, way, ask, mirrored(desk, request, prepare))
 
 
 async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,16 +71,24 @@ async def complete(desk: Desk, scope: Scope, receive: Receive, send: Send) -> No
     if await taken_up(desk, scope, receive, send, body):
         return
     request = completion_request(parse(body), desk.settings)
-    served = desk.served(request.model)
+    way = way_of(desk, scope, request, request.prompts)
     terms = terms_of(desk, scope, request, begun)
-    let_in(desk, served, terms, least(request.prompts))
-    params = await constrained(served, request.params, request.form, None)
-    prompts = tuple([await text_tokens(served, prompt) for prompt in request.prompts])
-    turn = turn_of(desk, scope, terms, params, prompts, "prompt")
-    shape = TextShape(f"cmpl-{exchange(scope).id}", int(desk.wall()), served.name, served.tokenizer)
-    if request.echo:
-        shape.echoes = echoed(served, request, prompts)
-    await reply(desk, scope, receive, send, Reply(served, turn, shape, request, terms, owner_of(scope, body)))
+
+    async def prepare(served: Served, terms: Terms) -> Turn:
+        let_in(desk, served, terms, least(request.prompts))
+        params = await constrained(served, request.params, request.form, None)
+        prompts = tuple([await text_tokens(served, prompt) for prompt in request.prompts])
+        return turn_of(desk, scope, terms, params, prompts, "prompt")
+
+    async def ask(served: Served, witness: Witness) -> None:
+        turn = await prepare(served, terms)
+        shape = TextShape(f"cmpl-{exchange(scope).id}", int(desk.wall()), request.model, served.tokenizer)
+        if request.echo:
+            shape.echoes = echoed(served, request, turn.prompts)
+        to = Reply(served, turn, shape, request, terms, owner_of(scope, body), witness)
+        await reply(desk, scope, receive, send, to)
+
+    await travel(desk, scope, way, ask, mirrored(desk, request, prepare))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +98,19 @@ class Terms:
     priority: int
     until: float
     seconds: float
+
+
+def mirrored(
+    desk: Desk, request: Wanted, prepare: Callable[[Served, Terms], Awaitable[Turn]]
+) -> Callable[[Served], Awaitable[Turn]] | None:
+    """What makes the turn of a shadow: the least urgent there is. None for what has several answers."""
+    if request.params.n > 1 or len(getattr(request, "prompts", ())) > 1:
+        return None
+
+    async def shadowed(served: Served) -> Turn:
+        return await prepare(served, Terms(LEAST_URGENT, desk.clock() + SECONDS, SECONDS))
+
+    return shadowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +123,7 @@ class Reply:
     request: Wanted
     terms: Terms
     owner: tuple[str, bytes]
+    witness: Witness
 
 
 def owner_of(scope: Scope, body: bytes) -> tuple[str, bytes]:
@@ -153,7 +189,11 @@ async def begin(desk: Desk, to: Reply) -> Answer:
     """The turn, submitted and metered."""
     metrics = desk.metrics.model(to.served.name)
     metrics.prompt_tokens.observe(sum(map(len, to.turn.prompts)))
-    return await answer(to.served, to.turn, TurnMeter(metrics, desk.clock))
+    to.witness.figures = meter = TurnMeter(metrics, desk.clock)
+    begun = await answer(to.served, to.turn, meter)
+    if to.witness.way.shadow:
+        begun.keep(SAID)
+    return begun
 
 
 async def whole(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
@@ -165,6 +205,7 @@ async def whole(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
             for part in batch:
                 choices[part.choice].append(part)
     note(noted, begun)
+    testify(to, begun)
     await respond(send, 200, to.shape.whole(choices, begun.usage))
 
 
@@ -177,6 +218,7 @@ async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
             kept = desk.shelf.keep(noted.id, to.owner, begun, to.shape)
             await flow(desk, send, Pen(desk.shelf, kept, to.shape, begun), batches, opening)
+        testify(to, begun)
     finally:
         note(noted, begun)
 
@@ -240,6 +282,12 @@ def echoed(served: Served, request: CompletionRequest, prompts: Sequence[Sequenc
 def chunk(body: bytes, more: bool = True) -> dict[str, object]:
     """An ASGI body message."""
     return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def testify(to: Reply, begun: Answer) -> None:
+    """Say of an answer that is whole what its version is judged by."""
+    first = begun.voices[0]
+    to.witness.done(first.head, first.finish == "length", first.tokens)
 
 
 def note(noted: Exchange, begun: Answer) -> None:

@@ -17,11 +17,24 @@ class TurnMeter:
         self._begun = clock()
         self._first: dict[int, float] = {}
         self._last: dict[int, float] = {}
+        self._tokens = 0  # of the first choice
+
+    @property
+    def ttft(self) -> float:
+        """Seconds until the first token of the first choice that had one; 0 before."""
+        return min(self._first.values(), default=self._begun) - self._begun
+
+    @property
+    def itl(self) -> float | None:
+        """Seconds between the tokens of the first choice, a mean; None for fewer than two."""
+        return (self._last[0] - self._first[0]) / (self._tokens - 1) if self._tokens > 1 else None
 
     def heard(self, choice: int, delta: Delta) -> None:
         now = self._clock()
         if not delta.tokens:
             return
+        if choice == 0:
+            self._tokens += len(delta.tokens)
         before = self._last.get(choice)
         self._last[choice] = now
         if before is not None:

@@ -8,6 +8,7 @@ import prometheus_client
 from pipelines.chat import Served
 from pipelines.gateway.asgi import Receive, Scope, Send, exchange, respond, respond_json
 from pipelines.gateway.desk import Desk
+from pipelines.routing.guide import full
 
 
 def card(served: Served) -> dict[str, object]:
@@ -18,13 +19,22 @@ def card(served: Served) -> dict[str, object]:
 
 async def models(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
     """GET /v1/models."""
-    cards = [card(served) for _, served in sorted(desk.models.items())]
-    await respond_json(send, 200, {"object": "list", "data": cards})
+    named = sorted({*desk.models, *desk.guide.routes})
+    await respond_json(send, 200, {"object": "list", "data": [listed(desk, name) for name in named]})
+
+
+def listed(desk: Desk, name: str) -> dict[str, object]:
+    """The card of a model, or of a name with a route: that of the version that most users have. Raises NotFound."""
+    route = desk.guide.routes.get(name)
+    if route is None:
+        return card(desk.served(name))
+    shown = desk.served(full(name, max(route.weights, key=lambda version: route.weights[version])))
+    return card(shown) | {"id": name, "versions": sorted(route.weights)}
 
 
 async def model(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
     """GET /v1/models/{id}."""
-    await respond_json(send, 200, card(desk.served(exchange(scope).tail)))
+    await respond_json(send, 200, listed(desk, exchange(scope).tail))
 
 
 async def health(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from cluster.errors import NotFound
-from pipelines.gateway import generate, probes, registry
+from pipelines.gateway import experiments, feedback, generate, probes, registry, releases
 from pipelines.gateway.asgi import Receive, Scope, Send
 from pipelines.gateway.desk import Desk
 from pipelines.gateway.failures import MethodNotAllowed
@@ -36,6 +36,16 @@ ROUTES = (
     Route("POST", "/v1/completions", generate.complete, "generate"),
     Route("GET", "/v1/models", probes.models, "models.read"),
     Route("GET", "/v1/models/{id}", probes.model, "models.read"),
+    Route("GET", "/v1/routes", releases.routes, "releases.read"),
+    Route("GET", "/v1/rollouts", releases.rollouts, "releases.read"),
+    Route("POST", "/v1/rollouts", releases.begin, "releases.write"),
+    Route("GET", "/v1/rollouts/{id}", releases.rollout, "releases.read"),
+    Route("POST", "/v1/rollouts/{id}", releases.command, "releases.write"),
+    Route("GET", "/v1/experiments", experiments.experiments, "releases.read"),
+    Route("POST", "/v1/experiments", experiments.begin, "releases.write"),
+    Route("GET", "/v1/experiments/{id}", experiments.experiment, "releases.read"),
+    Route("POST", "/v1/experiments/{id}", experiments.end, "releases.write"),
+    Route("POST", "/v1/feedback", feedback.feedback, "generate"),
     Route("GET", "/health", probes.health, None),
     Route("GET", "/ready", probes.ready, "readiness.read"),
     Route("GET", "/metrics", probes.metrics, "metrics.read"),
@@ -61,11 +71,14 @@ def match(method: str, path: str) -> tuple[Route, str, dict[str, str]]:
         if method in candidates:
             return candidates[method][0], "", candidates[method][1]
         raise MethodNotAllowed(method[:32], tuple(candidates))
+    others: list[str] = []
     for route in TAILED:
         if path.startswith(stem := route.path[: -len("{id}")]) and (tail := decoded(path[len(stem) :])):
             if route.method == method:
                 return route, tail, {}
-            raise MethodNotAllowed(method[:32], (route.method,))
+            others.append(route.method)
+    if others:
+        raise MethodNotAllowed(method[:32], tuple(others))
     if allowed := tuple(route.method for route in ROUTES if route.path == path):
         raise MethodNotAllowed(method[:32], allowed)
     raise NotFound("path", path)

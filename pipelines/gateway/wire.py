@@ -16,6 +16,7 @@ from pipelines.gateway.said import message
 from pipelines.gateway.settings import GatewaySettings
 
 LONGEST_TIMEOUT = 86_400  # seconds; `gateway.request_seconds` holds whatever is asked for
+LONGEST_USER = 512  # characters
 COMPLETION_TOKENS = 16  # what OpenAI's completions API generates unless told otherwise
 
 
@@ -23,7 +24,8 @@ COMPLETION_TOKENS = 16  # what OpenAI's completions API generates unless told ot
 class Wanted:
     """What both endpoints ask for.
 
-    `priority`: lower is sooner; None: the key's. `timeout`: seconds for the whole answer; None: the gateway's.
+    `priority`: lower is sooner; None: the key's. `timeout`: seconds for the whole answer; None: the gateway's. `user`:
+    whom the client asks for, by a name of the client's; empty: nobody but itself.
     """
 
     model: str
@@ -33,6 +35,7 @@ class Wanted:
     form: Asked | None
     priority: int | None
     timeout: float | None
+    user: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def completion_request(body: dict[str, Any], settings: GatewaySettings) -> Compl
 
 def wanted(
     fields: dict[str, Any], sampling: dict[str, Any]
-) -> tuple[str, SamplingParams, bool, bool, Asked | None, int | None, float | None]:
+) -> tuple[str, SamplingParams, bool, bool, Asked | None, int | None, float | None, str]:
     """What `Wanted` holds, in its order."""
     model = fields.get("model")
     if not isinstance(model, str) or not model:
@@ -99,7 +102,17 @@ def wanted(
     priority = fields.get("priority")
     if priority is not None:
         whole("priority", priority, MOST_URGENT, LEAST_URGENT)
-    return model, SamplingParams(**sampling), stream, usage, asked(fields), priority, timeout(fields.get("timeout"))
+    seconds, named = timeout(fields.get("timeout")), user(fields)
+    return model, SamplingParams(**sampling), stream, usage, asked(fields), priority, seconds, named
+
+
+def user(fields: dict[str, Any]) -> str:
+    """OpenAI's `user`, or what took its place."""
+    name = "user" if "user" in fields else "safety_identifier"
+    value = fields.get(name, "")
+    if not isinstance(value, str) or len(value) > LONGEST_USER:
+        raise InvalidRequest(name, sent(value), f"it is a text of at most {LONGEST_USER} characters")
+    return value
 
 
 def timeout(value: Any) -> float | None:

@@ -13,8 +13,8 @@ TEMPLATE = (
 )
 
 
-def write(folder: Path) -> Path:
-    """Make the folder; the same weights every time."""
+def write(folder: Path, layers: int = 2) -> Path:
+    """Make the folder; the same weights every time. More layers make a slower model."""
     folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
@@ -29,7 +29,7 @@ def write(folder: Path) -> Path:
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=64,
         intermediate_size=128,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,

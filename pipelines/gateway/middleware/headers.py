@@ -25,14 +25,16 @@ def headers(desk: Desk, app: App) -> App:
     """Before a route is chosen or a key is read."""
 
     async def cleaned(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["headers"] = accepted(scope["headers"], desk.settings)
+        scope["headers"] = accepted(scope["headers"], desk.settings, desk.guide.headers)
         await app(scope, receive, send)
 
     return cleaned
 
 
-def accepted(sent: Headers, settings: GatewaySettings) -> list[tuple[bytes, bytes]]:
-    """The headers that the gateway reads. Raises HeadersTooLarge or BadHeaders."""
+def accepted(
+    sent: Headers, settings: GatewaySettings, routed: frozenset[bytes] = frozenset()
+) -> list[tuple[bytes, bytes]]:
+    """The headers that the gateway reads, and those that routes look at. Raises HeadersTooLarge or BadHeaders."""
     kept: list[tuple[bytes, bytes]] = []
     seen: set[bytes] = set()
     size = 0
@@ -42,9 +44,9 @@ def accepted(sent: Headers, settings: GatewaySettings) -> list[tuple[bytes, byte
             raise HeadersTooLarge(f"The headers have more than {settings.header_bytes} bytes.")
         if name == b"authorization" and len(value) > settings.token_bytes:
             raise HeadersTooLarge(f"The Authorization header has more than {settings.token_bytes} bytes.")
-        if name in ONCE and name in seen:
+        if (name in ONCE or name in routed) and name in seen:
             raise BadHeaders(f"The header {name.decode()} may come only once.")
-        if name in READ:
+        if name in READ or name in routed:
             seen.add(name)
             kept.append((name, value))
         if name == b"host":

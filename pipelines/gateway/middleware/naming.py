@@ -24,7 +24,8 @@ def naming(desk: Desk, app: App) -> App:  # noqa: ARG001
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 noted.status = message["status"]
-                message["headers"] = [*message["headers"], *stamp]
+                version = ((b"x-strata-version", noted.version.encode()),) if noted.version else ()
+                message["headers"] = [*message["headers"], *stamp, *version]
             await send(message)
 
         scope[KEY] = noted

@@ -30,10 +30,12 @@ class Load:
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
-    """Values by name and the values of the labels, in the order of their names."""
+    """Values by name and the values of the labels that have one, in the order of their names."""
     families = text_string_to_metric_families(metrics.text().decode())
     told = (one for each in families for one in each.samples)
-    return {(one.name, *(one.labels[label] for label in sorted(one.labels))): one.value for one in told}
+    return {
+        (one.name, *(one.labels[label] for label in sorted(one.labels) if one.labels[label])): one.value for one in told
+    }
 
 
 def test_every_row_is_exposed_with_its_meaning():
@@ -83,6 +85,16 @@ def test_two_of_them_share_nothing():
     assert samples(one)["vllm:request_success_total", "stop", "m"] == 1
     assert ("vllm:request_success_total", "stop", "m") not in samples(two)
     assert one.model("m") is one.model("m")
+
+
+def test_versions_of_a_model_have_a_label_of_their_own():
+    metrics = Metrics()
+    metrics.model("chat@v7").finished("stop").inc()
+    metrics.follow("chat@v7", lambda: {"r0": Load()}, lambda: True)
+    told = metrics.text().decode()
+    assert 'vllm:request_success_total{finished_reason="stop",model_name="chat",version="v7"} 1.0' in told
+    assert 'strata_model_ready{model_name="chat",version="v7"} 1.0' in told
+    assert 'vllm:num_requests_running{engine="r0",model_name="chat",version="v7"} 2.0' in told
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 0.0011, 9.9, 10.0, 11.0])

@@ -21,7 +21,7 @@ from pipelines.gateway.app import create
 from pipelines.gateway.asgi import App
 from pipelines.gateway.desk import Registry
 from pipelines.gateway.settings import GatewaySettings
-from tests.pipelines.gateway.fakes import FakeClient
+from tests.pipelines.gateway.fakes import FakeClient, FakeReleases
 from tests.pipelines.gateway.folder import write
 
 
@@ -57,7 +57,7 @@ def make_stage(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Stage]:
         client, metrics, ring = FakeClient(**how), Metrics(), KeyRing(tmp_path / "keys.json")
         key = ring.issue("tests", "acme", "admin", created=1)
         served = {"starter": Served("starter", client, tokenizer, created=5)}
-        app = create(served, ring, settings, metrics, registry=registry or agree)
+        app = create(served, ring, settings, metrics, registry=registry or agree, releases=FakeReleases())
         return Stage(app, client, tokenizer, metrics, ring, key)
 
     return make

@@ -181,3 +181,31 @@ class FakeClient:
 
 def full(model: str = "starter") -> Overloaded:
     return Overloaded(model, 256, 3)
+
+
+class FakeReleases:
+    """Whoever decides of rollouts, and says yes to all."""
+
+    async def start(self, asked, by: str):
+        return {"asked": dict(asked), "by": by}
+
+    async def command(self, name: str, verb: str, by: str):
+        return {"name": name, "verb": verb, "by": by}
+
+    async def rollouts(self):
+        return []
+
+    async def rollout(self, name: str):
+        return {"name": name}
+
+    async def routes(self):
+        return []
+
+    async def experiment(self, asked, by: str):
+        return {"asked": dict(asked), "by": by}
+
+    async def end(self, name: str, keep: str | None, by: str):
+        return {"name": name, "keep": keep, "by": by}
+
+    async def experiments(self):
+        return [{"name": "starter"}]

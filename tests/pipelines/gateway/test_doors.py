@@ -45,13 +45,13 @@ async def test_metrics_of_a_turn_and_gauges_back_at_zero_after_an_abort(stage: S
         await http.post("/v1/chat/completions", json=HELLO)
         text = (await http.get("/metrics")).text
     for line in (
-        'vllm:request_success_total{finished_reason="length",model_name="starter"} 1.0',
-        'vllm:time_to_first_token_seconds_count{model_name="starter"} 1.0',
-        'vllm:inter_token_latency_seconds_count{model_name="starter"} 4.0',
-        'vllm:request_queue_time_seconds_sum{model_name="starter"} 0.001',
-        'vllm:request_prefill_time_seconds_sum{model_name="starter"} 0.002',
-        'vllm:request_generation_tokens_sum{model_name="starter"} 5.0',
-        'vllm:num_requests_running{engine="r0",model_name="starter"} 0.0',
+        'vllm:request_success_total{finished_reason="length",model_name="starter",version=""} 1.0',
+        'vllm:time_to_first_token_seconds_count{model_name="starter",version=""} 1.0',
+        'vllm:inter_token_latency_seconds_count{model_name="starter",version=""} 4.0',
+        'vllm:request_queue_time_seconds_sum{model_name="starter",version=""} 0.001',
+        'vllm:request_prefill_time_seconds_sum{model_name="starter",version=""} 0.002',
+        'vllm:request_generation_tokens_sum{model_name="starter",version=""} 5.0',
+        'vllm:num_requests_running{engine="r0",model_name="starter",version=""} 0.0',
         'strata_http_requests_total{method="POST",route="/v1/chat/completions",status="200"} 1.0',
         "strata_http_requests_in_flight 1.0",  # the scrape itself
     ):
@@ -74,9 +74,9 @@ async def test_metrics_of_a_turn_and_gauges_back_at_zero_after_an_abort(stage: S
     await stage.app(scope, receive, send)
     assert stage.client.streams[1].cancelled.is_set()
     told = stage.metrics.text().decode()
-    assert 'vllm:num_requests_running{engine="r0",model_name="starter"} 0.0' in told
+    assert 'vllm:num_requests_running{engine="r0",model_name="starter",version=""} 0.0' in told
     assert "strata_http_requests_in_flight 0.0" in told
-    assert 'vllm:request_success_total{finished_reason="abort",model_name="starter"} 1.0' in told
+    assert 'vllm:request_success_total{finished_reason="abort",model_name="starter",version=""} 1.0' in told
 
 
 def data(raw: bytes) -> dict:

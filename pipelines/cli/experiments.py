@@ -1,0 +1,111 @@
+"""`strata experiment` and `strata experiments`: ask the gateway for an A/B experiment, show and draw what it found.
+
+Knows words and how they look. What they mean is checked where it is decided.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rich.markup import escape
+
+from cluster.errors import InvalidRequest
+from pipelines.cli import show
+from pipelines.cli.config import settle
+from pipelines.cli.keys import mine
+from pipelines.cli.rollouts import percent
+from pipelines.driver import Client, connect
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says of an experiment, as it was typed."""
+
+    name: str
+    arms: str
+    metric: str
+    rate: str
+    effect: str
+    users: int
+    force: bool
+
+    def body(self, model: str) -> dict[str, Any]:
+        """The same for the gateway. Raises InvalidRequest."""
+        if not self.arms:
+            raise InvalidRequest("--arms", "nothing", "give percent by version, such as v6=50,v7=50")
+        return {
+            "name": self.name or model.replace("/", "-"),
+            "model": model,
+            "arms": dict(_arm(each) for each in self.arms.split(",")),
+            "metric": self.metric,
+            "rate": percent("--rate", self.rate) / 100,
+            "effect": percent("--effect", self.effect) / 100,
+            "users": self.users,
+            "force": self.force,
+        }
+
+
+def run(
+    words: Sequence[str], asked: Asked, keep: str | None, file: Path | None, url: str | None, *, as_json: bool
+) -> None:
+    """Begin an experiment with a model, or end one."""
+    with _gateway(file, url) as strata:
+        if words[0] == "end" and len(words) == 2:
+            body = {"action": "end"} | ({"keep": keep} if keep else {})
+            told = strata.request("POST", f"/v1/experiments/{quote(words[1], safe='')}", body)
+        elif len(words) == 1:
+            told = strata.request("POST", "/v1/experiments", asked.body(words[0]))
+        else:
+            raise InvalidRequest("MODEL", " ".join(words), "give a model and --arms, or `end` and an experiment")
+    _show(told, as_json=as_json)
+
+
+def listing(name: str | None, picture: Path | None, file: Path | None, url: str | None, *, as_json: bool) -> None:
+    """All experiments, or one, which may be drawn."""
+    with _gateway(file, url) as strata:
+        if name is None:
+            told = strata.request("GET", "/v1/experiments")
+        else:
+            told = strata.request("GET", f"/v1/experiments/{quote(name, safe='')}")
+    if picture is not None:
+        from pipelines.routing.experiment import picture as drawn  # noqa: PLC0415 - only where one is drawn
+
+        if name is None:
+            raise InvalidRequest("--picture", str(picture), "name the experiment to draw")
+        picture.write_text(drawn(told))
+    if name is not None:
+        _show(told, as_json=as_json)
+    elif as_json:
+        show.document(told)
+    else:
+        rows = [
+            (each["name"], each["model"], each["metric"], "over" if each["over"] else "on") for each in told["data"]
+        ]
+        show.table(("experiment", "model", "looks at", ""), rows)
+
+
+def row(arm: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """One arm in a table."""
+    mean = arm["mean"]
+    told = f"{mean['looks']:.3f} ({mean['low']:.3f} to {mean['high']:.3f})" if mean else ""
+    return arm["version"], str(arm["users"]), told, arm["said"]
+
+
+def _show(told: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show.document(told)
+        return
+    show.line(escape(f"{told['name']}: {told['metric']} of {told['model']}, {'over' if told['over'] else 'on'}"))
+    show.table(("version", "users", "mean", ""), [row(arm) for arm in told["findings"]])
+
+
+def _arm(text: str) -> tuple[str, float]:
+    version, _, share = text.strip().partition("=")
+    return version, percent("--arms", share)
+
+
+def _gateway(file: Path | None, url: str | None) -> Client:
+    cluster = settle(file).settings.cluster
+    return connect(url or cluster.url, mine(cluster))

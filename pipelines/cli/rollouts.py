@@ -1,0 +1,152 @@
+"""`strata rollout` and `strata rollouts`: ask the gateway for a rollout, and show what became of those there are.
+
+Knows words and how they look. What they mean is checked where it is decided.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rich.markup import escape
+
+from cluster.errors import InvalidRequest
+from pipelines.cli import show
+from pipelines.cli.config import settle
+from pipelines.cli.keys import mine
+from pipelines.driver import Client, connect
+
+VERBS = ("pause", "resume", "abort", "promote")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|)")
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%?")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says of a rollout, as it was typed."""
+
+    to: str | None
+    source: str | None
+    steps: str
+    every: str
+    abort_if: Sequence[str]
+    margin: str
+    answers: int
+    mirror: str | None
+    dry_run: bool
+
+    def body(self, model: str) -> dict[str, Any]:
+        """The same for the gateway. Raises InvalidRequest."""
+        if self.to is None:
+            raise InvalidRequest(
+                "--to", "nothing", "name the version to roll out, or give pause, resume, abort or promote"
+            )
+        body = {
+            "model": model,
+            "to": self.to,
+            "steps": [percent("--steps", step) for step in self.steps.split(",")],
+            "every_seconds": seconds("--every", self.every),
+            "abort_if": list(self.abort_if),
+            "margin": None if self.margin == "off" else percent("--margin", self.margin) / 100,
+            "answers": self.answers,
+            "dry_run": self.dry_run,
+        }
+        more: dict[str, Any] = {"from": self.source} if self.source else {}
+        return body | more | ({"mirror": percent("--mirror", self.mirror)} if self.mirror else {})
+
+
+def run(words: Sequence[str], asked: Asked, file: Path | None, url: str | None, *, as_json: bool) -> None:
+    """Begin a rollout of the model, or say a verb to one that runs."""
+    if words[0] in VERBS and len(words) == 2 and asked.to is None:
+        with _gateway(file, url) as strata:
+            told = strata.request("POST", f"/v1/rollouts/{quote(words[1], safe='')}", {"action": words[0]})
+    elif len(words) == 1:
+        with _gateway(file, url) as strata:
+            told = strata.request("POST", "/v1/rollouts", asked.body(words[0]))
+    else:
+        raise InvalidRequest("MODEL", " ".join(words), "give a model and --to VERSION, or a verb and a rollout")
+    if as_json:
+        show.document(told)
+    elif asked.dry_run:
+        for line in plan(told):
+            show.line(escape(line))
+    else:
+        show.line(escape(f"{told['name']}: {told['state']}, {told['share']:g} % of the users. See `strata rollouts`"))
+
+
+def listing(name: str | None, file: Path | None, url: str | None, *, as_json: bool) -> None:
+    """All rollouts, or one with every step that it took."""
+    path = "/v1/rollouts" if name is None else f"/v1/rollouts/{quote(name, safe='')}"
+    with _gateway(file, url) as strata:
+        told = strata.request("GET", path)
+    if as_json:
+        show.document(told)
+    elif name is None:
+        show.table(("rollout", "state", "users", "answers", "why"), [row(each) for each in told["data"]])
+    else:
+        show.table(("rollout", "state", "users", "answers", "why"), [row(told)])
+        for line in told["findings"]:
+            show.line(escape(line))
+        show.table(("when", "what", "users", "answers", "why"), [step(line) for line in told["audit"]])
+
+
+def row(rollout: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """One rollout in a table."""
+    counted = rollout["answers"]
+    answers = f"{counted['new']} / {counted['old']}" if counted else ""
+    return rollout["name"], rollout["state"], f"{rollout['share']:g} %", answers, rollout["reason"]
+
+
+def step(line: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """One line of its audit in a table."""
+    when = datetime.fromtimestamp(line["at"], UTC).strftime("%H:%M:%S")
+    if line["event"] == "start":
+        return when, "start", "", "", f"by {line['by']}"
+    return (
+        when,
+        f"{line['was']} → {line['now']}",
+        f"{line['share']:g} %",
+        f"{line['answers']} / {line['beside']}",
+        line["reason"],
+    )
+
+
+def plan(rollout: Mapping[str, Any]) -> list[str]:
+    """What a rollout would do, in words."""
+    terms = rollout["terms"]
+    steps = ", ".join(f"{step:g} %" for step in terms["steps"])
+    each = f"each for {terms['every_seconds']:g} s and {terms['answers']} answers"
+    rules = [f"  taken back if {text}" for text in terms["abort_if"]]
+    if terms["margin"] is not None:
+        rules.append(f"  taken back if it is {100 * terms['margin']:g} % slower, or fails or refuses more")
+    return [
+        f"{terms['model']}: {terms['old']} → {terms['new']}, nothing was begun",
+        f"  {steps} of the users of {terms['old']}, {each}",
+        *rules,
+        f"  a version that is no worse is taken back with a chance of at most {100 * terms['alpha']:g} %",
+    ]
+
+
+def seconds(field: str, text: str) -> float:
+    """A duration such as 10m. Raises InvalidRequest."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise InvalidRequest(field, text, "give a time such as 30s, 10m or 1h")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def percent(field: str, text: str) -> float:
+    """A percentage. Raises InvalidRequest."""
+    found = _PERCENT.fullmatch(text.strip())
+    if found is None:
+        raise InvalidRequest(field, text, "give percentages such as 1,5,25,50,100")
+    return float(found[1])
+
+
+def _gateway(file: Path | None, url: str | None) -> Client:
+    cluster = settle(file).settings.cluster
+    return connect(url or cluster.url, mine(cluster))

@@ -1,0 +1,97 @@
+"""What somebody asks a rollout to be, as a body has it, made into terms, or refused by the field.
+
+Knows fields, versions and weights. Knows no state.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.errors import InvalidRequest, NotFound, sent
+from pipelines.routing.rollout import Terms
+from pipelines.routing.settings import WHOLE
+from pipelines.routing.verdict import rule
+
+FIELDS = frozenset(
+    {"model", "to", "from", "steps", "every_seconds", "abort_if", "margin", "answers", "mirror", "dry_run"}
+)
+STEPS, RULES = 100, 20
+LONGEST = 30 * 86_400.0  # seconds of one step
+LEAST_SECONDS = 0.1
+
+
+def terms(
+    asked: Mapping[str, Any], versions: Mapping[str, Sequence[str]], weights: Mapping[str, Mapping[str, float]]
+) -> Terms:
+    """The terms. `weights`: percent of each version of a model now. Raises InvalidRequest or NotFound."""
+    for name in asked.keys() - FIELDS:
+        raise InvalidRequest(name, "this unknown field", f"give {', '.join(sorted(FIELDS))}")
+    model = _text("model", asked.get("model"))
+    if model not in versions:
+        raise NotFound("model", model, tuple(sorted(versions)))
+    new = _version("to", asked.get("to"), model, versions[model])
+    old = _old(asked.get("from"), new, model, versions[model], weights[model])
+    margin, mirror = asked.get("margin", 0.2), asked.get("mirror")
+    return Terms(
+        model,
+        old,
+        new,
+        steps=_steps(asked.get("steps", [1, 5, 25, 50, 100])),
+        every_seconds=_number("every_seconds", asked.get("every_seconds", 600.0), LEAST_SECONDS, LONGEST),
+        abort_if=_rules(asked.get("abort_if", [])),
+        margin=None if margin is None else _number("margin", margin, 0.0, 100.0),
+        mirror=None if mirror is None else _number("mirror", mirror, 0.01, WHOLE),
+        answers=int(_number("answers", asked.get("answers", 50), 1, 1_000_000)),
+    )
+
+
+def _old(given: Any, new: str, model: str, versions: Sequence[str], weights: Mapping[str, float]) -> str:
+    """Whose users it takes: those of the version with most, unless another is named."""
+    others = [version for version, share in weights.items() if share and version != new]
+    if given is None:
+        if not others:
+            raise InvalidRequest("to", new, f"all users of {model} have it already: name another version")
+        return max(others, key=lambda version: weights[version])
+    old = _version("from", given, model, versions)
+    if old == new:
+        raise InvalidRequest("to", new, "a rollout leads from one version to another: this is onto itself")
+    if old not in others:
+        raise InvalidRequest("from", old, f"it has no users; name one of {', '.join(others)}")
+    return old
+
+
+def _version(field: str, value: Any, model: str, versions: Sequence[str]) -> str:
+    found = _text(field, value)
+    if found not in versions:
+        served = f"{model} is served as {', '.join(versions)}"
+        raise InvalidRequest(
+            field, sent(found), f"{served}; add `- name: {model}@VERSION` with its path to models and deploy it"
+        )
+    return found
+
+
+def _steps(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not 0 < len(value) <= STEPS:
+        raise InvalidRequest("steps", sent(value), f"it is a list of 1 to {STEPS} percentages, such as 1, 5, 25, 100")
+    steps = [_number(f"steps[{place}]", step, 0.0, WHOLE) for place, step in enumerate(value)]
+    if steps[0] == 0 or sorted(set(steps)) != steps:
+        raise InvalidRequest("steps", sent(value), "each step is above 0 and above the one before")
+    return tuple(steps) if steps[-1] == WHOLE else (*steps, WHOLE)
+
+
+def _rules(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or len(value) > RULES:
+        raise InvalidRequest("abort_if", sent(value), f"it is a list of at most {RULES} conditions")
+    texts = [_text(f"abort_if[{place}]", one) for place, one in enumerate(value)]
+    return tuple(str(rule(text, f"abort_if[{place}]")) for place, text in enumerate(texts))
+
+
+def _text(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 256:
+        raise InvalidRequest(field, sent(value), "it is a text of 1 to 256 characters")
+    return value
+
+
+def _number(field: str, value: Any, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InvalidRequest(field, sent(value), f"it is a number from {least:g} to {most:g}")
+    return float(value)

@@ -1,0 +1,381 @@
+"""The one owner of routes while they change: rollouts, the weights that gateways use, what came of their answers.
+
+A plain class that a process of its own runs. Gateways watch it for routes and report answers; it decides with every
+report, keeps all of it in a ledger, and goes on from there after a restart. Speaks plain values, as a gateway may run
+other code of ours than this for a while. Every call from one event loop.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import Conflict, InvalidRequest, NotFound
+from pipelines.routing import asking
+from pipelines.routing.evidence import Arm, Score
+from pipelines.routing.ledger import Ledger
+from pipelines.routing.rollout import COMMANDS, Event, Record, Rollout, Seen, State, command, decide, findings
+from pipelines.routing.route import Route, first
+from pipelines.routing.settings import WHOLE, RouteSettings
+from pipelines.routing.trials import Trials, shown
+
+log = logging.getLogger("strata.releases")
+
+LOOK_SECONDS = 0.5
+SILENCE_SECONDS = 5.0  # after which a gateway is gone: it reports ten times as often
+GATHER_SECONDS = 2.0  # after a start, until every gateway that there is has been heard
+KEPT = 100  # rollouts that are over and still shown; the audit has all
+
+Plain = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Told:
+    """What one gateway said last: the revision that it uses, which versions have a replica there, and when."""
+
+    revision: int
+    ready: Mapping[str, bool]
+    at: float
+
+
+@dataclass(slots=True)
+class Arms:
+    """The answers of a rollout's step: those sent since revision `since`."""
+
+    since: int
+    new: Arm = field(default_factory=Arm)
+    old: Arm = field(default_factory=Arm)
+
+
+class Control:
+    """All releases of a cluster."""
+
+    def __init__(
+        self,
+        routes: Mapping[str, Mapping[str, Any]],
+        versions: Mapping[str, Sequence[str]],
+        folder: str,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`routes` and `versions` are those of the settings, as plain values."""
+        self._clock, self._wall = clock, wall
+        self._versions = {model: tuple(each) for model, each in versions.items()}
+        self._settings = {model: RouteSettings.model_validate(routes.get(model, {})) for model in versions}
+        self._ledger = Ledger(Path(folder))
+        self._told: dict[str, Told] = {}
+        self._trials = Trials()
+        self._heard: dict[str, int] = {}  # the last report of each gateway that counted
+        self._rollouts: dict[str, Rollout] = {}
+        self._arms: dict[str, Arms] = {}
+        self._routes: dict[str, Route] = {}
+        self._warm: dict[str, float] = {}  # when a version was last known to have a replica
+        self._changed = asyncio.Event()
+        self._began, self._unsaved = clock(), False
+        self._task: asyncio.Task[None] | None = None
+        self._load(self._ledger.load())
+
+    async def watch(self, gateway: str, revision: int, seconds: float) -> Plain:  # noqa: ARG002
+        """The routes once they are newer than `revision`, or after `seconds`."""
+        self._look()
+        if revision == self._revision:
+            changed = self._changed
+            try:
+                async with asyncio.timeout(seconds):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+        return {"revision": self._revision, "routes": {model: self._shown(model) for model in self._routes}}
+
+    async def report(self, gateway: str, report: Mapping[str, Any]) -> int:
+        """What a gateway uses and has answered; the number of the last report that counted, as one may come twice."""
+        self._look()
+        now, number = self._clock(), int(report["number"])
+        self._told[gateway] = Told(report["revision"], report["ready"], now)
+        if number > self._heard.get(gateway, 0):
+            self._heard[gateway], self._unsaved = number, True
+            for each in report["arms"]:
+                self._add(each["model"], each["version"], each["revision"], Arm.of(each["arm"]))
+            for each in report.get("outcomes", ()):
+                score = Score(int(each["count"]), float(each["total"]))
+                self._trials.heard(each["model"], each["version"], each["metric"], score)
+        for rollout in self._running():
+            model = rollout.terms.model
+            if self._has(model, rollout.terms.new):
+                self._warm[model] = now
+        self._decide()
+        return number
+
+    async def start(self, asked: Mapping[str, Any], by: str) -> Plain:
+        """Begin a rollout. Raises InvalidRequest, NotFound or Conflict."""
+        terms = asking.terms(asked, self._versions, {model: route.weights for model, route in self._routes.items()})
+        for rollout in self._running():
+            if rollout.terms.model == terms.model:
+                raise Conflict(f"a rollout of {terms.model}", "none", f"{rollout.name}, {rollout.state}")
+        if trial := self._trials.running(terms.model):
+            raise Conflict(f"an experiment with {terms.model}", "none", trial.name)
+        route = self._routes[terms.model]
+        now = self._wall()
+        made = Rollout(
+            self._name(terms.model, terms.new), terms, entered=now, began=now, by=by, before=dict(route.weights)
+        )
+        if not asked.get("dry_run"):
+            self._rollouts[made.name] = made
+            self._warm[terms.model] = self._clock()
+            self._bump()
+            self._save([self._line(made, None, by)])
+        return self._told_of(made)
+
+    async def command(self, name: str, verb: str, by: str) -> Plain:
+        """Pause, resume, abort or promote a rollout. Raises NotFound, InvalidRequest or Conflict."""
+        rollout = self._rollout(name)
+        if verb not in COMMANDS:
+            raise InvalidRequest("action", verb, f"give one of {', '.join(COMMANDS)}")
+        after, records = command(rollout, Event(verb), by, self._wall())
+        self._keep(rollout, after, records, by)
+        self._decide()
+        return self._told_of(self._rollouts[name])
+
+    async def rollouts(self) -> list[Plain]:
+        """All that are known, newest first."""
+        self._decide()
+        found = sorted(self._rollouts.values(), key=lambda each: each.began, reverse=True)
+        return [self._told_of(rollout) for rollout in found]
+
+    async def rollout(self, name: str) -> Plain:
+        """One, with what the audit has of it. Raises NotFound."""
+        self._decide()
+        found = self._rollout(name)
+        looks = [] if found.over else [str(each) for each in findings(found, self._seen(found, self._clock()))]
+        audit = [line for line in self._ledger.audit() if line.get("rollout") == name]
+        return self._told_of(found) | {"findings": looks, "audit": audit}
+
+    async def experiment(self, asked: Mapping[str, Any], by: str) -> Plain:
+        """Begin an A/B experiment. Raises InvalidRequest, NotFound or Conflict."""
+        for rollout in self._running():
+            if rollout.terms.model == asked.get("model"):
+                raise Conflict(f"a rollout of {rollout.terms.model}", "none", f"{rollout.name}, {rollout.state}")
+        weights = {model: route.weights for model, route in self._routes.items()}
+        made = self._trials.start(asked, self._versions, weights, by, self._wall())
+        self._weigh(made.model, made.arms)
+        self._save([{"experiment": made.name, "event": "start", "by": by, "terms": made.plain}])
+        return shown(made)
+
+    async def end(self, name: str, keep: str | None, by: str) -> Plain:
+        """End an experiment: all users get `keep`, or the versions that they had before. Raises as `experiment`."""
+        found = self._trials.find(name)
+        if keep is not None and keep not in found.arms:
+            raise InvalidRequest("keep", keep, f"name one of {', '.join(found.arms)}, or leave it out")
+        self._trials.end(name, self._wall())
+        self._weigh(found.model, found.before if keep is None else {keep: WHOLE})
+        told = shown(self._trials.find(name))
+        line = {"experiment": name, "event": "end", "by": by, "keep": keep, "findings": told["findings"]}
+        self._save([line])
+        return told
+
+    async def experiments(self) -> list[Plain]:
+        """All that are known, newest first."""
+        return self._trials.all()
+
+    async def routes(self) -> list[Plain]:
+        """Which versions there are of each model, and who has which share."""
+        return [
+            {"model": model, "versions": list(self._versions[model]), **self._shown(model)} for model in self._routes
+        ]
+
+    def _look(self) -> None:
+        """Decide from now on, whether anybody reports or not."""
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                self._decide()
+                if self._unsaved:
+                    self._save()
+            except Exception:  # a full disk, say: whoever decides must not end with one decision
+                log.exception("no decision")
+
+    def _decide(self) -> None:
+        now = self._clock()
+        self._told = {name: told for name, told in self._told.items() if now - told.at <= SILENCE_SECONDS}
+        for rollout in self._running():
+            after, records = decide(rollout, self._seen(rollout, now), self._wall())
+            if records:
+                self._keep(rollout, after, records, "")
+
+    def _seen(self, rollout: Rollout, now: float) -> Seen:
+        model, arms = rollout.terms.model, self._arms.get(rollout.name, Arms(self._revision))
+        everybody = list(self._told.values()) if now - self._began >= GATHER_SECONDS else []
+        warm = bool(everybody) and all(told.ready.get(_full(model, rollout.terms.new)) for told in everybody)
+        told = bool(everybody) and all(told.revision >= self._revision for told in everybody)
+        lost = now - self._warm.setdefault(model, now) if everybody else 0.0
+        return Seen(warm, told, lost, arms.new, arms.old)
+
+    def _has(self, model: str, version: str) -> bool:
+        return any(told.ready.get(_full(model, version)) for told in self._told.values())
+
+    def _add(self, model: str, version: str, revision: int, arm: Arm) -> None:
+        for rollout in self._running():
+            arms, terms = self._arms.get(rollout.name), rollout.terms
+            if terms.model != model or arms is None or revision < arms.since:
+                continue
+            if version == terms.new:
+                arms.new += arm
+            elif version == terms.old:
+                arms.old += arm
+
+    def _keep(self, before: Rollout, after: Rollout, records: Sequence[Record], by: str) -> None:
+        """A rollout that has moved: the gateways and the ledger know next."""
+        model = after.terms.model
+        if after.state is State.PROMOTED:
+            self._routes[model] = self._routes[model].replaced(after.terms.old, after.terms.new)
+        self._rollouts[after.name] = after
+        if after.share != before.share or after.over:
+            self._bump()
+            self._arms[after.name] = Arms(self._revision)
+        if after.over:
+            self._arms.pop(after.name, None)
+            self._forget()
+        for record in records:
+            log.info(
+                "rollout_moved",
+                extra={"rollout": after.name, "was": record.was, "now": record.now, "reason": record.reason},
+            )
+        self._save([self._line(after, record, by) for record in records])
+
+    def _weigh(self, model: str, weights: Mapping[str, float]) -> None:
+        """Other weights; the gateways know next."""
+        route = self._routes[model]
+        self._routes[model] = Route(model, dict(weights), route.settings)
+        self._bump()
+
+    def _bump(self) -> None:
+        self._revision += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _shown(self, model: str) -> Plain:
+        """A route as gateways take it."""
+        route, ramp = self._routes[model], None
+        settings = self._settings[model].model_dump(mode="json")
+        for rollout in self._running():
+            if rollout.terms.model == model:
+                ramp = {"old": rollout.terms.old, "new": rollout.terms.new, "share": rollout.share}
+                if rollout.terms.mirror is not None:
+                    settings["shadow"] = {"version": rollout.terms.new, "share": rollout.terms.mirror}
+        trial = self._trials.running(model)
+        return {
+            "weights": dict(route.weights),
+            "seeds": dict(route.seeds),
+            "ramp": ramp,
+            "settings": settings,
+            "trial": [trial.name, trial.metric] if trial else None,
+        }
+
+    def _running(self) -> list[Rollout]:
+        return [rollout for rollout in self._rollouts.values() if not rollout.over]
+
+    def _rollout(self, name: str) -> Rollout:
+        if name not in self._rollouts:
+            raise NotFound("rollout", name, tuple(self._rollouts))
+        return self._rollouts[name]
+
+    def _name(self, model: str, new: str) -> str:
+        plain = f"{model.replace('/', '-')}-{new}"
+        taken = {line.get("rollout") for line in self._ledger.audit()} | self._rollouts.keys()
+        return next(
+            name for name in (plain, *(f"{plain}-{number}" for number in range(2, len(taken) + 3))) if name not in taken
+        )
+
+    def _told_of(self, rollout: Rollout) -> Plain:
+        arms = self._arms.get(rollout.name)
+        counted = {"new": arms.new.answers, "old": arms.old.answers} if arms else {}
+        elapsed = (rollout.ended or self._wall()) - rollout.began
+        return {**rollout.plain, "share": rollout.share, "answers": counted, "seconds": round(elapsed, 3)}
+
+    def _line(self, rollout: Rollout, record: Record | None, by: str) -> Plain:
+        terms = rollout.terms
+        line: Plain = {"rollout": rollout.name, "model": terms.model, "old": terms.old, "new": terms.new, "by": by}
+        if record is None:
+            return line | {"event": "start", "terms": asdict(terms)}
+        return line | {"step": rollout.step, **asdict(record)}
+
+    def _forget(self) -> None:
+        over = sorted((each for each in self._rollouts.values() if each.over), key=lambda each: each.began)
+        for rollout in over[: max(0, len(over) - KEPT)]:
+            del self._rollouts[rollout.name]
+
+    def _save(self, lines: Sequence[Plain] = ()) -> None:
+        self._unsaved = False
+        self._heard = {name: number for name, number in self._heard.items() if name in self._told or not self._told}
+        state = {
+            "heard": self._heard,
+            "revision": self._revision,
+            "declared": {model: self._declared(model) for model in self._routes},
+            "routes": {
+                model: {"weights": dict(route.weights), "seeds": dict(route.seeds)}
+                for model, route in self._routes.items()
+            },
+            "experiments": self._trials.plain,
+            "rollouts": [rollout.plain for rollout in self._rollouts.values()],
+            "arms": {
+                name: {"since": arms.since, "new": arms.new.plain, "old": arms.old.plain}
+                for name, arms in self._arms.items()
+            },
+        }
+        self._ledger.save(state, lines)
+
+    def _load(self, state: Plain) -> None:
+        """What was kept; weights that the settings say anew count from now on, and end a rollout of that model."""
+        self._revision = int(state.get("revision", 0)) + 1
+        self._heard = dict(state.get("heard", {}))
+        self._trials = Trials(state.get("experiments", ()))
+        self._rollouts = {each["name"]: Rollout.of(each) for each in state.get("rollouts", ())}
+        self._arms = {
+            name: Arms(each["since"], Arm.of(each["new"]), Arm.of(each["old"]))
+            for name, each in state.get("arms", {}).items()
+        }
+        renewed = set()
+        for model, versions in self._versions.items():
+            route = first(model, self._settings[model], versions)
+            kept = state.get("routes", {}).get(model)
+            if kept and state["declared"].get(model) == self._declared(model) and set(kept["weights"]) <= set(versions):
+                route = Route(model, kept["weights"], route.settings, seeds=kept["seeds"])
+            elif kept:
+                renewed.add(model)
+            self._routes[model] = route
+        lines = [self._end(rollout) for rollout in self._running() if self._lacks(rollout, renewed)]
+        for trial in [trial for model in renewed if (trial := self._trials.running(model))]:
+            self._trials.end(trial.name, self._wall())
+            lines.append({"experiment": trial.name, "event": "end", "by": "the settings", "reason": _REDEPLOYED})
+        self._save(lines)
+
+    def _declared(self, model: str) -> Plain:
+        settings, versions = self._settings[model], self._versions[model]
+        return {"weights": dict(first(model, settings, versions).weights)}
+
+    def _lacks(self, rollout: Rollout, renewed: set[str]) -> bool:
+        terms = rollout.terms
+        there = self._versions.get(terms.model, ())
+        return terms.model in renewed or terms.old not in there or terms.new not in there
+
+    def _end(self, rollout: Rollout) -> Plain:
+        now = self._wall()
+        over = Rollout.of({**rollout.plain, "state": State.ROLLED_BACK, "ended": now, "reason": _REDEPLOYED})
+        self._rollouts[rollout.name] = over
+        self._arms.pop(rollout.name, None)
+        record = Record(Event.ABORT, rollout.state, State.ROLLED_BACK, 0.0, _REDEPLOYED)
+        return self._line(over, record, "the settings")
+
+
+_REDEPLOYED = "a deploy changed the weights of this model, or took one of the two versions off"
+
+
+def _full(model: str, version: str) -> str:
+    return f"{model}@{version}"

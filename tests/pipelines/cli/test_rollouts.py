@@ -1,0 +1,118 @@
+"""What the commands send and show, with a gateway that is a list of what it was asked."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pipelines.cli import rollouts
+from tests.pipelines.cli.conftest import strata
+
+TERMS = {
+    "model": "chat", "old": "v6", "new": "v7", "steps": [1, 100], "every_seconds": 600,
+    "abort_if": ["error_rate > 0.01"],
+    "margin": 0.2, "answers": 50, "alpha": 0.01,
+}  # fmt: skip
+TOLD = {
+    "name": "chat-v7", "state": "ramping", "share": 1, "answers": {"new": 3, "old": 300}, "reason": "v7 is warm",
+    "terms": TERMS,
+    "findings": ["p50_ttft > 1.2 baseline + 0.005: 0.1 (0 to 0.4) against 0.2 (0.1 to 0.3), kept"],
+    "audit": [
+        {"at": 0.0, "event": "start", "by": "ann"},
+        {"at": 61.0, "event": "warm", "by": "", "was": "pending", "now": "ramping", "share": 1, "answers": 0,
+         "beside": 0, "reason": "v7 is warm"},
+    ],
+}  # fmt: skip
+
+
+class Far:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, Any]] = []
+
+    def __enter__(self) -> "Far":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        self.asked.append((method, path, body))
+        return {"data": [TOLD]} if (method, path) == ("GET", "/v1/rollouts") else TOLD
+
+
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch, home) -> Far:
+    made = Far()
+    monkeypatch.setattr(rollouts, "_gateway", lambda file, url: made)
+    return made
+
+
+def test_a_rollout_is_sent_as_it_was_typed(far: Far, monkeypatch, capsys) -> None:
+    words = ("--to", "v7", "--steps", "0.5%,5,100", "--every", "10m", "--abort-if", "p99_latency > 500ms", "--json")
+    assert strata(monkeypatch, "rollout", "chat", *words) == 0
+    ((method, path, body),) = far.asked
+    assert (method, path) == ("POST", "/v1/rollouts")
+    assert body == {
+        "model": "chat", "to": "v7", "steps": [0.5, 5, 100], "every_seconds": 600, "abort_if": ["p99_latency > 500ms"],
+        "margin": 0.2, "answers": 50, "dry_run": False,
+    }  # fmt: skip
+    assert json.loads(capsys.readouterr().out)["name"] == "chat-v7"
+
+
+def test_what_it_would_do_is_said_in_words(far: Far, monkeypatch, capsys) -> None:
+    assert (
+        strata(
+            monkeypatch,
+            "rollout",
+            "chat",
+            "--to",
+            "v7",
+            "--from",
+            "v6",
+            "--margin",
+            "off",
+            "--mirror",
+            "10%",
+            "--dry-run",
+        )
+        == 0
+    )
+    assert far.asked[0][2]["mirror"] == 10
+    assert (far.asked[0][2]["margin"], far.asked[0][2]["from"], far.asked[0][2]["dry_run"]) == (None, "v6", True)
+    said = capsys.readouterr().out
+    for words in ("v6 → v7", "1 %, 100 %", "error_rate > 0.01", "20 % slower", "at most 1 %", "nothing was begun"):
+        assert words in said
+
+
+@pytest.mark.parametrize("verb", rollouts.VERBS)
+def test_verbs(far: Far, monkeypatch, capsys, verb) -> None:
+    assert strata(monkeypatch, "rollout", verb, "chat-v7/x") == 0
+    assert far.asked == [("POST", "/v1/rollouts/chat-v7%2Fx", {"action": verb})]
+    assert "chat-v7: ramping, 1 % of the users" in capsys.readouterr().out
+
+
+def test_all_and_one_are_shown(far: Far, monkeypatch, capsys) -> None:
+    assert strata(monkeypatch, "rollouts") == 0
+    assert "3 / 300" in capsys.readouterr().out
+    assert strata(monkeypatch, "rollouts", "chat-v7") == 0
+    said = capsys.readouterr().out
+    assert "00:01:01" in said
+    assert "p50_ttft" in said
+    assert "pending → ramping" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("chat",), "--to: nothing"),
+        (("chat", "more", "--to", "v7"), "MODEL: chat more"),
+        (("chat", "--to", "v7", "--every", "soon"), "--every: soon"),
+        (("chat", "--to", "v7", "--steps", "1,half"), "--steps: half"),
+        (("chat", "--to", "v7", "--margin", "much"), "--margin: much"),
+        (("explode", "chat-v7"), "MODEL: explode chat-v7"),
+    ],
+)
+def test_what_cannot_be_said_names_the_flag(far: Far, monkeypatch, capsys, words, says) -> None:
+    assert strata(monkeypatch, "rollout", *words) == 1
+    assert says in capsys.readouterr().err
+    assert far.asked == []
