@@ -29,7 +29,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, A
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "nodes", lambda: [node])
-    monkeypatch.setattr(runtime, "join", lambda cluster: calls.append(("join", cluster.http_port)))
+    monkeypatch.setattr(runtime, "join", lambda cluster, python="": calls.append(("join", cluster.http_port)))
     monkeypatch.setattr(serve, "start", lambda **options: calls.append(("start", options["http_options"]["port"])))
     monkeypatch.setattr(app, "directory", lambda: calls.append(("directory", None)))
     monkeypatch.setattr(app, "demand", lambda: calls.append(("demand", None)))
@@ -144,7 +144,7 @@ def test_a_model_that_scales_has_a_policy_and_somebody_to_ask(
 
 @pytest.mark.usefixtures("called")
 def test_serve_run_without_a_cluster_shows_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(_: object) -> None:
+    def nowhere(_: object, python: str) -> None:
         raise Unavailable("the local cluster", "it is not up; run `strata up --detach`")
 
     monkeypatch.setattr(runtime, "join", nowhere)

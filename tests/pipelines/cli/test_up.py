@@ -51,7 +51,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Running]
     monkeypatch.setattr(down, "everything", lambda _: ended.append("cluster"))
 
     def run(running: Running) -> list[str]:
-        monkeypatch.setattr(runtime, "start", lambda _: running)
+        monkeypatch.setattr(runtime, "start", lambda *_: running)
         with pytest.raises(RuntimeError, match="HAProxyManager"):
             up.run(None, {}, detach=True, as_json=True)
         ClusterSettings(state_dir=tmp_path / "state").run_dir.rmdir()
