@@ -1,7 +1,7 @@
 """Knows which gangs wait for a place and why; writes into the log when they begin to, and when they wait no more.
 
 Knows how to look. A gang whose place is found within one look is not worth a word. Has placement groups removed that
-nobody owns: one is left where a control store or a controller ends at the wrong moment, and keeps its place from others.
+nobody owns: one is left where a control store or a controller ends at the wrong moment, and keeps its place.
 """
 
 import asyncio
