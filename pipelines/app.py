@@ -83,7 +83,9 @@ class Gateway:
         self._wishes = Wishes(scaled, Watcher(demand).tell)
         if scaled:
             self._wishes.start()
-        lookout = self._lookout = Lookout(partial(places.waiting, settings.models))
+        lookout = self._lookout = Lookout(
+            partial(places.waiting, settings.models), leaked=places.leaked, sweep=places.sweep
+        )
         lookout.start()
         for model in settings.models:
             await asyncio.to_thread(copied.ensure, model)

@@ -4,7 +4,7 @@ Asks Ray and Serve; what to think of their answers stands in `placing`. Its call
 cluster already.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from actors.directory import Entry
@@ -55,19 +55,20 @@ def gather(models: Sequence[ModelSettings], entries: Iterable[Entry]) -> dict[st
 
 
 def leaked() -> list[str]:
-    """The names of our placement groups that no replica owns."""
+    """The names of our placement groups that no replica owns; none while Serve knows of no replica whatever."""
     there = groups()
-    return placing.leaked(there, replicas())
+    owned = replicas()
+    return placing.leaked(there, owned) if owned else []
 
 
-def sweep() -> list[str]:
-    """Remove them; their names."""
+def sweep(only: Collection[str] | None = None) -> list[str]:
+    """Remove them, or `only` those of them; their names."""
     import ray  # noqa: PLC0415 - not before its environment stands
     from ray.util.placement_group import PlacementGroup, remove_placement_group  # noqa: PLC0415
 
     there = groups()
     owned = replicas()
-    names = set(placing.leaked(there, owned))
+    names = {name for name in placing.leaked(there, owned) if only is None or name in only} if owned else set()
     for group in there:
         if group["name"] in names:  # by its id: its name counts in Serve's namespace alone
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group["placement_group_id"]))))

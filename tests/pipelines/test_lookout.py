@@ -1,9 +1,11 @@
 """What of gangs that wait is written into the log."""
 
+from collections.abc import Collection
+
 import pytest
 from structlog.testing import capture_logs
 
-from pipelines.lookout import Lasting, Lookout
+from pipelines.lookout import LOST_LOOKS, Lasting, Lookout, Lost
 
 
 def test_what_lasts_was_there_at_the_look_before() -> None:
@@ -44,3 +46,28 @@ async def test_a_look_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) 
     async with asyncio.timeout(20):
         await seen.wait()
     lookout.close()
+
+
+def test_a_group_is_lost_once_nobody_owned_it_in_looks_on_end() -> None:
+    lost = Lost()
+    for _ in range(LOST_LOOKS - 1):
+        assert lost.of(["a", "b"]) == []
+    assert lost.of(["a"]) == ["a"]
+    assert lost.of(["a", "b"]) == ["a"], "the other had an owner in between"
+
+
+def test_lost_groups_are_removed_and_told_once() -> None:
+    left, removed = {"a", "b"}, []
+
+    def sweep(names: Collection[str]) -> list[str]:
+        gone = sorted(left & set(names))
+        left.difference_update(gone)
+        removed.extend(gone)
+        return gone
+
+    lookout = Lookout(list, leaked=lambda: left, sweep=sweep)
+    with capture_logs() as logs:
+        for _ in range(LOST_LOOKS + 2):
+            lookout.tidy()
+    assert removed == ["a", "b"]
+    assert [(each["event"], each["group"]) for each in logs] == [("group_removed", "a"), ("group_removed", "b")]

@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kCache = 1 << 20;    // bytes of x and of sums that stay in the second cache while weights pass by
 constexpr int64_t kFirst = 40 << 10;   // of them, of a pair of blocks in the first
 constexpr int64_t kFirstSmall = 16 << 10;  // and where groups are small and leave more sums there
+constexpr int64_t kDistance = 4096;    // bytes that each of two streams is fetched ahead, of up to 32 rows
 constexpr int64_t kMostSums = kSmallGroup / 32;  // of a part
 constexpr int kBlocks = 2;             // of 16 columns at a time
 
@@ -56,16 +57,19 @@ const uint8_t* bytes_of(const Packed& p, int64_t block, uint8_t* into) {
   return into;
 }
 
-// The sums of some places, in the registers.
-template <int Bits, int MA, int NB>
-inline void multiply(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t from, int64_t places) {
+// The sums of some places, in the registers. `fetch` is told of each step of a tile's places.
+template <int Bits, int MA, int NB, class Fetch>
+inline void multiply(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t from, int64_t places,
+                     const Fetch& fetch) {
   const int64_t step = pair.x.step, inner = pair.p.w.inner, held = pair.x.held;
   const int8_t *upper = pair.x.tile(pair.row, inner), *lower = MA > 1 ? pair.x.tile(pair.row + kTileRows, inner) : nullptr;
   _tile_zero(0);
   if constexpr (NB > 1) _tile_zero(1);
   if constexpr (MA > 1) _tile_zero(2);
   if constexpr (MA > 1 && NB > 1) _tile_zero(3);
+  int64_t turn = from / step;
   for (int64_t k = from; k < from + places; k += step) {
+    fetch(turn++);
     _tile_stream_loadd(4, upper + k * held, step);
     _tile_loadd(6, w[0] + k * kColumns, kTileBytes);
     if constexpr (MA > 1) _tile_stream_loadd(5, lower + k * held, step);
@@ -152,7 +156,7 @@ inline void scale(const Pair& pair, int64_t part, const int32_t* sums, int64_t a
     p.grouped ? each(Yes(), Yes()) : each(No(), Yes());
 }
 
-// Adds parts [from, to) to `floats`. `fetch` is told of each part.
+// Adds parts [from, to) to `floats`. `fetch` is told of each step.
 template <int Bits, int MA, int NB, class Fetch>
 void add(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t from, int64_t to, float* floats,
          const Fetch& fetch) {
@@ -170,13 +174,12 @@ void add(const Pair& pair, const uint8_t* const (&w)[kBlocks], int64_t from, int
     }
   };
   const auto multiplied = [&](int64_t index) __attribute__((always_inline)) {
-    multiply<Bits, MA, NB>(pair, w, index * p.each, p.places(index));
+    multiply<Bits, MA, NB>(pair, w, index * p.each, p.places(index), fetch);
   };
   asm volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
   multiplied(first);
   for (int64_t part = from, index = first; part < to; part++) {
     const int64_t begin = index, count = p.end(part) - begin;
-    fetch(part);
     for (; index < begin + count; index++) {
       // In this order: stores of sums that the tiles still work on would hold up loads of the same address modulo 4096.
       const int64_t turn = index - begin;
@@ -218,63 +221,110 @@ void join(const Pair& pair, const float* floats, const Target& to) {
   }
 }
 
-// NB blocks for rows [row, row + rows), as many parts at once as have the blocks stay in the first cache; fetches `next`
-// meanwhile and as much `apart` from it.
+template <int NB>
+void finish(const Pair& pair, const float* floats, const Target& to) {
+  if (NB > 1 && to.half)
+    to.type == kF32 ? join<F32>(pair, floats, to) : join<Bf16>(pair, floats, to);
+  else
+    write<NB>(pair, floats, to);
+}
+
+// Where NB blocks lie, of 4 bits as bytes.
+template <int Bits, int NB>
+void find(const Packed& p, int64_t block, int64_t apart, const uint8_t* (&w)[kBlocks]) {
+  uint8_t* into = Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel0>(NB * p.w.inner * kColumns);
+  for (int j = 0; j < NB; j++) w[j] = bytes_of<Bits>(p, block + j * apart, into + j * p.w.inner * kColumns);
+}
+
+// Up to 32 rows: `count` blocks, or with NB of 2 twice as many, those of the second stream `apart` from the first. The
+// streams fetch ahead of themselves, and where they end from `after` on.
+template <int Bits, int MA, int NB>
+void streams(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t begin, int64_t count, int64_t apart,
+             Next after, const Target& to) {
+  alignas(64) float floats[MA * kTileRows * NB * kLanes];
+  const int64_t lines = p.bytes / 64, steps = (p.w.inner + x.step - 1) / x.step;
+  const uint8_t* w[kBlocks];
+  for (int64_t i = 0; i < count; i++) {
+    const Pair pair{p, x, row, rows, begin + i, apart};
+    const int64_t left = i + 1 < count ? lines : std::max<int64_t>(0, lines - kDistance / 64);
+    const char* own = (const char*)pair.at(0) + kDistance;
+    find<Bits, NB>(p, pair.block, apart, w);
+    add<Bits, MA, NB>(pair, w, 0, p.parts(), floats, [&](int64_t step) __attribute__((always_inline)) {
+      for (int64_t line = lines * step / steps; line < lines * (step + 1) / steps; line++) {
+        const char* soon = line < left ? own + line * 64 : after.at + (line - left) * 64;
+        _mm_prefetch(soon, _MM_HINT_T0);
+        if constexpr (NB > 1) _mm_prefetch(soon + (line < left ? apart * p.bytes : after.between), _MM_HINT_T0);
+      }
+    });
+    finish<NB>(pair, floats, to);
+  }
+}
+
+// More rows: NB blocks for all of them, as many parts at once as have the blocks stay in the first cache; fetches `next`
+// into the second meanwhile, and as much `apart` from it.
 template <int Bits, int NB>
 void pass(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t block, int64_t apart,
-          const uint8_t* next, const Target& to) {
+          const char* next, const Target& to) {
   constexpr int64_t floats_of = 2 * kTileRows * NB * kLanes;
   const int64_t pairs = (rows + 2 * kTileRows - 1) / (2 * kTileRows), parts = p.parts();
   const int64_t first = p.small ? kFirstSmall : kFirst;
   const int64_t spans = std::min(parts, (p.w.inner * kBlocks * kColumns + first - 1) / first);
-  const int64_t lines = p.bytes / 64, each = (lines + pairs * parts - 1) / (pairs * parts);
+  const int64_t lines = p.bytes / 64, steps = (p.w.inner + x.step - 1) / x.step;
+  const int64_t each = (lines + pairs * steps - 1) / (pairs * steps);
   float* all = (float*)scratch<kSums>(pairs * floats_of * sizeof(float));
-  uint8_t* into = Bits == 8 ? nullptr : (uint8_t*)scratch<kPanel0>(NB * p.w.inner * kColumns);
   const uint8_t* w[kBlocks];
-  for (int j = 0; j < NB; j++) w[j] = bytes_of<Bits>(p, block + j * apart, into + j * p.w.inner * kColumns);
+  find<Bits, NB>(p, block, apart, w);
   for (int64_t span = 0; span < spans; span++)
     for (int64_t i = 0; i < pairs; i++) {
       const Pair pair{p,     x,    row + 2 * kTileRows * i, std::min(2 * kTileRows, rows - 2 * kTileRows * i),
                       block, apart};
-      const auto fetch = [&](int64_t part) __attribute__((always_inline)) {
-        const int64_t from = (i * parts + part) * each, stop = std::min(from + each, lines);
+      const auto fetch = [&](int64_t step) __attribute__((always_inline)) {
+        const int64_t from = (i * steps + step) * each, stop = std::min(from + each, lines);
         for (int64_t line = from; line < stop; line++)
 #pragma GCC unroll 2
-          for (int j = 0; j < NB; j++)
-            _mm_prefetch((const char*)next + j * apart * p.bytes + line * 64, _MM_HINT_T1);
+          for (int j = 0; j < NB; j++) _mm_prefetch(next + j * apart * p.bytes + line * 64, _MM_HINT_T1);
       };
       float* floats = all + i * floats_of;
       const int64_t from = parts * span / spans, end = parts * (span + 1) / spans;
       pair.rows > kTileRows ? add<Bits, 2, NB>(pair, w, from, end, floats, fetch)
                             : add<Bits, 1, NB>(pair, w, from, end, floats, fetch);
-      if (span + 1 < spans) continue;
-      if (NB > 1 && to.half)
-        to.type == kF32 ? join<F32>(pair, floats, to) : join<Bf16>(pair, floats, to);
-      else
-        write<NB>(pair, floats, to);
+      if (span + 1 == spans) finish<NB>(pair, floats, to);
     }
 }
 
 template <int Bits>
 void passes(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t begin, int64_t end,
-            const uint8_t* after, const Target& to) {
+            Next after, const Target& to) {
   const int64_t step = to.half ? 1 : kBlocks, apart = to.half ? to.half : 1;
+  const auto at = [&](int64_t block) { return (const char*)p.block(block); };
   for (; begin + step <= end; begin += step)
-    pass<Bits, kBlocks>(p, x, row, rows, begin, apart, begin + step < end ? p.block(begin + step) : after, to);
-  if (begin < end) pass<Bits, 1>(p, x, row, rows, begin, apart, after, to);
+    pass<Bits, kBlocks>(p, x, row, rows, begin, apart, begin + step < end ? at(begin + step) : after.at, to);
+  if (begin < end) pass<Bits, 1>(p, x, row, rows, begin, apart, after.at, to);
+}
+
+template <int Bits, int MA>
+void few(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, Next after, const Target& to) {
+  const int64_t count = to.half ? end - begin : (end - begin) / kBlocks, apart = to.half ? to.half : count;
+  streams<Bits, MA, kBlocks>(p, x, 0, rows, begin, count, apart, after, to);
+  if (!to.half && (end - begin) % kBlocks) streams<Bits, MA, 1>(p, x, 0, rows, end - 1, 1, 0, after, to);
 }
 
 }  // namespace
 
-void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, const uint8_t* after,
+void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, Next after,
                    const Target& to) {
   const int64_t width = p.w.inner + kBlocks * kColumns * (int64_t)sizeof(float);
   const int64_t most = std::max<int64_t>(1, kCache / width / (2 * kTileRows)) * 2 * kTileRows;
   const Shaped shaped(x.held, x.held, false, x.step);
+  const bool byte = p.w.bits == 8;
+  if (rows <= kTileRows)
+    return byte ? few<8, 1>(p, x, rows, begin, end, after, to) : few<4, 1>(p, x, rows, begin, end, after, to);
+  if (rows <= 2 * kTileRows)
+    return byte ? few<8, 2>(p, x, rows, begin, end, after, to) : few<4, 2>(p, x, rows, begin, end, after, to);
   for (int64_t row = 0; row < rows; row += most) {
     const int64_t now = std::min(most, rows - row);
-    const uint8_t* then = row + now < rows ? p.block(begin) : after;
-    p.w.bits == 8 ? passes<8>(p, x, row, now, begin, end, then, to) : passes<4>(p, x, row, now, begin, end, then, to);
+    const Next then = row + now < rows ? Next{(const char*)p.block(begin), 0} : after;
+    byte ? passes<8>(p, x, row, now, begin, end, then, to) : passes<4>(p, x, row, now, begin, end, then, to);
   }
 }
 
@@ -284,7 +334,7 @@ void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t be
 
 namespace strata {
 
-void amx_quantized(const Packed&, const Quantized&, int64_t, int64_t, int64_t, const uint8_t*, const Target&) {}
+void amx_quantized(const Packed&, const Quantized&, int64_t, int64_t, int64_t, Next, const Target&) {}
 
 }  // namespace strata
 

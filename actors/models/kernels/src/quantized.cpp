@@ -263,9 +263,11 @@ void multiply(Type type, const void* x, const Packed& p, const Packed& next, int
   const int64_t threads = omp_get_max_threads(), blocks = to.half ? to.half : p.blocks();
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
   for (int64_t i = 0; i < threads; i++) {
-    const Ahead after{next.block(next.blocks() * i / threads), next.bytes};
+    const int64_t soon = next.blocks() * i / threads, share = next.blocks() * (i + 1) / threads - soon;
     const int64_t begin = blocks * i / threads, end = blocks * (i + 1) / threads;
-    tiles ? amx_quantized(p, q, rows, begin, end, after.at, to) : chunks(p, q, rows, begin, end, after, to);
+    const uint8_t* at = next.block(soon);
+    tiles ? amx_quantized(p, q, rows, begin, end, {(const char*)at, share / 2 * next.bytes}, to)
+          : chunks(p, q, rows, begin, end, {at, next.bytes}, to);
   }
 }
 

@@ -123,9 +123,15 @@ inline void put(const Target& to, int64_t row, int64_t column, __m512 v, __mmask
     Bf16::store((uint16_t*)to.y + row * to.stride + column, v, mask);
 }
 
+// What is read after a weight: lines from `at` on, and those of a second stream `between` bytes further.
+struct Next {
+  const char* at;
+  int64_t between;
+};
+
 // Blocks [begin, end) of the weight for all rows of x, which lie in tiles; `after` is what is read next. Where `to`
 // joins gates, those of gates, each with the block of the ups of its columns.
-void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, const uint8_t* after,
+void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, Next after,
                    const Target& to);
 
 }  // namespace strata
