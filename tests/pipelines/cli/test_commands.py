@@ -60,7 +60,7 @@ def test_explain_says_where_a_value_came_from(
         (("up", "-f", "nowhere.yaml"), "there is no such folder"),
         (("models",), "No key in STRATA_API_KEY"),
         (("models", "--url", "http://127.0.0.1:1"), "No key in STRATA_API_KEY"),
-        (("keys", "issue", "--role", "king"), "admin, user, monitor"),
+        (("keys", "issue", "--role", "king"), "admin, developer, user, monitor"),
         (("keys", "revoke", "nobody"), "no API key nobody"),
     ],
 )
