@@ -56,6 +56,7 @@ _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway write
 _HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
 _GROUP = "ray.io/node-group"  # Ray's label on nodes that an autoscaler started: it may start more
 _LOOK_SECONDS = 0.2  # how often what stops looks whether it still answers; a gang sleeps it once, of Serve's 2 s
+_CALL_SECONDS = 60.0  # three times as long as any call waits for news
 _MANY = 100_000  # Serve's own limit stays out of the way: the engine's queue decides who is refused
 
 
@@ -116,14 +117,20 @@ class Gateway:
 
 
 class Calls:
-    """A deployment's methods by its handle, with errors as they were raised."""
+    """A deployment's methods by its handle: what it raised, or Unavailable while its process is started again."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
     def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
         async def call(*given: Any) -> Any:
-            return await getattr(self._handle, method).remote(*given)
+            try:
+                async with asyncio.timeout(_CALL_SECONDS):
+                    return await getattr(self._handle, method).remote(*given)
+            except ray.exceptions.RayTaskError:
+                raise  # it is what the method raised
+            except (ray.exceptions.RayError, ray.serve.exceptions.RayServeException, TimeoutError):
+                raise Unavailable("the releases' controller", "its process is being started again") from None
 
         return call
 

@@ -177,3 +177,36 @@ def test_models_are_looked_at_beforehand_where_something_could_be_lost(monkeypat
     monkeypatch.setattr(app, "_details", lambda: there)
     app.build({"models": [{"name": "a", "path": "m", "device": "cpu"}]})
     assert looked == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "wanted"),
+    [
+        (ray.exceptions.ActorUnavailableError("gone", None), Unavailable),
+        (ray.exceptions.RayActorError(), Unavailable),
+        (ray.serve.exceptions.RayServeException("no replica"), Unavailable),
+        (TimeoutError(), Unavailable),
+        (ray.exceptions.RayTaskError("f", "trace", ValueError("its own")), ray.exceptions.RayTaskError),
+    ],
+)
+async def test_who_decides_of_releases_may_be_away(raised: Exception, wanted: type[Exception]) -> None:
+    async def fail(*_: Any) -> None:
+        raise raised
+
+    handle = SimpleNamespace(rollouts=SimpleNamespace(remote=fail))
+    with pytest.raises(wanted):
+        await app.Calls(handle).rollouts()
+
+
+def test_models_with_versions_have_somebody_who_decides(
+    called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [
+        {"Alive": True, "NodeManagerAddress": "h", "Resources": {}, "Labels": {"ray.io/node-group": "head"}}
+    ])  # fmt: skip
+    models = [{"name": name, "path": "m", "device": "cpu"} for name in ("chat@v6", "chat@v7")]
+    built = app.build({"models": models})
+    assert built._bound_deployment.init_kwargs["control"]._bound_deployment.name == app.CONTROL
+    bare = app.build({"models": [{**models[0], "name": "chat"}]})
+    assert "control" not in bare._bound_deployment.init_kwargs
