@@ -173,7 +173,9 @@ def test_versions_are_found_by_what_is_known_of_them(
     ):
         assert strata(monkeypatch, "models", *words) == 1, words
         assert said in capsys.readouterr().err
-    (tmp_path / "state" / "registry" / "metadata.db").write_text("something else, and rather long")
+    for file in (tmp_path / "state" / "registry").glob("metadata.db*"):
+        file.unlink()
+    (tmp_path / "state" / "registry" / "metadata.db").mkdir()  # nobody can open that
     write_model(tmp_path / "model", {"a": torch.zeros(8)})
     assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     assert "the catalogue follows later" in capsys.readouterr().err
