@@ -94,7 +94,9 @@ def test_the_cluster_that_is_joined_is_the_jobs_own_or_that_of_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joined: list[tuple[str, object]] = []
-    monkeypatch.setattr(runtime, "connect", lambda settings, running=None, python="": joined.append((settings.address, running)))
+    monkeypatch.setattr(
+        runtime, "connect", lambda settings, running=None, python="": joined.append((settings.address, running))
+    )
     with pytest.raises(Unavailable, match="strata up --detach"):
         runtime.join(ClusterSettings(state_dir=tmp_path))
     runtime.join(ClusterSettings(state_dir=tmp_path, address="head:6379"))
