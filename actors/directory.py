@@ -4,11 +4,12 @@ A plain class that an actor of its own runs. Holds nothing that could not be lea
 so that after a restart it is whole within one interval. Who has fallen silent is dropped.
 """
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from actors.news import News
 
 ANNOUNCE_SECONDS = 2.0
 SILENCE_SECONDS = 10.0
@@ -38,8 +39,7 @@ class Directory:
         self._clock = clock
         self._secret = secrets.token_urlsafe(32)
         self._entries: dict[str, tuple[Entry, float]] = {}
-        self._revision = 0
-        self._changed = asyncio.Event()
+        self._news = News()
 
     async def secret(self) -> str:
         """What a gateway shows a leader."""
@@ -50,13 +50,13 @@ class Directory:
         known = self._entries.get(entry.replica)
         self._entries[entry.replica] = (entry, self._clock())
         if known is None or known[0] != entry:
-            self._bump()
+            self._news.bump()
         return self._secret
 
     async def withdraw(self, replica: str) -> None:
         """A leader is closing: send it nothing more."""
         if self._entries.pop(replica, None) is not None:
-            self._bump()
+            self._news.bump()
 
     async def entries(self) -> tuple[Entry, ...]:
         """Everyone who spoke within `SILENCE_SECONDS`."""
@@ -65,15 +65,9 @@ class Directory:
 
     async def watch(self, revision: int, seconds: float) -> tuple[int, str, tuple[Entry, ...]]:
         """The state once it is newer than `revision`, or after `seconds`: its revision, the secret, the entries."""
-        if revision == self._revision:
-            changed = self._changed
-            try:
-                async with asyncio.timeout(seconds):
-                    await changed.wait()
-            except TimeoutError:
-                pass
+        await self._news.beyond(revision, seconds)
         entries = await self.entries()  # before the revision: it may drop the silent
-        return self._revision, self._secret, entries
+        return self._news.revision, self._secret, entries
 
     def _drop_silent(self) -> None:
         now = self._clock()
@@ -81,9 +75,4 @@ class Directory:
         for name in silent:
             del self._entries[name]
         if silent:
-            self._bump()
-
-    def _bump(self) -> None:
-        self._revision += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+            self._news.bump()

@@ -2,7 +2,7 @@
 
 A worker of a gang imports Ray, torch, DeepSpeed and Strata: 3 s of a core, for each of the three processes of a small
 gang, on the very machine that carries the streams of a gang that has just died. Forked from a process that did so once,
-it starts in a tenth of that, and shares the memory of what was imported.
+it has all of that at once, and shares the memory of it.
 
 `command()` is the `py_executable` of a runtime environment: what Ray runs instead of Python. The first worker that asks
 starts the process; `ahead()` has it there before.
@@ -30,10 +30,14 @@ def command(words: Sequence[str]) -> str:
     return f"{python} -m cluster.forking.ask {shlex.quote(revision)} {','.join(modules)}"
 
 
-def ahead(words: Sequence[str], raylet: int, job: str) -> "subprocess.Popen[bytes]":
-    """Start the process that forks for a job of the raylet that has this process id, before anybody asks for it."""
+def start(words: Sequence[str], **told: str) -> "subprocess.Popen[bytes]":
+    """Start the process that forks, with `told` in its environment. Of several at once one takes the socket."""
     import subprocess  # noqa: PLC0415 - as above
 
-    told = {RAYLET: str(raylet), JOB: job}
     line = [sys.executable, "-m", "cluster.forking.server", *words]
     return subprocess.Popen(line, stdin=subprocess.DEVNULL, env={**os.environ, **told})  # noqa: S603 — our words
+
+
+def ahead(words: Sequence[str], raylet: int, job: str) -> "subprocess.Popen[bytes]":
+    """Start it for a job of the raylet that has this process id, before anybody asks for it."""
+    return start(words, **{RAYLET: str(raylet), JOB: job})

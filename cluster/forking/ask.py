@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from cluster.forking import start
 from cluster.forking.wire import STATUS, Wanted, exactly, mine, name_for, send
 
 if TYPE_CHECKING:
@@ -59,14 +60,6 @@ def reach(words: list[str]) -> socket.socket:
             if mine(connection):
                 return connection
             raise PermissionError("the socket is another user's")
-
-
-def start(words: list[str]) -> "subprocess.Popen[bytes]":
-    """Start the process that forks. Of several at once one takes the socket, and the others end."""
-    import subprocess  # noqa: PLC0415 - for the first that asks alone
-
-    line = [sys.executable, "-m", "cluster.forking.server", *words]
-    return subprocess.Popen(line, stdin=subprocess.DEVNULL)  # noqa: S603 — our own words
 
 
 def outcome(connection: socket.socket, followed: int) -> int:

@@ -9,9 +9,8 @@ from typing import Any, TextIO
 
 from cluster.errors import InvalidRequest, StrataError
 from pipelines.cli import show
-from pipelines.cli.config import settle
-from pipelines.cli.keys import mine
-from pipelines.driver import Client, connect
+from pipelines.cli.asking import gateway
+from pipelines.driver import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,7 @@ class Asked:
 
 def run(message: str | None, asked: Asked, file: Path | None, *, url: str | None, as_json: bool) -> None:
     """One answer if there is a message, else a conversation until end of input."""
-    cluster = settle(file).settings.cluster
-    with connect(url or cluster.url, mine(cluster)) as strata:
+    with gateway(file, url) as strata:
         model = asked.model or strata.models()[0]
         if as_json:
             answer = strata.chat(well_formed(message or heard(sys.stdin).read()), model, **asked.sampling)

@@ -13,10 +13,8 @@ from rich.markup import escape
 
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
-from pipelines.cli.config import settle
-from pipelines.cli.keys import mine
+from pipelines.cli.asking import gateway
 from pipelines.cli.rollouts import percent
-from pipelines.driver import Client, connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def run(
     words: Sequence[str], asked: Asked, keep: str | None, file: Path | None, url: str | None, *, as_json: bool
 ) -> None:
     """Begin an experiment with a model, or end one."""
-    with _gateway(file, url) as strata:
+    with gateway(file, url) as strata:
         if words[0] == "end" and len(words) == 2:
             body = {"action": "end"} | ({"keep": keep} if keep else {})
             told = strata.request("POST", f"/v1/experiments/{quote(words[1], safe='')}", body)
@@ -64,7 +62,7 @@ def run(
 
 def listing(name: str | None, picture: Path | None, file: Path | None, url: str | None, *, as_json: bool) -> None:
     """All experiments, or one, which may be drawn."""
-    with _gateway(file, url) as strata:
+    with gateway(file, url) as strata:
         if name is None:
             told = strata.request("GET", "/v1/experiments")
         else:
@@ -104,8 +102,3 @@ def _show(told: Mapping[str, Any], *, as_json: bool) -> None:
 def _arm(text: str) -> tuple[str, float]:
     version, _, share = text.strip().partition("=")
     return version, percent("--arms", share)
-
-
-def _gateway(file: Path | None, url: str | None) -> Client:
-    cluster = settle(file).settings.cluster
-    return connect(url or cluster.url, mine(cluster))

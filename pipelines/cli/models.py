@@ -3,15 +3,13 @@
 from pathlib import Path
 
 from pipelines.cli import show
-from pipelines.cli.config import settle
-from pipelines.cli.keys import mine
-from pipelines.driver import checked, connect
+from pipelines.cli.asking import gateway
+from pipelines.driver import checked
 
 
 def run(file: Path | None, url: str | None, *, as_json: bool) -> None:
     """List the models."""
-    cluster = settle(file).settings.cluster
-    with connect(url or cluster.url, mine(cluster)) as strata:
+    with gateway(file, url) as strata:
         strata.models()  # says in one line what is wrong if nobody answers
         cards = checked(strata.http.get("/v1/models"))["data"]
     if as_json:

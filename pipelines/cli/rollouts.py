@@ -15,9 +15,7 @@ from rich.markup import escape
 
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
-from pipelines.cli.config import settle
-from pipelines.cli.keys import mine
-from pipelines.driver import Client, connect
+from pipelines.cli.asking import gateway
 
 VERBS = ("pause", "resume", "abort", "promote")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
@@ -62,10 +60,10 @@ class Asked:
 def run(words: Sequence[str], asked: Asked, file: Path | None, url: str | None, *, as_json: bool) -> None:
     """Begin a rollout of the model, or say a verb to one that runs."""
     if words[0] in VERBS and len(words) == 2 and asked.to is None:
-        with _gateway(file, url) as strata:
+        with gateway(file, url) as strata:
             told = strata.request("POST", f"/v1/rollouts/{quote(words[1], safe='')}", {"action": words[0]})
     elif len(words) == 1:
-        with _gateway(file, url) as strata:
+        with gateway(file, url) as strata:
             told = strata.request("POST", "/v1/rollouts", asked.body(words[0]))
     else:
         raise InvalidRequest("MODEL", " ".join(words), "give a model and --to VERSION, or a verb and a rollout")
@@ -81,7 +79,7 @@ def run(words: Sequence[str], asked: Asked, file: Path | None, url: str | None, 
 def listing(name: str | None, file: Path | None, url: str | None, *, as_json: bool) -> None:
     """All rollouts, or one with every step that it took."""
     path = "/v1/rollouts" if name is None else f"/v1/rollouts/{quote(name, safe='')}"
-    with _gateway(file, url) as strata:
+    with gateway(file, url) as strata:
         told = strata.request("GET", path)
     if as_json:
         show.document(told)
@@ -145,8 +143,3 @@ def percent(field: str, text: str) -> float:
     if found is None:
         raise InvalidRequest(field, text, "give percentages such as 1,5,25,50,100")
     return float(found[1])
-
-
-def _gateway(file: Path | None, url: str | None) -> Client:
-    cluster = settle(file).settings.cluster
-    return connect(url or cluster.url, mine(cluster))

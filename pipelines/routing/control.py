@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.news import News
 from cluster.errors import Conflict, InvalidRequest, NotFound
 from pipelines.routing import asking
 from pipelines.routing.evidence import Arm, Score
@@ -73,7 +74,6 @@ class Control:
         self._arms: dict[str, Arms] = {}
         self._routes: dict[str, Route] = {}
         self._warm: dict[str, float] = {}  # when a version was last known to have a replica
-        self._changed = asyncio.Event()
         self._began, self._unsaved = clock(), False
         self._task: asyncio.Task[None] | None = None
         self._load(self._ledger.load())
@@ -81,14 +81,8 @@ class Control:
     async def watch(self, gateway: str, revision: int, seconds: float) -> Plain:  # noqa: ARG002
         """The routes once they are newer than `revision`, or after `seconds`."""
         self._look()
-        if revision == self._revision:
-            changed = self._changed
-            try:
-                async with asyncio.timeout(seconds):
-                    await changed.wait()
-            except TimeoutError:
-                pass
-        return {"revision": self._revision, "routes": {model: self._shown(model) for model in self._routes}}
+        await self._news.beyond(revision, seconds)
+        return {"revision": self._news.revision, "routes": {model: self._shown(model) for model in self._routes}}
 
     async def report(self, gateway: str, report: Mapping[str, Any]) -> int:
         """What a gateway uses and has answered; the number of the last report that counted, as one may come twice."""
@@ -125,7 +119,7 @@ class Control:
         if not asked.get("dry_run"):
             self._rollouts[made.name] = made
             self._warm[terms.model] = self._clock()
-            self._bump()
+            self._news.bump()
             self._save([self._line(made, None, by)])
         return self._told_of(made)
 
@@ -210,10 +204,10 @@ class Control:
                 self._keep(rollout, after, records, "")
 
     def _seen(self, rollout: Rollout, now: float) -> Seen:
-        model, arms = rollout.terms.model, self._arms.get(rollout.name, Arms(self._revision))
+        model, arms = rollout.terms.model, self._arms.get(rollout.name, Arms(self._news.revision))
         everybody = list(self._told.values()) if now - self._began >= GATHER_SECONDS else []
         warm = bool(everybody) and all(told.ready.get(_full(model, rollout.terms.new)) for told in everybody)
-        told = bool(everybody) and all(told.revision >= self._revision for told in everybody)
+        told = bool(everybody) and all(told.revision >= self._news.revision for told in everybody)
         lost = now - self._warm.setdefault(model, now) if everybody else 0.0
         return Seen(warm, told, lost, arms.new, arms.old)
 
@@ -237,8 +231,8 @@ class Control:
             self._routes[model] = self._routes[model].replaced(after.terms.old, after.terms.new)
         self._rollouts[after.name] = after
         if after.share != before.share or after.over:
-            self._bump()
-            self._arms[after.name] = Arms(self._revision)
+            self._news.bump()
+            self._arms[after.name] = Arms(self._news.revision)
         if after.over:
             self._arms.pop(after.name, None)
             self._forget()
@@ -253,12 +247,7 @@ class Control:
         """Other weights; the gateways know next."""
         route = self._routes[model]
         self._routes[model] = Route(model, dict(weights), route.settings)
-        self._bump()
-
-    def _bump(self) -> None:
-        self._revision += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._news.bump()
 
     def _shown(self, model: str) -> Plain:
         """A route as gateways take it."""
@@ -316,7 +305,7 @@ class Control:
         self._heard = {name: number for name, number in self._heard.items() if name in self._told or not self._told}
         state = {
             "heard": self._heard,
-            "revision": self._revision,
+            "revision": self._news.revision,
             "declared": {model: self._declared(model) for model in self._routes},
             "routes": {
                 model: {"weights": dict(route.weights), "seeds": dict(route.seeds)}
@@ -333,7 +322,7 @@ class Control:
 
     def _load(self, state: Plain) -> None:
         """What was kept; weights that the settings say anew count from now on, and end a rollout of that model."""
-        self._revision = int(state.get("revision", 0)) + 1
+        self._news = News(int(state.get("revision", 0)) + 1)
         self._heard = dict(state.get("heard", {}))
         self._trials = Trials(state.get("experiments", ()))
         self._rollouts = {each["name"]: Rollout.of(each) for each in state.get("rollouts", ())}

@@ -1,12 +1,11 @@
 """What the commands send and show, with a gateway that is a list of what it was asked."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines.cli import experiments
-from tests.pipelines.cli.conftest import strata
+from tests.pipelines.cli.conftest import Far, strata
 
 ARMS = [
     {
@@ -21,25 +20,10 @@ ARMS = [
 TOLD = {"name": "tone", "model": "chat", "metric": "thumbs", "over": False, "findings": ARMS}
 
 
-class Far:
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, Any]] = []
-
-    def __enter__(self) -> "Far":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        self.asked.append((method, path, body))
-        return {"data": [TOLD]} if (method, path) == ("GET", "/v1/experiments") else TOLD
-
-
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch, home) -> Far:
-    made = Far()
-    monkeypatch.setattr(experiments, "_gateway", lambda file, url: made)
+    made = Far("/v1/experiments", TOLD)
+    monkeypatch.setattr(experiments, "gateway", lambda file, url: made)
     return made
 
 

@@ -1,12 +1,11 @@
 """What the commands send and show, with a gateway that is a list of what it was asked."""
 
 import json
-from typing import Any
 
 import pytest
 
 from pipelines.cli import rollouts
-from tests.pipelines.cli.conftest import strata
+from tests.pipelines.cli.conftest import Far, strata
 
 TERMS = {
     "model": "chat", "old": "v6", "new": "v7", "steps": [1, 100], "every_seconds": 600,
@@ -25,25 +24,10 @@ TOLD = {
 }  # fmt: skip
 
 
-class Far:
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, Any]] = []
-
-    def __enter__(self) -> "Far":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        self.asked.append((method, path, body))
-        return {"data": [TOLD]} if (method, path) == ("GET", "/v1/rollouts") else TOLD
-
-
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch, home) -> Far:
-    made = Far()
-    monkeypatch.setattr(rollouts, "_gateway", lambda file, url: made)
+    made = Far("/v1/rollouts", TOLD)
+    monkeypatch.setattr(rollouts, "gateway", lambda file, url: made)
     return made
 
 

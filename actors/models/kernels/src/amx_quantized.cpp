@@ -236,20 +236,20 @@ void find(const Packed& p, int64_t block, int64_t apart, const uint8_t* (&w)[kBl
   for (int j = 0; j < NB; j++) w[j] = bytes_of<Bits>(p, block + j * apart, into + j * p.w.inner * kColumns);
 }
 
-// Up to 32 rows: `count` blocks, or with NB of 2 twice as many, those of the second stream `apart` from the first. The
+// From 17 to 32 rows: `count` blocks, or with NB of 2 twice as many, those of the second stream `apart` from the first. The
 // streams fetch ahead of themselves, and where they end from `after` on.
-template <int Bits, int MA, int NB>
-void streams(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int64_t begin, int64_t count, int64_t apart,
-             Next after, const Target& to) {
-  alignas(64) float floats[MA * kTileRows * NB * kLanes];
+template <int Bits, int NB>
+void streams(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t count, int64_t apart, Next after,
+             const Target& to) {
+  alignas(64) float floats[2 * kTileRows * NB * kLanes];
   const int64_t lines = p.bytes / 64, steps = (p.w.inner + x.step - 1) / x.step;
   const uint8_t* w[kBlocks];
   for (int64_t i = 0; i < count; i++) {
-    const Pair pair{p, x, row, rows, begin + i, apart};
+    const Pair pair{p, x, 0, rows, begin + i, apart};
     const int64_t left = i + 1 < count ? lines : std::max<int64_t>(0, lines - kDistance / 64);
     const char* own = (const char*)pair.at(0) + kDistance;
     find<Bits, NB>(p, pair.block, apart, w);
-    add<Bits, MA, NB>(pair, w, 0, p.parts(), floats, [&](int64_t step) __attribute__((always_inline)) {
+    add<Bits, 2, NB>(pair, w, 0, p.parts(), floats, [&](int64_t step) __attribute__((always_inline)) {
       for (int64_t line = lines * step / steps; line < lines * (step + 1) / steps; line++) {
         const char* soon = line < left ? own + line * 64 : after.at + (line - left) * 64;
         _mm_prefetch(soon, _MM_HINT_T0);
@@ -302,11 +302,11 @@ void passes(const Packed& p, const Quantized& x, int64_t row, int64_t rows, int6
   if (begin < end) pass<Bits, 1>(p, x, row, rows, begin, apart, after.at, to);
 }
 
-template <int Bits, int MA>
+template <int Bits>
 void few(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, int64_t end, Next after, const Target& to) {
   const int64_t count = to.half ? end - begin : (end - begin) / kBlocks, apart = to.half ? to.half : count;
-  streams<Bits, MA, kBlocks>(p, x, 0, rows, begin, count, apart, after, to);
-  if (!to.half && (end - begin) % kBlocks) streams<Bits, MA, 1>(p, x, 0, rows, end - 1, 1, 0, after, to);
+  streams<Bits, kBlocks>(p, x, rows, begin, count, apart, after, to);
+  if (!to.half && (end - begin) % kBlocks) streams<Bits, 1>(p, x, rows, end - 1, 1, 0, after, to);
 }
 
 }  // namespace
@@ -317,10 +317,8 @@ void amx_quantized(const Packed& p, const Quantized& x, int64_t rows, int64_t be
   const int64_t most = std::max<int64_t>(1, kCache / width / (2 * kTileRows)) * 2 * kTileRows;
   const Shaped shaped(x.held, x.held, false, x.step);
   const bool byte = p.w.bits == 8;
-  if (rows <= kTileRows)
-    return byte ? few<8, 1>(p, x, rows, begin, end, after, to) : few<4, 1>(p, x, rows, begin, end, after, to);
   if (rows <= 2 * kTileRows)
-    return byte ? few<8, 2>(p, x, rows, begin, end, after, to) : few<4, 2>(p, x, rows, begin, end, after, to);
+    return byte ? few<8>(p, x, rows, begin, end, after, to) : few<4>(p, x, rows, begin, end, after, to);
   for (int64_t row = 0; row < rows; row += most) {
     const int64_t now = std::min(most, rows - row);
     const Next then = row + now < rows ? Next{(const char*)p.block(begin), 0} : after;
