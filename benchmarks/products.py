@@ -3,8 +3,8 @@
     python -m benchmarks.products
 
 Weights of 4864 x 768 and 1024 x 3072 numbers, x in bf16, 1 to 512 rows; thousand millions of multiplications and
-additions a second, the best of 25. int4 has groups of 32; "copied" is what many rows take where a processor has AMX and
-nobody asked for one order of sums. Writes results/products.json.
+additions a second, the best of 25. int4 has groups of 32; "merged" is what more than 16 rows take where a processor
+has AMX and nobody asked for exact sums. Writes results/products.json.
 """
 
 import time
@@ -46,7 +46,7 @@ def measured(columns: int, inner: int) -> list[dict[str, Any]]:
             "bf16": lambda x=x: panels.linear(x, whole),
             "int8": lambda x=x: quantized.linear(x, int8),
             "int4": lambda x=x: quantized.linear(x, int4),
-            "int4 copied": lambda x=x: quantized.linear(x, int4, exact=False),
+            "int4 merged": lambda x=x: quantized.linear(x, int4, exact=False),
             "torch bf16": lambda x=x: functional.linear(x, plain),
         }
         work = 2e-9 * count * columns * inner

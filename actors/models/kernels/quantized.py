@@ -1,7 +1,7 @@
 """Weights of 8 and 4 bits in the order in which the kernels read them, and products with them.
 
 `pack` lays a `QuantizedWeight` out as `src/quantized.h` says, in huge pages where the system gives them. A product
-turns each row of x into bytes as well, one scale for up to 512 neighbouring places.
+turns each row of x into bytes as well, one scale for up to 1,280 neighbouring places.
 """
 
 from ctypes import addressof

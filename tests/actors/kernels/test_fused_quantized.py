@@ -64,7 +64,7 @@ def test_equals_the_plain_step(folder, bits, group):
             batch = scattered(counts, list(befores))
             model.allocate(400, batch.block_tokens)
             fill(model)
-            assert model.fused is not None
+            assert model.determine()  # without it, small groups of 4 bits may be merged
             made = model.forward(batch)
             fill(model)
             model.fused = None

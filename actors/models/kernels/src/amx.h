@@ -21,8 +21,7 @@ constexpr int64_t kTileRows = 16, kTileBytes = 64;  // of one tile; it holds 1 K
 bool amx();
 void use_amx(bool wanted);
 
-// `linear` and `gated_linear` of kernels.h for x in bf16, and a weight in bf16 or of 4 bits: these are spread into bf16
-// panel by panel, which is worth its time for many rows.
+// `linear` and `gated_linear` of kernels.h for x and a weight in bf16.
 void amx_linear(Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows, int64_t x_stride,
                 int64_t y_stride, const Weights& next);
 void amx_gated(Activation activation, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,

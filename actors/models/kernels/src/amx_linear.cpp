@@ -82,60 +82,9 @@ struct Whole {
   }
 };
 
-// A block of 4 bits as a panel of bf16: [inner / 2][16 columns][2], each number rounded once.
-void spread(const Packed& p, int64_t index, Unit* to) {
-  const uint8_t *at = p.block(index), *values = at + p.values;
-  const __m512 scale = _mm512_load_ps((const float*)at);
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
-                                         20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  const __m512 table = _mm512_set_ps(7, 6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -6, -7, -8);
-  for (int64_t group = 0; group < p.w.inner / p.group; group++) {
-    __m512 unit = scale, zero = _mm512_setzero_ps();
-    if (p.grouped) {
-      const __m256i half = _mm256_load_si256((const __m256i*)(at + p.ratios + group * 32));
-      unit = _mm512_mul_ps(unit, _mm512_cvtph_ps(half));
-    }
-    if (!p.centred) {
-      const __m128i bytes = _mm_load_si128((const __m128i*)(at + p.zeros + group * kColumns));
-      zero = _mm512_add_ps(zero, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
-    }
-    // two numbers that lie beside one another: the pairs 0, 1 and 2, 3 are low halves of bytes, 4 to 7 high ones
-    for (int64_t k = 0; k < p.group; k += 8, values += 64) {
-      const __m512i line = _mm512_load_si512(values);
-      const auto number = [&](int shift) __attribute__((always_inline)) {
-        const __m512 whole = _mm512_permutexvar_ps(_mm512_srli_epi32(line, shift), table);  // by the lowest 4 bits
-        return _mm512_mul_ps(p.centred ? whole : _mm512_sub_ps(whole, zero), unit);
-      };
-#pragma GCC unroll 4
-      for (const int shift : {0, 16, 4, 20}) {
-        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(number(shift + 8), number(shift));
-        _mm512_store_si512(to, _mm512_permutexvar_epi16(order, both));
-        to += kLanes;
-      }
-    }
-  }
-}
-
-// A weight of 4 bits, of which each panel is made when it is read.
-struct Spread {
-  Packed p;
-
-  int64_t width(int64_t panel) const { return std::min<int64_t>(kLanes, p.w.columns - panel * kLanes); }
-  const char* at(int64_t panel) const { return (const char*)p.block(panel); }
-  int64_t bytes() const { return p.bytes; }
-
-  template <Purpose P>
-  const char* lines(int64_t panel) const {
-    Unit* to = (Unit*)scratch<P>(p.w.inner / 2 * kTileBytes);
-    spread(p, panel, to);
-    return (const char*)to;
-  }
-};
-
 // The panels that are computed together, NB at a time: the j-th of the i-th time is begin + i * step + j * apart.
-template <class W>
 struct Walk {
-  const W& w;
+  const Whole& w;
   int64_t begin, count, step, apart;
 
   int64_t panel(int64_t i, int64_t j) const { return begin + i * step + j * apart; }
@@ -144,11 +93,11 @@ struct Walk {
 
   template <int NB>
   void all(int64_t i, const char* (&found)[NB]) const {
-    found[0] = w.template lines<kPanel0>(panel(i, 0));
-    if constexpr (NB > 1) found[1] = w.template lines<kPanel1>(panel(i, 1));
+    found[0] = w.lines<kPanel0>(panel(i, 0));
+    if constexpr (NB > 1) found[1] = w.lines<kPanel1>(panel(i, 1));
     if constexpr (NB > 2) {
-      found[2] = w.template lines<kPanel2>(panel(i, 2));
-      found[3] = w.template lines<kPanel3>(panel(i, 3));
+      found[2] = w.lines<kPanel2>(panel(i, 2));
+      found[3] = w.lines<kPanel3>(panel(i, 3));
     }
   }
 };
@@ -236,8 +185,8 @@ struct Plain {
   Plain from(int64_t row) const { return {bias, y + row * stride, stride}; }
 
 
-  template <int NB, class W>
-  void take(const Walk<W>& walk, int64_t i, int64_t row, const float* sums) const {
+  template <int NB>
+  void take(const Walk& walk, int64_t i, int64_t row, const float* sums) const {
 #pragma GCC unroll 4
     for (int j = 0; j < NB; j++) {
       const int64_t panel = walk.panel(i, j), column = panel * kLanes;
@@ -259,8 +208,8 @@ struct Gated {
   Gated from(int64_t row) const { return {bias, y + row * stride, stride, activation}; }
 
 
-  template <int NB, class W>
-  void take(const Walk<W>& walk, int64_t i, int64_t row, const float* sums) const {
+  template <int NB>
+  void take(const Walk& walk, int64_t i, int64_t row, const float* sums) const {
     const int64_t column = walk.panel(i, 0) * kLanes;
     __m512 gate = _mm512_load_ps(sums), up = _mm512_load_ps(sums + kLanes);
     if (bias) {
@@ -271,15 +220,15 @@ struct Gated {
   }
 };
 
-template <int NB, class W, class Out>
-inline void take(const Walk<W>& walk, int64_t i, const Rows& x, const float* sums, const Out& out) {
+template <int NB, class Out>
+inline void take(const Walk& walk, int64_t i, const Rows& x, const float* sums, const Out& out) {
   for (int64_t r = 0; r < std::min<int64_t>(x.rows, kFew); r++)
     out.template take<NB>(walk, i, r, sums + r * NB * kLanes);
 }
 
 // Up to two tiles of rows: the panels of a walk are streams. The last of each fetches from `after` on.
-template <int MA, int NB, class W, class Out>
-void streams(const Walk<W>& walk, const Rows& x, Ahead after, const Out& out) {
+template <int MA, int NB, class Out>
+void streams(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
   if (!walk.count) return;
   const Shaped shaped(x.held(0), MA > 1 ? x.held(1) : 0, NB > 2);
   alignas(64) float sums[Sums<MA, NB>::size];
@@ -317,8 +266,8 @@ inline void add_pair(const Rows& x, const char* const (&w)[NB], int64_t from, in
 }
 
 // Many rows: a pair of panels passes all of a chunk.
-template <int NB, class W, class Out>
-void passes(const Walk<W>& walk, const Rows& x, Ahead after, const Out& out) {
+template <int NB, class Out>
+void passes(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
   const Shaped shaped(kTileRows, kTileRows);
   const int64_t pairs = (x.tiles() + 1) / 2, own = walk.between(), bytes = walk.w.bytes();
   const int64_t each = (bytes / 64 + pairs * x.steps - 1) / (pairs * x.steps);  // lines of a panel in each step
@@ -353,8 +302,8 @@ void passes(const Walk<W>& walk, const Rows& x, Ahead after, const Out& out) {
 }
 
 // Chunks of rows that stay in the second cache.
-template <int NB, class W, class Out>
-void chunks(const Walk<W>& walk, const Rows& x, Ahead after, const Out& out) {
+template <int NB, class Out>
+void chunks(const Walk& walk, const Rows& x, Ahead after, const Out& out) {
   if (!walk.count) return;
   const int64_t fitting = std::max<int64_t>(2, kCache / (x.steps * kTile) / 2 * 2), tiles = x.tiles();
   const int64_t count = (tiles + fitting - 1) / fitting, most = ((tiles + count - 1) / count + 1) / 2 * 2;
@@ -365,25 +314,24 @@ void chunks(const Walk<W>& walk, const Rows& x, Ahead after, const Out& out) {
 }
 
 // Panels [begin, end) of a weight; `after` is what is read next.
-template <class W, class Out>
-void columns(const W& w, int64_t, const Rows& x, int64_t begin, int64_t end, Ahead after, const Out& out) {
+template <class Out>
+void columns(const Whole& w, int64_t, const Rows& x, int64_t begin, int64_t end, Ahead after, const Out& out) {
   const int64_t count = end - begin;
   if (x.filled) {
-    chunks<2>(Walk<W>{w, begin, count / 2, 2, 1}, x, after, out);
-    chunks<1>(Walk<W>{w, begin + count / 2 * 2, count % 2, 1, 0}, x, after, out);
+    chunks<2>(Walk{w, begin, count / 2, 2, 1}, x, after, out);
+    chunks<1>(Walk{w, begin + count / 2 * 2, count % 2, 1, 0}, x, after, out);
   } else if (x.tiles() > 1) {
-    streams<2, 2>(Walk<W>{w, begin, count / 2, 1, count / 2}, x, after, out);
-    streams<2, 1>(Walk<W>{w, begin + count / 2 * 2, count % 2, 1, 0}, x, after, out);
+    streams<2, 2>(Walk{w, begin, count / 2, 1, count / 2}, x, after, out);
+    streams<2, 1>(Walk{w, begin + count / 2 * 2, count % 2, 1, 0}, x, after, out);
   } else {
-    streams<1, 4>(Walk<W>{w, begin, count / 4, 1, count / 4}, x, after, out);
-    streams<1, 1>(Walk<W>{w, begin + count / 4 * 4, count % 4, 1, 0}, x, after, out);
+    streams<1, 4>(Walk{w, begin, count / 4, 1, count / 4}, x, after, out);
+    streams<1, 1>(Walk{w, begin + count / 4 * 4, count % 4, 1, 0}, x, after, out);
   }
 }
 
 // The same of gates, with the ups of the same columns, which begin `half` panels later.
-template <class W>
-void columns(const W& w, int64_t half, const Rows& x, int64_t begin, int64_t end, Ahead after, const Gated& out) {
-  const Walk<W> walk{w, begin, end - begin, 1, half};
+void columns(const Whole& w, int64_t half, const Rows& x, int64_t begin, int64_t end, Ahead after, const Gated& out) {
+  const Walk walk{w, begin, end - begin, 1, half};
   if (x.filled)
     chunks<2>(walk, x, after, out);
   else if (x.tiles() > 1)
@@ -402,8 +350,8 @@ struct Input {
   int64_t next_panels, next_bytes;
 };
 
-template <class W, class Out>
-void multiply(const W& w, int64_t count, const Input& in, const Out& out) {
+template <class Out>
+void multiply(const Whole& w, int64_t count, const Input& in, const Out& out) {
   const int64_t threads = omp_get_max_threads(), tiles = (in.rows + kTileRows - 1) / kTileRows;
   int64_t parts = 1;
   while (threads % (2 * parts) == 0 && tiles >= 8 * parts) parts *= 2;
@@ -439,7 +387,7 @@ void amx_linear(Type out, const void* x, const Weights& w, const float* bias, vo
   const auto run = [&](const auto& to) {
     const Input in = input(x, w, rows, x_stride, next);
     const int64_t count = (w.columns + kLanes - 1) / kLanes;
-    w.bits ? multiply(Spread{Packed(w)}, count, in, to) : multiply(Whole{Panels(kBf16, w)}, count, in, to);
+    multiply(Whole{Panels(kBf16, w)}, count, in, to);
   };
   out == kF32 ? run(Plain<F32>{bias, (float*)y, y_stride}) : run(Plain<Bf16>{bias, (uint16_t*)y, y_stride});
 }
@@ -449,7 +397,7 @@ void amx_gated(Activation activation, const void* x, const Weights& w, const flo
   const Input in = input(x, w, rows, x_stride, next);
   const int64_t half = w.columns / kLanes / 2;
   const Gated to{bias, (uint16_t*)y, y_stride, activation};
-  w.bits ? multiply(Spread{Packed(w)}, half, in, to) : multiply(Whole{Panels(kBf16, w)}, half, in, to);
+  multiply(Whole{Panels(kBf16, w)}, half, in, to);
 }
 
 }  // namespace strata

@@ -138,8 +138,7 @@ bool joins_gate(const Weights& w, int64_t rows) {
 void gated_linear(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
                   int64_t rows, int64_t x_stride, int64_t y_stride, const Weights* next) {
   const Weights& then = next && !next->bits == !w.bits && next->group ? *next : w;
-  if (w.bits && !(type == kBf16 && spreads(w, rows)))
-    return quantized_gated(type, activation, x, w, bias, y, rows, x_stride, y_stride, then);
+  if (w.bits) return quantized_gated(type, activation, x, w, bias, y, rows, x_stride, y_stride, then);
   if (type == kBf16 && amx()) return amx_gated(activation, x, w, bias, y, rows, x_stride, y_stride, then);
   const Panels own(type, w), following(type, then);
   if (type == kF32)

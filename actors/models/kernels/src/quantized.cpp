@@ -1,4 +1,4 @@
-// y = x w^T + bias for a weight of 8 or 4 bits: x becomes bytes row by row, in parts of at most 512 places, and the
+// y = x w^T + bias for a weight of 8 or 4 bits: x becomes bytes row by row, in parts of at most 1,280 places, and the
 // products are sums of bytes (VNNI). Lanes run along 16 columns of y, so that no sums across lanes are left to do.
 //
 // The weight's bytes are unsigned, as the instruction wants them on one side: what was added to them is taken off
@@ -23,9 +23,9 @@ namespace {
 
 constexpr int64_t kSharedRows = 1 << 15;  // elements below which one thread quantizes x faster
 constexpr int64_t kDistance = 2048;       // bytes that each stream is fetched ahead
+constexpr int64_t kShares = 4;            // of a product of many rows, for each thread
 constexpr int kMostRows = 8;              // of a tile
 constexpr int64_t kTiledRows = 17;        // from which on AMX is faster
-constexpr int64_t kSpreadRows = 64;       // from which on 4 bits in small groups are better spread into bf16
 constexpr int64_t kCache = 640 << 10;     // bytes of x and y that stay in the second cache while weights pass by
 
 inline __m512i dot(__m512i sum, __m512i w, __m512i x) {
@@ -255,12 +255,30 @@ void chunks(const Packed& p, const Quantized& x, int64_t rows, int64_t begin, in
   }
 }
 
+bool merges(const Weights& w, int64_t rows) {
+  return amx() && rows >= kTiledRows && w.bits == 4 && w.group <= kSmallGroup && !w.exact;
+}
+
+// Many rows: a share of the blocks is so much work that threads take one after the other as they come to it, since a
+// core that something else slows down would hold up all.
+void shared(const Packed& p, const Quantized& q, const Packed& next, int64_t rows, int64_t blocks, const Target& to) {
+  const int64_t threads = omp_get_max_threads(), count = std::min(threads * kShares, (blocks + 1) / 2);
+  const auto from = [&](int64_t i) { return std::min(blocks, (blocks * i / count + 1) / 2 * 2); };  // whole pairs
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t then = i + threads;
+    const uint8_t* at = then < count ? p.block(from(then)) : next.block(next.blocks() * (then - count) / (count * 2));
+    amx_quantized(p, q, rows, from(i), i + 1 == count ? blocks : from(i + 1), {(const char*)at, 0}, to);
+  }
+}
+
 void multiply(Type type, const void* x, const Packed& p, const Packed& next, int64_t rows, int64_t x_stride,
               const Target& to) {
   const bool tiles = amx() && rows >= kTiledRows;
   const Quantized q = type == kF32 ? quantize<F32>(p, x, rows, x_stride, tiles)
                                    : quantize<Bf16>(p, x, rows, x_stride, tiles);
   const int64_t threads = omp_get_max_threads(), blocks = to.half ? to.half : p.blocks();
+  if (tiles && rows > 2 * kTileRows && threads > 1) return shared(p, q, next, rows, blocks, to);
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
   for (int64_t i = 0; i < threads; i++) {
     const int64_t soon = next.blocks() * i / threads, share = next.blocks() * (i + 1) / threads - soon;
@@ -273,23 +291,17 @@ void multiply(Type type, const void* x, const Packed& p, const Packed& next, int
 
 }  // namespace
 
-bool spreads(const Weights& w, int64_t rows) {
-  return amx() && w.bits == 4 && w.group <= 64 && !w.exact && rows >= kSpreadRows;
-}
-
 void quantized_linear(Type type, Type out, const void* x, const Weights& w, const float* bias, void* y, int64_t rows,
                       int64_t x_stride, int64_t y_stride, const Weights* next) {
-  if (type == kBf16 && spreads(w, rows))
-    return amx_linear(out, x, w, bias, y, rows, x_stride, y_stride, next && (next->bits || next->group) ? *next : w);
   const Weights& then = next && next->bits ? *next : w;
-  multiply(type, x, Packed(w), Packed(then), rows, x_stride, {(char*)y, y_stride, out, bias});
+  multiply(type, x, Packed(w, merges(w, rows)), Packed(then), rows, x_stride, {(char*)y, y_stride, out, bias});
 }
 
 bool quantized_gates(const Weights& w, int64_t rows) { return amx() && rows >= kTiledRows; }
 
 void quantized_gated(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
                      int64_t rows, int64_t x_stride, int64_t y_stride, const Weights& next) {
-  multiply(type, x, Packed(w), Packed(next), rows, x_stride,
+  multiply(type, x, Packed(w, merges(w, rows)), Packed(next), rows, x_stride,
            {(char*)y, y_stride, type, bias, w.columns / kColumns / 2, activation});
 }
 

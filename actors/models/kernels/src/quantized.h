@@ -13,16 +13,18 @@
 namespace strata {
 
 constexpr int64_t kColumns = 16;
-constexpr int64_t kPart = 512;       // places: fewer have their sums scaled oftener, more are rounded more coarsely
+constexpr int64_t kPart = 1280;       // places: fewer have their sums scaled oftener, more are rounded more coarsely
 constexpr int64_t kSmallGroup = 128;  // and of these the parts are where groups are no larger
 
 // A row of x is rounded in parts, each with a scale of its own; a part is one or several groups of the weight, or of a
 // larger group a piece. Sums are taken of `each` places: a group, or a part where that is smaller.
+//
+// `merged`: small groups of 4 bits whose factors go into the values, which are rounded to bytes of one scale a column.
 struct Packed {
   const Weights& w;
-  int64_t group;         // inner places that share a scale
+  int64_t group;  // inner places that share a scale
+  bool merged, grouped, centred, small;
   int64_t shared, each;  // that share a scale of x, and that are added up; the last ones of a row may be fewer
-  bool grouped, centred, small;
   int64_t ratios, zeros, values, bytes;  // offsets in a block; its size
 
   // As few parts as may be, of whole tiles, and as equal as that allows.
@@ -31,10 +33,10 @@ struct Packed {
     return (units + parts - 1) / parts * unit;
   }
 
-  explicit Packed(const Weights& w)
-      : w(w), group(w.group), shared(w.group <= kSmallGroup ? kSmallGroup : part_of(w.inner)),
-        each(std::min(group, shared)), grouped(w.group < w.inner || w.zeros), centred(!w.zeros),
-        small(w.group <= kSmallGroup) {
+  explicit Packed(const Weights& w, bool merged = false)
+      : w(w), group(w.group), merged(merged), grouped(w.group < w.inner || w.zeros), centred(!w.zeros),
+        small(!merged && w.group <= kSmallGroup), shared(small ? kSmallGroup : part_of(w.inner)),
+        each(merged ? shared : std::min(group, shared)) {
     const int64_t groups = w.inner / w.group;
     const auto lines = [](int64_t n) { return (n + 63) / 64 * 64; };
     ratios = 64;
@@ -51,6 +53,7 @@ struct Packed {
   int64_t end(int64_t part) const { return std::min(first(part + 1), sums()); }
   int64_t places(int64_t sum) const { return std::min(each, w.inner - sum * each); }
   int64_t group_of(int64_t sum) const { return small ? sum : 0; }
+  float most() const { return centred ? 8 : 15; }  // of 4 bits, by how much a value lies off its zero
 };
 
 // Sixteen inner places from `at` on of one column, which is a row of the weight as others see it; `at` is a multiple of 16.
@@ -83,8 +86,6 @@ inline __m512 sixteen(const Packed& p, int64_t column, int64_t at) {
   return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(v, _mm512_set1_epi32(added + zero))), _mm512_set1_ps(scale));
 }
 
-// Whether so many rows are computed with a copy of the weight in bf16.
-bool spreads(const Weights& w, int64_t rows);
 // Whether so many rows join gates and ups, and `gated_linear` for them.
 bool quantized_gates(const Weights& w, int64_t rows);
 void quantized_gated(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
