@@ -5,6 +5,7 @@ Holds links and dated loads; owns nothing. Who comes and goes, `roster` tells. E
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -48,12 +49,14 @@ class Replicas:
         hold: Hold | None = None,
         rules: admission.Rules | None = None,
         sleeps: bool = False,
+        serving: int | None = None,
     ) -> None:
         """`replays`: as often is a request taken up by another replica when the one that has it is lost.
 
         `hold`: how long requests wait for a replica where none is left, instead of being refused at once; None: not at
         all. `sleeps`: none may be left because nobody asked for long; a request that is held wakes one. `roll` gives
-        random whole numbers. `rules` say who may wait for a turn.
+        random whole numbers. `rules` say who may wait for a turn. `serving`: so many answer, those that have been there
+        longest; the others are spare until one of them is lost. None: all.
         """
         self.model, self._replays = model, replays
         self._clock, self._rules, self._budget = clock, rules or admission.Rules(), Budget()
@@ -62,7 +65,7 @@ class Replicas:
         self._contexts: dict[str, int] = {}
         self._context: int | None = None  # the last that was known
         self._hold, self._held = hold or Hold(0.0, 0), 0
-        self._sleeps, self._came = sleeps, 0
+        self._sleeps, self._came, self._serving = sleeps, 0, serving
         self.on_held: Callable[[], None] = lambda: None  # called when a request finds no replica and waits for one
         self._router = Router(clock, roll=roll)
 
@@ -132,7 +135,8 @@ class Replicas:
     def _queues(self, priority: int) -> dict[str, admission.Queue]:
         """What a request of that priority would find at each replica that it may go to."""
         sent = self._router.waiting()
-        usable = ((name, self._links[name]) for name in self._router.usable(self._links))
+        serving = self._servers()
+        usable = ((name, serving[name]) for name in self._router.usable(serving))
         return {name: queue_of(link.load, link.outstanding, sent.get(name, 0), priority) for name, link in usable}
 
     def _takers(self, asked: Asked, deadline: float | None) -> Mapping[str, Link]:
@@ -143,7 +147,12 @@ class Replicas:
             for name, queue in self._queues(asked.priority).items()
             if admission.away_seconds([queue], tokens, deadline, self._rules) is None
         }
-        return takers or self._links
+        return takers or self._servers()
+
+    def _servers(self, lost: Link | None = None) -> Mapping[str, Link]:
+        """Who answers, beside `lost`: a spare one takes its place."""
+        there = ((name, link) for name, link in self._links.items() if link is not lost)
+        return dict(itertools.islice(there, self._serving))
 
     async def _resume(self, asked: Asked) -> LinkStream:
         """A replica that goes on with what was lost, waiting for one until the deadline. Raises DeadlineExceeded."""
@@ -172,7 +181,7 @@ class Replicas:
         while True:
             news = self._news
             try:
-                return await self._place(asked, {n: link for n, link in self._links.items() if link is not lost})
+                return await self._place(asked, self._servers(lost))
             except passing as refused:
                 left = until - loop.time()
                 if left <= 0:

@@ -131,6 +131,12 @@ class ModelSettings(BaseModel):
         "interrupted: only our kernels keep one order of sums",
     )
     replicas: int = Field(1, ge=1, le=10_000, description="gangs; with `scaling`, those to begin with")
+    spares: int = Field(
+        0,
+        ge=0,
+        le=1_000,
+        description="gangs more than `replicas` that are loaded and get nothing to do until one of those is lost",
+    )
     scaling: Scaling | None = Field(
         None, description="between how many gangs, and by what; default: `replicas`, always"
     )
@@ -171,6 +177,15 @@ class ModelSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _spares_stand_beside_a_fixed_number(self) -> "ModelSettings":
+        if self.spares and self.scaling is not None:
+            raise ValueError(
+                f"`spares: {self.spares}` stand beside a fixed number of `replicas`: leave them out, or raise "
+                "scaling.min so far that the rest can do the work of one that is lost"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _begins_within_its_bounds(self) -> "ModelSettings":
         if self.scaling is None or "replicas" not in self.model_fields_set:
             return self
@@ -204,7 +219,7 @@ class ModelSettings(BaseModel):
     @property
     def first_replicas(self) -> int:
         """How many gangs a deploy starts: with `scaling` one at least, or nobody would know whether it can answer."""
-        return self.replicas if self.scaling is None else max(self.replicas, self.scaling.min)
+        return self.replicas + self.spares if self.scaling is None else max(self.replicas, self.scaling.min)
 
 
 class Pinned(ModelSettings):

@@ -75,7 +75,14 @@ class Gateway:
         hold = Hold(settings.gateway.hold_seconds, settings.gateway.held_requests)
         rules = admission.Rules(settings.gateway.queue_seconds)
         clients = {
-            model.name: Replicas(model.name, settings.gateway.replays, hold=hold, rules=rules, sleeps=sleeps(model))
+            model.name: Replicas(
+                model.name,
+                settings.gateway.replays,
+                hold=hold,
+                rules=rules,
+                sleeps=sleeps(model),
+                serving=model.replicas if model.spares else None,
+            )
             for model in settings.models
         }
         self._roster = Roster(clients, Watcher().watch)
@@ -395,7 +402,7 @@ def _control(settings: Settings, standing: Standing) -> serve.Application:
 def _number(model: ModelSettings, name: str, version: str, standing: Standing) -> dict[str, Any]:
     """How many gangs, as Serve's options say it."""
     if model.scaling is None:
-        return {"num_replicas": model.replicas}
+        return {"num_replicas": model.first_replicas}
     code = revision.digest(revision.code("cluster", "pipelines"))
     return {"autoscaling_config": scaler.config(model, version, standing.scaled.get(name), code)}
 

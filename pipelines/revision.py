@@ -17,7 +17,7 @@ from pipelines.settings import HOME, Settings
 
 SOURCES = (".py", ".cpp", ".h")
 WEIGHTS = (".json", ".safetensors", ".jinja", ".model")  # of a model folder, what is read from it
-SCALED = {"replicas", "scaling"}  # more or fewer of the same
+SCALED = {"replicas", "spares", "scaling"}  # more or fewer of the same
 KEPT = {"cache_gb"}  # what else has room beside a copy of a version
 
 
@@ -36,6 +36,7 @@ def of_gateway(settings: Settings) -> str:
             model.name,
             "" if isinstance(model, Pinned) else model.path,  # of versions, what they hold counts
             model.scaling is not None and ("sleeps" if model.scaling.min == 0 else "scales"),
+            model.replicas if model.spares else None,
             stamps(model.path, (".json", ".jinja")),
         )
         for model in settings.models

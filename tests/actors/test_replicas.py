@@ -101,3 +101,29 @@ async def test_what_is_refused_is_tried_again_only_as_the_budget_lets_it() -> No
     rules = Budget().rules
     assert count < asked <= count * (1 + rules.share) + rules.free * rules.seconds
     assert {level for link in links for level in link.asked} == {3}
+
+
+async def test_a_spare_replica_gets_nothing_until_one_is_lost() -> None:
+    refusing = [Answering(name, Load(), Overloaded(MODEL, 1, 1)) for name in ("one", "two", "three")]
+    replicas = over(*refusing, serving=2)
+
+    async def ask() -> None:
+        with pytest.raises(Overloaded):
+            await replicas.submit(PROMPT, greedy(), seed=1)
+
+    await ask()
+    assert [len(link.asked) for link in refusing] == [1, 1, 0]
+    replicas.drop("one")
+    await ask()
+    assert [len(link.asked) for link in refusing] == [1, 2, 1]
+    replicas.adopt("four", Answering("four", Load()), Entry(MODEL, "four", "", 0, "", 100, 1_000, 0, (), (), 0.0))
+    await ask()  # the new one is spare now
+    assert [len(link.asked) for link in refusing] == [1, 3, 2]
+
+
+def test_what_a_spare_replica_could_take_lets_nobody_in() -> None:
+    replicas = over(Answering("one", FULL), Answering("two", Load()), serving=1, rules=Rules(1.5))
+    with pytest.raises(Overloaded):
+        replicas.admit(20)
+    replicas.drop("one")
+    replicas.admit(20)

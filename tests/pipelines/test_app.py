@@ -133,13 +133,15 @@ def test_a_model_that_scales_has_a_policy_and_somebody_to_ask(
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     one = {"name": "a", "path": "m", "device": "cpu"}
-    gateway = app.build({"models": [{**one, "scaling": {"min": 0, "max": 2}}, {**one, "name": "b"}]})._bound_deployment
+    gateway = app.build(
+        {"models": [{**one, "scaling": {"min": 0, "max": 2}}, {**one, "name": "b", "spares": 1}]}
+    )._bound_deployment
     assert called == [("directory", None), ("demand", None)]
     scaled, fixed = (model._bound_deployment._deployment_config for model in gateway.init_args[1:])
     bounds = scaled.autoscaling_config
     assert (bounds.min_replicas, bounds.max_replicas, bounds.initial_replicas) == (0, 2, 1)
     assert bounds.policy.policy_function == "pipelines.scaler.Scaler"
-    assert (fixed.autoscaling_config, fixed.num_replicas) == (None, 1)
+    assert (fixed.autoscaling_config, fixed.num_replicas) == (None, 2)
 
 
 @pytest.mark.usefixtures("called")

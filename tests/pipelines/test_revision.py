@@ -58,6 +58,14 @@ def test_other_bounds_are_the_same_gang_and_gateway() -> None:
     assert len(set(gateways)) == 3
 
 
+def test_a_spare_gang_is_one_more_of_the_same_but_another_gateway(folder: Path) -> None:
+    """Which has to know how many serve."""
+    assert of_model(folder, spares=1) == of_model(folder)
+    gateways = [of_gateway(folder, model=model) for model in ({}, {"spares": 1}, {"spares": 1, "replicas": 2})]
+    assert len(set(gateways)) == 3
+    assert gateways[0] == of_gateway(folder, model={"replicas": 2})
+
+
 def test_another_device_or_patience_is_another_gang(folder: Path) -> None:
     assert (
         len({of_model(folder), of_model(folder, device="cuda"), of_model(folder, ClusterSettings(drain_seconds=1))})

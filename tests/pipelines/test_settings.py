@@ -58,6 +58,10 @@ def scaled(replicas: int | None = None, **scaling: object) -> dict[str, Any]:
         (scaled(max=2, least=1), "models.0.scaling.least"),
         (scaled(3, max=2), "`replicas`, with which `scaling` begins, is from 1 to 2, not 3"),
         (scaled(1, min=2, max=3), "is from 2 to 3, not 1"),
+        (
+            {"models": [{"name": "a", "path": "x", "spares": 1, "scaling": {"max": 2}}]},
+            "`spares: 1` stand beside a fixed number of `replicas`",
+        ),
         ({**scaled(min=0, max=1), "gateway": {"hold_seconds": 0}}, "scaling.min: 0 of a and gateway.hold_seconds: 0"),
         ({**scaled(min=0, max=1), "gateway": {"held_requests": 0}}, "scaling.min: 0 of a and gateway.held_requests: 0"),
         ({"gateway": {"body_byte": 1}}, "did you mean gateway.body_bytes?"),
@@ -74,6 +78,7 @@ def test_what_cannot_be_served_is_refused(values: dict[str, object], says: str) 
 @pytest.mark.parametrize(
     ("values", "first"),
     [
+        ({"models": [{"name": "a", "path": "x", "replicas": 2, "spares": 1}]}, 3),
         (scaled(max=4), 1),
         (scaled(min=0, max=4), 1),
         (scaled(min=2, max=4), 2),
