@@ -133,15 +133,21 @@ def test_a_model_that_scales_has_a_policy_and_somebody_to_ask(
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     one = {"name": "a", "path": "m", "device": "cpu"}
-    gateway = app.build(
-        {"models": [{**one, "scaling": {"min": 0, "max": 2}}, {**one, "name": "b", "spares": 1}]}
-    )._bound_deployment
+    gateway = app.build({"models": [{**one, "scaling": {"min": 0, "max": 2}}, {**one, "name": "b"}]})._bound_deployment
     assert called == [("directory", None), ("demand", None)]
     scaled, fixed = (model._bound_deployment._deployment_config for model in gateway.init_args[1:])
     bounds = scaled.autoscaling_config
     assert (bounds.min_replicas, bounds.max_replicas, bounds.initial_replicas) == (0, 2, 1)
     assert bounds.policy.policy_function == "pipelines.scaler.Scaler"
-    assert (fixed.autoscaling_config, fixed.num_replicas) == (None, 2)
+    assert (fixed.autoscaling_config, fixed.num_replicas) == (None, 1)
+
+
+@pytest.mark.usefixtures("called")
+def test_a_spare_gang_is_one_more_of_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    gateway = app.build({"models": [{"name": "a", "path": "m", "device": "cpu", "spares": 1}]})._bound_deployment
+    (model,) = gateway.init_args[1:]
+    assert model._bound_deployment._deployment_config.num_replicas == 2
 
 
 @pytest.mark.usefixtures("called")
