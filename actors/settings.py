@@ -217,6 +217,11 @@ class ModelSettings(BaseModel):
         return self.name.partition("@")[2]
 
     @property
+    def serving(self) -> int | None:
+        """How many gangs answer where others are spare; None: all that there are."""
+        return self.replicas if self.spares else None
+
+    @property
     def first_replicas(self) -> int:
         """How many gangs a deploy starts: with `scaling` one at least, or nobody would know whether it can answer."""
         return self.replicas + self.spares if self.scaling is None else max(self.replicas, self.scaling.min)

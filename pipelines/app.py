@@ -81,7 +81,7 @@ class Gateway:
                 hold=hold,
                 rules=rules,
                 sleeps=sleeps(model),
-                serving=model.replicas if model.spares else None,
+                serving=model.serving,
             )
             for model in settings.models
         }

@@ -59,6 +59,7 @@ def need(model: ModelSettings, device: str, gangs: int | None = None) -> Need:
         model.quantization if model.quantization in weights else "",
         degree=model.tensor_parallel_size,
         replicas=model.first_replicas if gangs is None else gangs,
+        spares=model.spares,
         kinds=(kind,),
         accelerators=model.placement.accelerators if kind != CPU else (),
         labels=model.placement.labels,

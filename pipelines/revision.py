@@ -36,7 +36,7 @@ def of_gateway(settings: Settings) -> str:
             model.name,
             "" if isinstance(model, Pinned) else model.path,  # of versions, what they hold counts
             model.scaling is not None and ("sleeps" if model.scaling.min == 0 else "scales"),
-            model.replicas if model.spares else None,
+            model.serving,
             stamps(model.path, (".json", ".jinja")),
         )
         for model in settings.models

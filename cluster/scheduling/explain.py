@@ -121,7 +121,7 @@ def _changes(board: Board, need: Need) -> Iterator[str]:
             break
     placed = sum(key[0] == need.model for key in board.placed)
     if placed:
-        yield f"set replicas: {placed}"
+        yield f"set replicas and spares to {placed} together" if need.spares else f"set replicas: {placed}"
 
 
 def _degrees(board: Board, need: Need) -> list[int]:

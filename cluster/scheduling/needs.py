@@ -22,7 +22,7 @@ class Need:
     `weights` holds the model's bytes by precision and `kv_bytes` those of one replica's cache: both are cut into
     `degree` shards. `workspace`, `cores` and `host_bytes` are of each shard. `kinds` stands in order of preference, and
     `accelerators` are the only types that will do, all if empty. With `shares`, a gang of one may share its device.
-    Of higher `priority` is placed first.
+    Of higher `priority` is placed first. So many of the `replicas` are `spares`, as the settings name them.
     """
 
     model: str
@@ -40,6 +40,7 @@ class Need:
     cores: float = 1.0
     host_bytes: int = 0
     priority: int = 0
+    spares: int = 0
 
     @property
     def shard_bytes(self) -> int:

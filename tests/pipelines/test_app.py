@@ -151,6 +151,14 @@ def test_a_spare_gang_is_one_more_of_the_same(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("called")
+def test_spare_gangs_that_have_no_room_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(PlacementImpossible) as refused:  # two cores are there
+        app.build({"models": [{"name": "a", "path": "m", "device": "cpu", "replicas": 2, "spares": 2}]})
+    assert "set replicas and spares to 2 together" in str(refused.value)
+
+
+@pytest.mark.usefixtures("called")
 def test_serve_run_without_a_cluster_shows_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(_: object, python: str) -> None:
         raise Unavailable("the local cluster", "it is not up; run `strata up --detach`")

@@ -11,7 +11,6 @@
 #include "activation.h"
 #include "amx.h"
 #include "panels.h"
-#include "quantized.h"
 
 #ifdef STRATA_AMX
 
@@ -184,7 +183,6 @@ struct Plain {
 
   Plain from(int64_t row) const { return {bias, y + row * stride, stride}; }
 
-
   template <int NB>
   void take(const Walk& walk, int64_t i, int64_t row, const float* sums) const {
 #pragma GCC unroll 4
@@ -206,7 +204,6 @@ struct Gated {
   Activation activation;
 
   Gated from(int64_t row) const { return {bias, y + row * stride, stride, activation}; }
-
 
   template <int NB>
   void take(const Walk& walk, int64_t i, int64_t row, const float* sums) const {
@@ -370,10 +367,6 @@ void multiply(const Whole& w, int64_t count, const Input& in, const Out& out) {
 }
 
 Input input(const void* x, const Weights& w, int64_t rows, int64_t x_stride, const Weights& next) {
-  if (next.bits) {
-    const Packed packed(next);
-    return {(const char*)x, rows, 2 * w.inner, 2 * x_stride, (const char*)packed.block(0), packed.blocks(), packed.bytes};
-  }
   const Panels panels(kBf16, next);
   return {(const char*)x, rows, 2 * w.inner, 2 * x_stride, (const char*)panels.at, panels.count(),
           panels.size() * (int64_t)sizeof(Unit)};

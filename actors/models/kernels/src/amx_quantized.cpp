@@ -43,7 +43,7 @@ inline __m512i offset(const Packed& p, const uint8_t* block, int64_t group) {
   return _mm512_mullo_epi32(added, _mm512_set1_epi32(0x01010101));
 }
 
-// The factor of a group as `round_line` wants it: in both halves of each column, 2048 times that of a byte.
+// The factor of a group as `times` wants it: in both halves of each column, 2048 times that of a byte.
 inline __m512i factor(const Packed& p, const uint8_t* block, int64_t group) {
   __m512 ratio = _mm512_set1_ps(1);
   if (p.grouped) ratio = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(block + p.ratios + group * 32)));
@@ -59,34 +59,30 @@ inline __m512i times(__m512i bytes, __m512i factor) {
   return _mm512_mask_mov_epi8(high, 0x5555555555555555, _mm512_mulhrs_epi16(even, factor));
 }
 
+// 4 bits of a block as signed bytes with their zeros taken off, and where `Merged` times their group's factor.
+template <bool Merged>
+void spread(const Packed& p, const uint8_t* at, uint8_t* to) {
+  const __m512i low = _mm512_set1_epi8(15);
+  const uint8_t* values = at + p.values;
+  for (int64_t group = 0; group < p.w.inner / p.group; group++) {
+    const __m512i off = offset(p, at, group), by = Merged ? factor(p, at, group) : off;
+    const auto put = [&](__m512i nibbles) __attribute__((always_inline)) {
+      const __m512i bytes = _mm512_sub_epi8(_mm512_and_si512(nibbles, low), off);
+      _mm512_store_si512(to, Merged ? times(bytes, by) : bytes), to += 64;
+    };
+    for (int64_t k = 0; k < p.group; k += 8, values += 64) {
+      const __m512i both = _mm512_load_si512(values);
+      put(both), put(_mm512_srli_epi16(both, 4));
+    }
+  }
+}
+
 // Where the tiles of a block lie: in the block itself, or spread out.
 template <int Bits>
 const uint8_t* bytes_of(const Packed& p, int64_t block, uint8_t* into) {
-  const uint8_t *at = p.block(block), *values = at + p.values;
-  if constexpr (Bits == 8) return values;
-  if (p.merged) {
-    const __m512i low = _mm512_set1_epi8(15);
-    uint8_t* to = into;
-    for (int64_t group = 0; group < p.w.inner / p.group; group++) {
-      const __m512i off = offset(p, at, group), by = factor(p, at, group);
-      for (int64_t k = 0; k < p.group; k += 8, values += 64, to += 128) {
-        const __m512i both = _mm512_load_si512(values);
-        _mm512_store_si512(to, times(_mm512_sub_epi8(_mm512_and_si512(both, low), off), by));
-        _mm512_store_si512(to + 64, times(_mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), off), by));
-      }
-    }
-    return into;
-  }
-  const __m512i low = _mm512_set1_epi8(15);
-  uint8_t* to = into;
-  for (int64_t index = 0; index < p.sums(); index++) {
-    const __m512i off = offset(p, at, p.group_of(index));
-    for (int64_t k = 0; k < p.places(index); k += 8, values += 64, to += 128) {
-      const __m512i both = _mm512_load_si512(values);
-      _mm512_store_si512(to, _mm512_sub_epi8(_mm512_and_si512(both, low), off));
-      _mm512_store_si512(to + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), off));
-    }
-  }
+  const uint8_t* at = p.block(block);
+  if constexpr (Bits == 8) return at + p.values;
+  p.merged ? spread<true>(p, at, into) : spread<false>(p, at, into);
   return into;
 }
 
