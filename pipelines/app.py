@@ -35,10 +35,13 @@ from cluster.scheduling.placement import Gang, Node
 from cluster.security.keys import KeyRing, Principal
 from cluster.settings import ClusterSettings
 from cluster.telemetry import logs
+from cluster.telemetry.metrics import Metrics
 from pipelines import places, placing, preflight, revision, room, scaler, workers
 from pipelines.chat import Served
+from pipelines.evals import declared
 from pipelines.gateway import app as gateway
 from pipelines.gateway.desk import Registry
+from pipelines.gateway.evaluator import Evaluator
 from pipelines.lookout import Lookout
 from pipelines.routing.control import Control
 from pipelines.routing.guide import Guide
@@ -107,8 +110,13 @@ class Gateway:
         releases = None if control is None else Calls(control)
         if releases is not None:
             await self._guide.start(releases)
+        metrics = Metrics()
+        self._evaluator: Evaluator | None = None
+        if releases is not None:
+            self._evaluator = Evaluator(served, metrics, time.perf_counter, self._guide, releases.cases)
+            self._evaluator.start()
         self._app = gateway.create(
-            served, ring, settings.gateway, waiting=lookout.waiting, guide=self._guide, releases=releases,
+            served, ring, settings.gateway, metrics, waiting=lookout.waiting, guide=self._guide, releases=releases,
             registry=Watcher(registrar).registry(settings),
         )  # fmt: skip
 
@@ -120,6 +128,8 @@ class Gateway:
             self._wishes.close()
             self._lookout.close()
             self._guide.close()
+            if self._evaluator is not None:
+                self._evaluator.close()
             await self._roster.close()
 
 
@@ -378,7 +388,8 @@ def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Sta
 
 def _control(settings: Settings, standing: Standing) -> serve.Application:
     """Who owns the routes and decides of rollouts: one process, on the head, where its files lie."""
-    version = revision.of_control(settings)
+    evals = {model: {name: found.plain for name, found in sets.items()} for model, sets in declared(settings).items()}
+    version = revision.of_control(settings, evals)
     routes = {model: route.model_dump(mode="json") for model, route in settings.routes.items()}
     return (
         serve.deployment(Control)
@@ -395,7 +406,7 @@ def _control(settings: Settings, standing: Standing) -> serve.Application:
             graceful_shutdown_timeout_s=1.0,
             graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
         )
-        .bind(routes, settings.routed, str(settings.cluster.state / "releases"))
+        .bind(routes, settings.routed, str(settings.cluster.state / "releases"), evals=evals)
     )
 
 

@@ -46,10 +46,12 @@ def of_gateway(settings: Settings) -> str:
     return digest(kept, models, routed, str(settings.cluster.keys_file), code("cluster", "actors", "pipelines"))
 
 
-def of_control(settings: Settings) -> str:
-    """The digest of who owns the routes: those of the settings, which versions there are, its folder, its code."""
+def of_control(settings: Settings, evals: Any = None) -> str:
+    """The digest of who owns the routes: those of the settings, which versions there are, the questions that they are
+    judged by as plain values, its folder, its code.
+    """
     routes = {model: route.model_dump(mode="json") for model, route in settings.routes.items()}
-    return digest(routes, settings.routed, str(settings.cluster.state), code("cluster", "pipelines"))
+    return digest(routes, settings.routed, evals, str(settings.cluster.state), code("cluster", "pipelines"))
 
 
 def digest(*parts: Any) -> str:

@@ -99,11 +99,15 @@ def _located(settings: Settings, file: Path | None) -> Settings:
         model.model_copy(update={"path": locate(model.path, file)}) if model.path else model
         for model in settings.models
     )
-    return settings.model_copy(update={"models": models})
+    routes = {
+        model: route.model_copy(update={"evals": {name: locate(source, file) for name, source in route.evals.items()}})
+        for model, route in settings.routes.items()
+    }
+    return settings.model_copy(update={"models": models, "routes": routes})
 
 
 def locate(path: str, file: Path | None = None) -> str:
-    """A model's folder as an absolute path: beside the settings file, here, or beside the packages.
+    """A model's folder, or a file, as an absolute path: beside the settings file, here, or beside the packages.
 
     One that is found nowhere stays as it is: it may exist on the nodes alone.
     """

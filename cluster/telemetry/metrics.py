@@ -84,6 +84,7 @@ TABLE = (
     ),
     Metric("strata_shadow_agreement", "histogram", "fraction", "of words shared with the answer seen", buckets=TENTHS),
     Metric("strata_shadows", "counter", "requests", "mirrored: compared, dropped or failed", (*MODEL, "outcome")),
+    Metric("strata_evals", "counter", "questions", "of rollouts: right or wrong", (*MODEL, "outcome")),
     Metric("strata_replica_up", "gauge", "bool", "1 for each replica that reports its load", REPLICA),
     Metric("strata_model_ready", "gauge", "bool", "1 when a replica has made a real token"),
     Metric(
@@ -203,6 +204,10 @@ class Metrics:
         self._made["strata_shadows"].labels(*labels, outcome).inc()
         if agreement is not None:
             self._made["strata_shadow_agreement"].labels(*labels).observe(agreement)
+
+    def evaluated(self, model: str, right: bool) -> None:
+        """A question that a rollout is judged by was answered."""
+        self._made["strata_evals"].labels(*named(model), "right" if right else "wrong").inc()
 
     def follow(self, model: str, loads: Loads, ready: Callable[[], bool]) -> None:
         """Show the loads of a model's replicas whenever somebody scrapes."""

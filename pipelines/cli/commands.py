@@ -185,6 +185,12 @@ def rollout(
     mirror: Annotated[
         str | None, typer.Option(help="Percent of requests that the new version is asked, too, unseen.")
     ] = None,
+    evals: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--eval", help="Questions for a rule on eval.NAME: NAME=FILE.jsonl, or NAME=held-out. Repeatable."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and begin nothing.")] = False,
     url: Url = None,
     file: File = None,
@@ -193,7 +199,9 @@ def rollout(
     """Give a model's users another version step by step; it is taken back where it proves to be worse."""
     from pipelines.cli import rollouts as command
 
-    asked = command.Asked(to, source, steps, every, tuple(abort_if or ()), margin, answers, mirror, dry_run)
+    asked = command.Asked(
+        to, source, steps, every, tuple(abort_if or ()), margin, answers, mirror, tuple(evals or ()), dry_run
+    )
     command.run(words, asked, file, url, as_json=json)
 
 

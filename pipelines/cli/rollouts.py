@@ -35,6 +35,7 @@ class Asked:
     margin: str
     answers: int
     mirror: str | None
+    evals: Sequence[str]
     dry_run: bool
 
     def body(self, model: str) -> dict[str, Any]:
@@ -54,6 +55,8 @@ class Asked:
             "dry_run": self.dry_run,
         }
         more: dict[str, Any] = {"from": self.source} if self.source else {}
+        if self.evals:
+            more["evals"] = dict(map(questions, self.evals))
         return body | more | ({"mirror": percent("--mirror", self.mirror)} if self.mirror else {})
 
 
@@ -121,12 +124,24 @@ def plan(rollout: Mapping[str, Any]) -> list[str]:
     rules = [f"  taken back if {text}" for text in terms["abort_if"]]
     if terms["margin"] is not None:
         rules.append(f"  taken back if it is {100 * terms['margin']:g} % slower, or fails or refuses more")
+    asked = [f"  both are asked {each['questions']} questions for eval.{name}" for name, each in terms["evals"].items()]
     return [
         f"{terms['model']}: {terms['old']} → {terms['new']}, nothing was begun",
         f"  {steps} of the users of {terms['old']}, {each}",
+        *asked,
         *rules,
         f"  a version that is no worse is taken back with a chance of at most {100 * terms['alpha']:g} %",
     ]
+
+
+def questions(text: str) -> tuple[str, list[dict[str, Any]]]:
+    """The name and the questions of NAME=FILE. Raises InvalidRequest."""
+    from pipelines.evals import HELD_OUT, cases_of  # noqa: PLC0415 - it knows all settings, and few give any
+
+    name, _, source = text.partition("=")
+    if not name or not source:
+        raise InvalidRequest("--eval", text, f"write NAME=FILE.jsonl, or NAME={HELD_OUT}")
+    return name, cases_of(source).plain
 
 
 def seconds(field: str, text: str) -> float:

@@ -4,25 +4,45 @@ Knows fields, versions and weights. Knows no state.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from cluster.errors import InvalidRequest, NotFound, sent
+from pipelines.routing import cases
+from pipelines.routing.cases import NAME, SETS, Cases
 from pipelines.routing.rollout import Terms
 from pipelines.routing.settings import WHOLE
 from pipelines.routing.verdict import rule
 
 FIELDS = frozenset(
-    {"model", "to", "from", "steps", "every_seconds", "abort_if", "margin", "answers", "mirror", "dry_run"}
+    {"model", "to", "from", "steps", "every_seconds", "abort_if", "margin", "answers", "mirror", "evals", "dry_run"}
 )
 STEPS, RULES = 100, 20
 LONGEST = 30 * 86_400.0  # seconds of one step
 LEAST_SECONDS = 0.1
 
 
+def evals(asked: Mapping[str, Any]) -> dict[str, Cases]:
+    """The sets of questions that come with it, by name. Raises InvalidRequest."""
+    given = asked.get("evals", {})
+    if not isinstance(given, dict) or len(given) > SETS:
+        raise InvalidRequest("evals", sent(given), f"it is an object of at most {SETS} lists of questions, by name")
+    for name in given:
+        if not NAME.fullmatch(name):
+            raise InvalidRequest("evals", sent(name), "name a set with a-z, 0-9 and _, such as exact_match")
+    return {name: cases.of(rows, f"evals.{name}") for name, rows in given.items()}
+
+
 def terms(
-    asked: Mapping[str, Any], versions: Mapping[str, Sequence[str]], weights: Mapping[str, Mapping[str, float]]
+    asked: Mapping[str, Any],
+    versions: Mapping[str, Sequence[str]],
+    weights: Mapping[str, Mapping[str, float]],
+    sets: Mapping[str, Cases] = MappingProxyType({}),
+    shadow: str | None = None,
 ) -> Terms:
-    """The terms. `weights`: percent of each version of a model now. Raises InvalidRequest or NotFound."""
+    """The terms. `weights`: percent of each version of a model now; `sets`: what questions there are, those of the
+    settings too; `shadow`: the version that the settings have mirrored. Raises InvalidRequest or NotFound.
+    """
     for name in asked.keys() - FIELDS:
         raise InvalidRequest(name, "this unknown field", f"give {', '.join(sorted(FIELDS))}")
     model = _text("model", asked.get("model"))
@@ -31,17 +51,47 @@ def terms(
     new = _version("to", asked.get("to"), model, versions[model])
     old = _old(asked.get("from"), new, model, versions[model], weights[model])
     margin, mirror = asked.get("margin", 0.2), asked.get("mirror")
+    rules = _rules(asked.get("abort_if", []))
+    named = _sources(rules, sets, asked.get("evals", {}), mirrored=mirror is not None or shadow == new)
     return Terms(
         model,
         old,
         new,
         steps=_steps(asked.get("steps", [1, 5, 25, 50, 100])),
         every_seconds=_number("every_seconds", asked.get("every_seconds", 600.0), LEAST_SECONDS, LONGEST),
-        abort_if=_rules(asked.get("abort_if", [])),
+        abort_if=rules,
         margin=None if margin is None else _number("margin", margin, 0.0, 100.0),
         mirror=None if mirror is None else _number("mirror", mirror, 0.01, WHOLE),
         answers=int(_number("answers", asked.get("answers", 50), 1, 1_000_000)),
+        evals={name: {"digest": sets[name].digest, "questions": len(sets[name])} for name in named},
     )
+
+
+def _sources(
+    rules: Sequence[str], sets: Mapping[str, Cases], given: Mapping[str, Any], *, mirrored: bool
+) -> tuple[str, ...]:
+    """The sets of questions that rules name. Raises InvalidRequest for a rule that nothing would ever tell of."""
+    named = {}
+    for place, text in enumerate(rules):
+        field, condition = f"abort_if[{place}]", rule(text, "").condition
+        kind, _, name = condition.metric.partition(".")
+        if kind == "eval":
+            if name not in sets:
+                raise InvalidRequest(
+                    field, text,
+                    f"there are no questions for eval.{name}: give some with --eval {name}=FILE.jsonl (evals.{name} in "
+                    f"a body), or name a file as routes.MODEL.evals.{name} in the settings and deploy"
+                    + (f"; there is {', '.join(f'eval.{one}' for one in sorted(sets))}" if sets else ""),
+                )  # fmt: skip
+            named[name] = True
+        elif kind == "shadow" and (name != "agreement" or condition.baseline):
+            raise InvalidRequest(field, text, "write shadow.agreement < NUMBER: both versions' answers are in it")
+        elif kind == "shadow" and not mirrored:
+            raise InvalidRequest(field, text, "nothing is mirrored: say of how many requests with --mirror 10")
+    for name in given:
+        if name not in named:
+            raise InvalidRequest(f"evals.{name}", "questions", f"no rule names eval.{name}; add one to abort_if")
+    return tuple(named)
 
 
 def _old(given: Any, new: str, model: str, versions: Sequence[str], weights: Mapping[str, float]) -> str:

@@ -9,16 +9,28 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from actors.news import News
 from cluster.errors import Conflict, InvalidRequest, NotFound
-from pipelines.routing import asking
+from pipelines.routing import asking, cases
+from pipelines.routing.casebook import Casebook
 from pipelines.routing.evidence import Arm, Score
 from pipelines.routing.ledger import Ledger
-from pipelines.routing.rollout import COMMANDS, Event, Record, Rollout, Seen, State, command, decide, findings
+from pipelines.routing.rollout import (
+    AT_A_STEP,
+    COMMANDS,
+    Event,
+    Record,
+    Rollout,
+    Seen,
+    State,
+    command,
+    decide,
+    findings,
+)
 from pipelines.routing.route import Route, first
 from pipelines.routing.settings import WHOLE, RouteSettings
 from pipelines.routing.trials import Trials, shown
@@ -44,11 +56,47 @@ class Told:
 
 @dataclass(slots=True)
 class Arms:
-    """The answers of a rollout's step: those sent since revision `since`."""
+    """The answers of a rollout's step: those sent since revision `since`.
+
+    `grades`: by version and set, the questions that were answered, and whether rightly; each counts once.
+    """
 
     since: int
     new: Arm = field(default_factory=Arm)
     old: Arm = field(default_factory=Arm)
+    grades: dict[str, dict[str, dict[int, bool]]] = field(default_factory=dict)
+
+    def graded(self, version: str, name: str, case: int, right: bool) -> None:
+        """A question was answered; the first time counts."""
+        self.grades.setdefault(version, {}).setdefault(name, {}).setdefault(case, right)
+
+    def judged(self, version: str, arm: Arm, evals: Mapping[str, Mapping[str, Any]]) -> Arm:
+        """An arm with what came of its questions."""
+        there = self.grades.get(version, {})
+        scores = {
+            f"eval.{name}": Score(len(found), sum(found.values()), int(evals[name]["questions"]))
+            for name, found in there.items()
+            if name in evals
+        }
+        return replace(arm, scores={**arm.scores, **scores}) if scores else arm
+
+    @property
+    def plain(self) -> Plain:
+        """As JSON has it, and as `of` takes it."""
+        grades = {
+            version: {name: [[case, right] for case, right in found.items()] for name, found in sets.items()}
+            for version, sets in self.grades.items()
+        }
+        return {"since": self.since, "new": self.new.plain, "old": self.old.plain, "grades": grades}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Arms":
+        """What `plain` gave."""
+        grades = {
+            version: {name: {int(case): bool(right) for case, right in found} for name, found in sets.items()}
+            for version, sets in plain.get("grades", {}).items()
+        }
+        return cls(plain["since"], Arm.of(plain["new"]), Arm.of(plain["old"]), grades)
 
 
 class Control:
@@ -61,12 +109,17 @@ class Control:
         folder: str,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        evals: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] | None = None,
     ) -> None:
-        """`routes` and `versions` are those of the settings, as plain values."""
+        """`routes`, `versions` and `evals`, the questions of a model by name, are those of the settings, all plain."""
         self._clock, self._wall = clock, wall
         self._versions = {model: tuple(each) for model, each in versions.items()}
         self._settings = {model: RouteSettings.model_validate(routes.get(model, {})) for model in versions}
-        self._ledger = Ledger(Path(folder))
+        self._evals = {
+            model: {name: cases.of(rows, f"routes.{model}.evals.{name}") for name, rows in sets.items()}
+            for model, sets in (evals or {}).items()
+        }
+        self._ledger, self._casebook = Ledger(Path(folder)), Casebook(Path(folder) / "evals")
         self._told: dict[str, Told] = {}
         self._trials = Trials()
         self._heard: dict[str, int] = {}  # the last report of each gateway that counted
@@ -96,6 +149,8 @@ class Control:
             for each in report.get("outcomes", ()):
                 score = Score(int(each["count"]), float(each["total"]))
                 self._trials.heard(each["model"], each["version"], each["metric"], score)
+            for each in report.get("grades", ()):
+                self._grade(each)
         for rollout in self._running():
             model = rollout.terms.model
             if self._has(model, rollout.terms.new):
@@ -105,7 +160,11 @@ class Control:
 
     async def start(self, asked: Mapping[str, Any], by: str) -> Plain:
         """Begin a rollout. Raises InvalidRequest, NotFound or Conflict."""
-        terms = asking.terms(asked, self._versions, {model: route.weights for model, route in self._routes.items()})
+        weights = {model: route.weights for model, route in self._routes.items()}
+        model, given = str(asked.get("model")), asking.evals(asked)
+        sets = {**self._evals.get(model, {}), **given}
+        shadow = self._settings[model].shadow if model in self._settings else None
+        terms = asking.terms(asked, self._versions, weights, sets, shadow.version if shadow else None)
         for rollout in self._running():
             if rollout.terms.model == terms.model:
                 raise Conflict(f"a rollout of {terms.model}", "none", f"{rollout.name}, {rollout.state}")
@@ -117,6 +176,8 @@ class Control:
             self._name(terms.model, terms.new), terms, entered=now, began=now, by=by, before=dict(route.weights)
         )
         if not asked.get("dry_run"):
+            for name in terms.evals:
+                self._casebook.keep(sets[name])
             self._rollouts[made.name] = made
             self._warm[terms.model] = self._clock()
             self._news.bump()
@@ -146,6 +207,10 @@ class Control:
         looks = [] if found.over else [str(each) for each in findings(found, self._seen(found, self._clock()))]
         audit = [line for line in self._ledger.audit() if line.get("rollout") == name]
         return self._told_of(found) | {"findings": looks, "audit": audit}
+
+    async def cases(self, digest: str) -> list[Plain]:
+        """The questions of a set. Raises NotFound."""
+        return self._casebook.find(digest).plain
 
     async def experiment(self, asked: Mapping[str, Any], by: str) -> Plain:
         """Begin an A/B experiment. Raises InvalidRequest, NotFound or Conflict."""
@@ -209,7 +274,9 @@ class Control:
         warm = bool(everybody) and all(told.ready.get(_full(model, rollout.terms.new)) for told in everybody)
         told = bool(everybody) and all(told.revision >= self._news.revision for told in everybody)
         lost = now - self._warm.setdefault(model, now) if everybody else 0.0
-        return Seen(warm, told, lost, arms.new, arms.old)
+        terms = rollout.terms
+        new, old = (arms.judged(at, arm, terms.evals) for at, arm in ((terms.new, arms.new), (terms.old, arms.old)))
+        return Seen(warm, told, lost, new, old)
 
     def _has(self, model: str, version: str) -> bool:
         return any(told.ready.get(_full(model, version)) for told in self._told.values())
@@ -223,6 +290,13 @@ class Control:
                 arms.new += arm
             elif version == terms.old:
                 arms.old += arm
+
+    def _grade(self, grade: Mapping[str, Any]) -> None:
+        """A question that a gateway has asked, unless it was for another step."""
+        rollout, arms = self._rollouts.get(grade["rollout"]), self._arms.get(grade["rollout"])
+        if rollout is None or arms is None or rollout.step != grade["step"] or grade["name"] not in rollout.terms.evals:
+            return
+        arms.graded(grade["version"], grade["name"], int(grade["case"]), bool(grade["right"]))
 
     def _keep(self, before: Rollout, after: Rollout, records: Sequence[Record], by: str) -> None:
         """A rollout that has moved: the gateways and the ledger know next."""
@@ -251,13 +325,17 @@ class Control:
 
     def _shown(self, model: str) -> Plain:
         """A route as gateways take it."""
-        route, ramp = self._routes[model], None
+        route, ramp, evals = self._routes[model], None, None
         settings = self._settings[model].model_dump(mode="json")
         for rollout in self._running():
             if rollout.terms.model == model:
-                ramp = {"old": rollout.terms.old, "new": rollout.terms.new, "share": rollout.share}
-                if rollout.terms.mirror is not None:
-                    settings["shadow"] = {"version": rollout.terms.new, "share": rollout.terms.mirror}
+                terms = rollout.terms
+                ramp = {"old": terms.old, "new": terms.new, "share": rollout.share}
+                if terms.evals and rollout.state in AT_A_STEP:
+                    sets = {name: each["digest"] for name, each in terms.evals.items()}
+                    evals = {"rollout": rollout.name, "step": rollout.step, "sets": sets}
+                if terms.mirror is not None:
+                    settings["shadow"] = {"version": terms.new, "share": terms.mirror}
         trial = self._trials.running(model)
         return {
             "weights": dict(route.weights),
@@ -265,6 +343,7 @@ class Control:
             "ramp": ramp,
             "settings": settings,
             "trial": [trial.name, trial.metric] if trial else None,
+            "evals": evals,
         }
 
     def _running(self) -> list[Rollout]:
@@ -299,6 +378,9 @@ class Control:
         over = sorted((each for each in self._rollouts.values() if each.over), key=lambda each: each.began)
         for rollout in over[: max(0, len(over) - KEPT)]:
             del self._rollouts[rollout.name]
+        self._casebook.sweep(
+            {each["digest"] for rollout in self._rollouts.values() for each in rollout.terms.evals.values()}
+        )
 
     def _save(self, lines: Sequence[Plain] = ()) -> None:
         self._unsaved = False
@@ -313,10 +395,7 @@ class Control:
             },
             "experiments": self._trials.plain,
             "rollouts": [rollout.plain for rollout in self._rollouts.values()],
-            "arms": {
-                name: {"since": arms.since, "new": arms.new.plain, "old": arms.old.plain}
-                for name, arms in self._arms.items()
-            },
+            "arms": {name: arms.plain for name, arms in self._arms.items()},
         }
         self._ledger.save(state, lines)
 
@@ -326,10 +405,7 @@ class Control:
         self._heard = dict(state.get("heard", {}))
         self._trials = Trials(state.get("experiments", ()))
         self._rollouts = {each["name"]: Rollout.of(each) for each in state.get("rollouts", ())}
-        self._arms = {
-            name: Arms(each["since"], Arm.of(each["new"]), Arm.of(each["old"]))
-            for name, each in state.get("arms", {}).items()
-        }
+        self._arms = {name: Arms.of(each) for name, each in state.get("arms", {}).items()}
         renewed = set()
         for model, versions in self._versions.items():
             route = first(model, self._settings[model], versions)

@@ -70,18 +70,21 @@ class Sketch:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Values from 0 to 1, summed up."""
+    """Values from 0 to 1, summed up; with `of`, 0s and 1s drawn out of so many, each once."""
 
     count: int = 0
     total: float = 0.0
+    of: int = 0
 
     def __add__(self, other: "Score") -> "Score":
-        return Score(self.count + other.count, self.total + other.total)
+        return Score(self.count + other.count, self.total + other.total, self.of or other.of)
 
     def mean(self, alpha: float) -> Interval | None:
-        """Where the mean lies."""
+        """Where the mean lies: with `of` the one of all that are drawn from."""
         if not self.count:
             return None
+        if self.of:
+            return Interval(self.total / self.count, *sequential.share(int(self.total), self.count, self.of, alpha))
         return Interval(self.total / self.count, *sequential.mean(self.total, self.count, alpha))
 
 
@@ -125,7 +128,10 @@ class Arm:
         return {
             **{name: getattr(self, name) for name in COUNTS},
             **{name: [[place, count] for place, count in getattr(self, name).buckets.items()] for name in SKETCHES},
-            "scores": {name: [score.count, score.total] for name, score in self.scores.items()},
+            "scores": {
+                name: [score.count, score.total, *([score.of] if score.of else [])]
+                for name, score in self.scores.items()
+            },
         }
 
     @classmethod
@@ -135,7 +141,10 @@ class Arm:
         latency, ttft, itl, tokens = (
             Sketch({int(at): int(count) for at, count in plain[name]}) for name in SKETCHES
         )  # fmt: skip
-        scores = {name: Score(int(count), float(total)) for name, (count, total) in plain["scores"].items()}
+        scores = {
+            name: Score(int(count), float(total), *map(int, of))
+            for name, (count, total, *of) in plain["scores"].items()
+        }
         return cls(answers, errors, refusals, cuts, latency, ttft, itl, tokens, scores)
 
 

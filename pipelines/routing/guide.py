@@ -50,6 +50,18 @@ class Figures(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Exam:
+    """The questions that two versions are to be asked at a step of a rollout: sets by name, known by their digests."""
+
+    model: str
+    old: str
+    new: str
+    rollout: str
+    step: int
+    sets: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Way:
     """Where a request goes. `served`: the name under which the version is served; `counts`: its answer is evidence."""
 
@@ -132,6 +144,8 @@ class Guide:
         self._number = 0
         self._trials: dict[str, tuple[str, str]] = {}  # the experiment of a model, and what it looks at
         self._outcomes: dict[tuple[str, str, str], Score] = {}
+        self._evals: dict[str, dict[str, Any]] = {}  # the questions that versions of a model are to be asked
+        self._grades: list[dict[str, Any]] = []
         self._judges: dict[str, set[str]] = {}  # users whose outcome has counted, by model
         self._unheard: dict[str, Any] | None = None  # a report that may have been lost on its way
         self._news = asyncio.Event()
@@ -198,6 +212,21 @@ class Guide:
         arm = Arm(scores={"shadow.agreement": Score(1, agreement)})
         self._add((way.model, way.shadow, way.revision), f"{way.user}\0shadow", arm)
 
+    @property
+    def exams(self) -> list[Exam]:
+        """What questions are to be asked now."""
+        return [
+            Exam(model, route.ramp.old, route.ramp.new, plain["rollout"], plain["step"], plain["sets"])
+            for model, plain in self._evals.items()
+            if (route := self._routes.get(model)) is not None and route.ramp is not None
+        ]
+
+    def graded(self, exam: Exam, version: str, name: str, case: int, right: bool) -> None:
+        """A version has answered a question of an exam."""
+        self._grades.append(
+            {"rollout": exam.rollout, "step": exam.step, "version": version, "name": name, "case": case, "right": right}
+        )
+
     def outcome(self, way: Way, metric: str, value: float) -> None:
         """What a user made of an answer, from 0 to 1: evidence for a rollout, and for an experiment that looks at it.
 
@@ -229,6 +258,9 @@ class Guide:
             made = _route(model, plain)
             if made is not None and all(self._served(full(model, version)) for version in _versions(made)):
                 self._routes[model] = made
+            self._evals.pop(model, None)
+            if plain.get("evals"):
+                self._evals[model] = plain["evals"]
             trial = plain.get("trial")
             if trial is None or self._trials.get(model) != tuple(trial):
                 self._judges.pop(model, None)
@@ -246,6 +278,7 @@ class Guide:
             self._stalled()
             arms, self._sums.arms = self._sums.arms, {}
             outcomes, self._outcomes = self._outcomes, {}
+            grades, self._grades = self._grades, []
             self._number += 1
             self._unheard = {
                 "number": self._number,
@@ -257,6 +290,7 @@ class Guide:
                     {"model": model, "version": version, "metric": metric, "count": score.count, "total": score.total}
                     for (model, version, metric), score in outcomes.items()
                 ],
+                "grades": grades,
             }
         ready = {
             f"{model}@{version}": self._ready(full(model, version))

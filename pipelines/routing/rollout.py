@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from cluster.errors import Conflict
-from pipelines.routing.evidence import Arm
+from pipelines.routing.evidence import Arm, Score
 from pipelines.routing.settings import WHOLE
 from pipelines.routing.verdict import ALPHA, Finding, Rule, guards, judge, rule
 from pipelines.routing.verdict import State as Found
@@ -84,6 +84,7 @@ class Terms:
     margin: float | None = 0.2  # of slowness that is let pass; None: only what `abort_if` says counts
     answers: int = 50  # of the new version, at least, before a step is over
     mirror: float | None = None  # percent of the requests that the new version is asked, too, unseen
+    evals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name: its digest, how many questions
     warm_seconds: float = 600.0
     lost_seconds: float = 10.0
     alpha: float = ALPHA
@@ -246,11 +247,24 @@ def _at_a_step(rollout: Rollout, seen: Seen, now: float) -> Happening:
     if rollout.state is State.PAUSED or now - rollout.entered < terms.every_seconds:
         return _NOTHING
     lacks = _told(found, Found.DOUBTFUL)
+    lacks = [*_unasked(terms, seen), *lacks]
     if seen.new.answers < terms.answers:
         lacks.insert(0, f"{seen.new.answers} answers of {terms.answers}")
     if not lacks:
         return Event.GOOD, f"{seen.new.answers} answers and no rule looks broken", found
     return (Event.SHORT, "; ".join(lacks), found) if rollout.state is State.RAMPING else _NOTHING
+
+
+def _unasked(terms: Terms, seen: Seen) -> list[str]:
+    """The sets of questions that one of the two has not been asked to the end."""
+    asked = {
+        name: min(arm.scores.get(f"eval.{name}", Score()).count for arm in (seen.new, seen.old)) for name in terms.evals
+    }
+    return [
+        f"eval.{name}: {count} of {terms.evals[name]['questions']} questions asked"
+        for name, count in asked.items()
+        if count < terms.evals[name]["questions"]
+    ]
 
 
 def _told(findings: Sequence[Finding], state: Found) -> list[str]:

@@ -13,6 +13,10 @@ is such a sum, so ranks bound the quantile without a word on the distribution (H
 of quantiles with applications to A/B testing and best-arm identification", Bernoulli 28(3), 2022; of canaries: Lindon,
 Sanden and Shirikian, "Rapid regression detection in software deployments through sequential testing", KDD 2022).
 
+Of a finite set, each of which is drawn once in an order of chance, the same holds for what the whole of it comes to,
+with the chance of what was drawn in place of the power (Waudby-Smith and Ramdas, "Confidence sequences for sampling
+without replacement", NeurIPS 2020); when all are drawn nothing is left to be unsure of.
+
 Knows numbers. Knows nothing of versions and answers.
 """
 
@@ -37,6 +41,28 @@ def mean(total: float, count: int, alpha: float) -> tuple[float, float]:
     low = 0.0 if total == 0 else _edge(there, 0.0, lambda at: evidence(total, count, at) < much)
     high = 1.0 if total == count else _edge(there, 1.0, lambda at: evidence(total, count, at) < much)
     return low, high
+
+
+def share(total: int, count: int, size: int, alpha: float) -> tuple[float, float]:
+    """Between what the share of 1s among `size` lies, of which `count` were drawn, each once, and `total` are 1s."""
+    much = -math.log(alpha)
+
+    def plausible(ones: int) -> bool:
+        return _drawn(total, count, ones, size) < much
+
+    least, most = total, size - (count - total)
+    likely = min(max(round(total / count * size), least), most)
+    return _last(likely, least, plausible) / size, _last(likely, most, plausible) / size
+
+
+def _drawn(total: int, count: int, ones: int, size: int) -> float:
+    """ln of how much likelier so many 1s are under the prior than with `ones` of them among all."""
+    prior = _choose(count, total) + _beta(_PRIOR + total, _PRIOR + count - total) - _beta(_PRIOR, _PRIOR)
+    return prior - _choose(ones, total) - _choose(size - ones, count - total) + _choose(size, count)
+
+
+def _choose(among: int, some: int) -> float:
+    return math.lgamma(among + 1) - math.lgamma(some + 1) - math.lgamma(among - some + 1)
 
 
 def ranks(level: float, count: int, alpha: float) -> tuple[int, int]:

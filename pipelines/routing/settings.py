@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import SettingsInvalid
+from pipelines.routing.cases import NAME, SETS
 
 BASE = "base"  # what a model that is served without a version is called beside versions of it
 WHOLE = 100.0
@@ -69,6 +70,9 @@ class RouteSettings(BaseModel):
     )
     rules: tuple[Rule, ...] = ()
     shadow: Shadow | None = None
+    evals: dict[str, str] = Field(
+        {}, description="what eval.NAME in a rollout's rules is: NAME to a file of questions and answers, or held-out"
+    )
 
 
 def check(routes: Mapping[str, RouteSettings], versions: Mapping[str, Sequence[str]]) -> None:
@@ -85,6 +89,7 @@ def check(routes: Mapping[str, RouteSettings], versions: Mapping[str, Sequence[s
         _check_weights(f"{key}.weights", route.weights, versions[model])
         for place, rule in enumerate(route.rules):
             _check_rule(f"{key}.rules.{place}", rule, versions[model])
+        _check_evals(f"{key}.evals", route.evals)
         if route.shadow is not None:
             _check_shadow(f"{key}.shadow.version", route, versions[model])
 
@@ -119,6 +124,14 @@ def _check_rule(key: str, rule: Rule, versions: Sequence[str]) -> None:
             raise SettingsInvalid(
                 f"{key}.when.headers", f'"{name}"', "name a header of your own in lower case, such as x-beta"
             )
+
+
+def _check_evals(key: str, evals: Mapping[str, str]) -> None:
+    if len(evals) > SETS:
+        raise SettingsInvalid(key, f"{len(evals)} sets", f"name at most {SETS}")
+    for name in evals:
+        if not NAME.fullmatch(name):
+            raise SettingsInvalid(f"{key}.{name}", f'"{name}"', "name it with a-z, 0-9 and _, such as exact_match")
 
 
 def _check_shadow(key: str, route: RouteSettings, versions: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ LEVELS = (50, 90, 95, 99)
 RATES = {"error_rate": "errors", "refusal_rate": "refusals", "cut_rate": "cuts"}
 SCORES = re.compile(r"(eval|shadow|feedback)\.[a-z0-9_]+")
 KNOWN = (*RATES, *(f"p{level}_{name}" for name in SKETCHES for level in LEVELS))
+_SLACK = 1e-9  # what sums such as 0.9 - 0.02 are off by
 TOLD = "eval.NAME, feedback.NAME, shadow.agreement"
 
 
@@ -107,8 +108,10 @@ def _judge(rule: Rule, new: Arm, old: Arm, alpha: float) -> Finding:
     if value is None:
         return Finding(str(rule), State.UNKNOWN)
     above = condition.compare in (">", ">=")
-    proven = value.low > limit.high if above else value.high < limit.low
-    looks = value.looks > limit.looks if above else value.looks < limit.looks
+    beyond = (value.low - limit.high, value.looks - limit.looks)
+    if not above:
+        beyond = (limit.low - value.high, limit.looks - value.looks)
+    proven, looks = (gap > _SLACK for gap in beyond)
     state = State.BROKEN if proven else State.DOUBTFUL if looks else State.KEPT
     return Finding(str(rule), state, value, limit)
 

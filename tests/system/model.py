@@ -13,8 +13,8 @@ TEMPLATE = (
 )
 
 
-def write(folder: Path, layers: int = 2) -> Path:
-    """Make the folder; the same weights every time. More layers make a slower model."""
+def write(folder: Path, layers: int = 2, seed: int = 3) -> Path:
+    """Make the folder; the same weights every time. More layers make a slower model, another seed other answers."""
     folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
@@ -24,7 +24,7 @@ def write(folder: Path, layers: int = 2) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
     (folder / "chat_template.jinja").write_text(TEMPLATE)
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=64,

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -50,16 +51,22 @@ class Fair:
 
 @pytest.fixture(scope="module")
 def fair(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fair]:
-    """Two versions more: one like the model, and one of two hundred layers that runs one sequence at a time."""
+    """Three versions more: one like the model, one that says something else, and one of two hundred layers that runs
+    one sequence at a time.
+    """
     file = stack.clone / "strata.yaml"
     written = file.read_text()
     settings = yaml.safe_load(written)
     first = settings["models"][0]
     one = {**first, "tensor_parallel_size": 1, "replicas": 1}
     like = {**one, "name": f"{MODEL}@like"}
-    slow = {**one, "name": f"{MODEL}@slow", "path": str(write(tmp_path_factory.mktemp("models") / "slow", layers=200))}
+    folder = tmp_path_factory.mktemp("models")
+    unlike = {**one, "name": f"{MODEL}@unlike", "path": str(write(folder / "unlike", seed=4))}
+    slow = {**one, "name": f"{MODEL}@slow", "path": str(write(folder / "slow", layers=200))}
     slow["limits"] = {**first["limits"], "running_sequences": 1, "queued_sequences": 0}
-    plain = json.dumps({**settings, "models": [first, like, slow]})  # YAML would write what is the same as an alias
+    plain = json.dumps(
+        {**settings, "models": [first, like, unlike, slow]}
+    )  # YAML would write what is the same as an alias
     file.write_text(yaml.safe_dump(json.loads(plain)))
     try:
         done = submit(stack.clone)
@@ -120,6 +127,43 @@ def test_a_version_that_fails_is_taken_back_and_its_users_are_answered(fair: Fai
     found = taken_back(fair, name, touched("slow"), at_once=8)
     check(fair, found)
     assert "error_rate" in found["reason"]
+
+
+def test_a_version_that_answers_wrongly_is_taken_back_by_questions(fair: Fair) -> None:
+    questions = [{"prompt": f"Question {number}?", "max_tokens": 8} for number in range(40)]
+    for question in questions:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": question["prompt"]}], "max_tokens": 8}
+        said = fair.http.post("/v1/chat/completions", json=body | {"temperature": 0}).json()
+        question["answer"] = said["choices"][0]["message"]["content"]
+    asked = {"evals": {"exact_match": [question for question in questions if question["answer"].strip()]}}
+    rules = {"abort_if": ["eval.exact_match < baseline - 0.02"], "margin": None}
+    name = fair.begin("unlike", [SHARE, 100], every_seconds=600, **asked, **rules)
+    until(lambda: fair.state(name) in ENDS, 30)
+    found = fair.look(name)
+    check(fair, found)
+    assert "eval.exact_match" in found["reason"]
+    (broken,) = (line for line in found["audit"] if line["event"] == "broken")
+    assert broken["answers"] == 0, "before a user has met it"
+
+    rules["abort_if"] = ["eval.exact_match < baseline - 0.2"]  # it adds up on one rank what the first does on two
+    name = fair.begin("like", [SHARE, 100], every_seconds=600, **asked, **rules)
+    all_asked = re.compile(r".* (\S+) \(\1 to \1\) against (\S+) \(\2 to \2\), kept")
+    until(lambda: any(map(all_asked.fullmatch, fair.look(name)["findings"])), 30)
+    fair.http.post(f"/v1/rollouts/{name}", json={"action": "abort"})
+    until(lambda: fair.state(name) == "rolled back", 30)
+
+
+def test_a_version_that_drifts_is_taken_back_by_what_users_are_told_instead(fair: Fair) -> None:
+    name = fair.begin(
+        "unlike", [SHARE, 100], every_seconds=600, mirror=100, margin=None, abort_if=["shadow.agreement < 0.5"]
+    )
+    until(lambda: fair.state(name) == "ramping", 30)
+    canary = touched("unlike")
+    others = itertools.cycle(user for user in USERS if user not in canary)
+    until(lambda: fair.ask(next(others), tokens=8).status_code == 200 and fair.state(name) in ENDS, 30)
+    found = fair.look(name)
+    check(fair, found)
+    assert "shadow.agreement" in found["reason"]
 
 
 def test_good_versions_change_places_under_load_and_nobody_notices(fair: Fair) -> None:

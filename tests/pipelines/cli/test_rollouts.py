@@ -10,7 +10,7 @@ from tests.pipelines.cli.conftest import Far, strata
 TERMS = {
     "model": "chat", "old": "v6", "new": "v7", "steps": [1, 100], "every_seconds": 600,
     "abort_if": ["error_rate > 0.01"],
-    "margin": 0.2, "answers": 50, "alpha": 0.01,
+    "margin": 0.2, "answers": 50, "alpha": 0.01, "evals": {"sums": {"digest": "x", "questions": 40}},
 }  # fmt: skip
 TOLD = {
     "name": "chat-v7", "state": "ramping", "share": 1, "answers": {"new": 3, "old": 300}, "reason": "v7 is warm",

@@ -278,3 +278,92 @@ async def test_lives_with_restarts_at_any_moment(tmp_path):
         lines = world.control._ledger.audit()
         assert [line["number"] for line in lines] == list(range(1, len(lines) + 1))
         assert [line["was"] for line in lines[2:]] == [line["now"] for line in lines[1:-1]]
+
+
+QUESTIONS = [{"prompt": f"{number} + 1", "answer": str(number + 1)} for number in range(40)]
+RULE = "eval.sums < baseline - 0.02"
+
+
+async def answered(world, *, new: int, old: int, step: int = 0, count: int = 40, name: str = "chat-v7") -> None:
+    """Both versions were asked so many questions; so many of those were answered rightly."""
+    grades = [
+        {"rollout": name, "step": step, "version": version, "name": "sums", "case": case, "right": case < right}
+        for version, right in (("v7", new), ("v6", old))
+        for case in range(count)
+    ]
+    world.numbers["g1"] += 1
+    plain = {"number": world.numbers["g1"], "revision": world.table["revision"], "arms": [], "grades": grades}
+    await world.control.report("g1", plain | {"ready": {"chat@v6": True, "chat@v7": True}})
+
+
+async def exam(world, **more):
+    asked = ASKED | {"abort_if": [RULE], "evals": {"sums": QUESTIONS}, "margin": None, "answers": 1, **more}
+    return await world.control.start(asked, "ann")
+
+
+async def test_a_version_that_answers_worse_is_taken_back(world):
+    assert (await exam(world))["terms"]["evals"]["sums"]["questions"] == 40
+    await world.turn()
+    await world.turn()
+    plain = world.table["routes"]["chat"]["evals"]
+    assert (plain["rollout"], plain["step"]) == ("chat-v7", 0)
+    assert [case["answer"][0] for case in await world.control.cases(plain["sets"]["sums"])][:3] == ["1", "2", "3"]
+    await answered(world, new=35, old=36)
+    assert await world.state() == "rolling back"
+    found = await world.control.rollout("chat-v7")
+    assert "eval.sums < baseline - 0.02: 0.875 (0.875 to 0.875) against 0.88 (0.88 to 0.88), broken" in found["reason"]
+
+
+async def test_one_that_answers_all_wrong_is_taken_back_before_all_is_asked(world):
+    await exam(world)
+    await world.turn()
+    await world.turn()
+    await answered(world, new=0, old=13, count=13)
+    assert await world.state() == "rolling back"
+
+
+async def test_a_step_is_over_when_all_is_asked(world):
+    await exam(world)
+    await world.turn()
+    await answered(world, new=39, old=39, count=39)
+    await world.turn(61, new=answers(5), old=answers(5))
+    found = await world.control.rollout("chat-v7")
+    assert (found["state"], found["reason"]) == ("holding", "eval.sums: 39 of 40 questions asked")
+    world.start()  # what was answered is kept
+    await world.turn()
+    for _ in range(3):  # what is told twice counts once
+        await answered(world, new=40, old=40)
+    found = await world.control.rollout("chat-v7")
+    assert (found["state"], found["step"]) == ("ramping", 1)
+    await answered(world, new=0, old=40)  # of the step before
+    assert (await world.control.rollout("chat-v7"))["findings"][0] == f"{RULE}: no answers yet"
+
+
+async def test_the_settings_questions_do(world, tmp_path):
+    world.control = Control(
+        {}, VERSIONS, str(tmp_path / "two"), lambda: world.now, lambda: world.now, {"chat": {"sums": QUESTIONS}}
+    )
+    made = await world.control.start(ASKED | {"abort_if": [RULE], "dry_run": True}, "ann")
+    assert made["terms"]["evals"]["sums"]["questions"] == 40
+    assert not list((tmp_path / "two" / "evals").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "says"),
+    [
+        ({"abort_if": [RULE]}, "abort_if[0]", "--eval sums=FILE.jsonl"),
+        ({"abort_if": [RULE], "evals": {"more": QUESTIONS}}, "abort_if[0]", "there is eval.more"),
+        ({"evals": {"sums": QUESTIONS}}, "evals.sums", "no rule names eval.sums"),
+        ({"evals": {"../x": QUESTIONS}}, "evals", "a-z"),
+        ({"evals": [QUESTIONS]}, "evals", "an object"),
+        ({"evals": {"sums": []}, "abort_if": [RULE]}, "evals.sums", "1 to 1000"),
+        ({"abort_if": ["shadow.agreement < 0.8"]}, "abort_if[0]", "--mirror 10"),
+        ({"abort_if": ["shadow.likeness < 0.8"], "mirror": 5}, "abort_if[0]", "shadow.agreement < NUMBER"),
+        ({"abort_if": ["shadow.agreement < baseline"], "mirror": 5}, "abort_if[0]", "shadow.agreement < NUMBER"),
+    ],
+)
+async def test_a_rule_that_nothing_would_ever_tell_of_is_refused(world, more, field, says):
+    with pytest.raises(InvalidRequest, match=says) as wrong:
+        await world.control.start(ASKED | more, "ann")
+    assert wrong.value.field == field
+    assert await world.control.rollouts() == []

@@ -59,3 +59,36 @@ def test_ranks_are_what_the_martingale_does_not_rule_out(count, level, alpha):
         assert sequential.evidence(low - 1, count, level) >= much > sequential.evidence(low, count, level)
     if high < count:
         assert sequential.evidence(high + 1, count, level) >= much > sequential.evidence(high, count, level)
+
+
+@pytest.mark.parametrize(("size", "ones"), [(40, 36), (40, 2), (150, 120)])
+def test_drawing_each_once_is_wrong_as_seldom_as_stated(size, ones):
+    """2,000 orders of chance, looked at after every draw."""
+    alpha, dice, wrong = 0.05, np.random.default_rng(5), 0
+    known = {
+        (count, total): sequential._drawn(total, count, ones, size) >= -math.log(alpha)
+        for count in range(1, size + 1)
+        for total in range(max(0, count - (size - ones)), min(count, ones) + 1)
+    }
+    for _ in range(2_000):
+        sums = (dice.permutation(size) < ones).cumsum()
+        wrong += any(known[count, int(total)] for count, total in enumerate(sums, 1))
+    assert wrong / 2_000 <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / 2_000)
+
+
+@given(st.integers(1, 200), st.data())
+def test_when_all_are_drawn_nothing_is_left_to_be_unsure_of(size, data):
+    ones = data.draw(st.integers(0, size))
+    assert sequential.share(ones, size, size, 1e-9) == (ones / size, ones / size)
+    count = data.draw(st.integers(1, size))
+    total = data.draw(st.integers(max(0, count - (size - ones)), min(count, ones)))
+    low, high = sequential.share(total, count, size, 0.01)
+    assert total / size <= low <= high <= (size - count + total) / size
+    for edge, beyond in ((low, low - 1 / size), (high, high + 1 / size)):
+        assert sequential._drawn(total, count, round(edge * size), size) < -math.log(0.01)
+        if total <= round(beyond * size) <= size - count + total:
+            assert sequential._drawn(total, count, round(beyond * size), size) >= -math.log(0.01)
+
+
+def test_a_large_set_is_as_one_without_end():
+    assert sequential.share(30, 40, 10**7, 0.01) == pytest.approx(sequential.mean(30, 40, 0.01), abs=1e-4)

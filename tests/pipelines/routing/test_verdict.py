@@ -50,13 +50,17 @@ def test_a_doubt_is_what_looks_broken_and_is_not_proven():
         ("p99_latency > 500ms", Arm(30, latency=Sketch.of(*[0.4] * 30)), State.KEPT),
         ("eval.exact_match < baseline - 0.02", Arm(scores={"eval.exact_match": Score(400, 100)}), State.BROKEN),
         ("eval.exact_match < baseline - 0.02", Arm(scores={"eval.exact_match": Score(400, 361)}), State.KEPT),
+        ("eval.all < baseline - 0.02", Arm(scores={"eval.all": Score(100, 87, 100)}), State.BROKEN),
+        ("eval.all < baseline - 0.02", Arm(scores={"eval.all": Score(100, 88, 100)}), State.KEPT),
+        ("eval.all < baseline - 0.02", Arm(scores={"eval.all": Score(50, 42, 100)}), State.DOUBTFUL),
+        ("eval.all < baseline - 0.02", Arm(scores={"eval.all": Score(16, 0, 100)}), State.BROKEN),
         ("shadow.agreement < 0.9", Arm(scores={"shadow.agreement": Score(300, 200.5)}), State.BROKEN),
         ("refusal_rate > 10%", Arm(100, 50, 30), State.BROKEN),
         ("cut_rate >= 99%", Arm(100, 0, 0, 100), State.DOUBTFUL),
     ],
 )
 def test_rules_that_people_write(text, new, state):
-    old = Arm(400, scores={"eval.exact_match": Score(400, 360)})
+    old = Arm(400, scores={"eval.exact_match": Score(400, 360), "eval.all": Score(100, 90, 100)})
     (found,) = judge([rule(text, "--abort-if")], new, old, 0.01)
     assert found.state is state
 
@@ -68,7 +72,7 @@ def test_a_rule_that_names_no_metric_is_refused_with_those_there_are(text):
 
 
 def test_sums_add_up_in_any_order_and_survive_the_wire():
-    one, two = arm(50, errors=3), arm(70, seed=4, scores={"eval.a": Score(2, 1.5)})
+    one, two = arm(50, errors=3), arm(70, seed=4, scores={"eval.a": Score(2, 1.5), "eval.b": Score(3, 2, 9)})
     assert one + two == two + one
     assert Arm() + one == one
     assert Arm.of(json.loads(json.dumps((one + two).plain))) == one + two
