@@ -198,12 +198,19 @@ class ModelSettings(BaseModel):
         return self
 
     def pinned(
-        self, registry: str, manifest: str, store: str, cache: str, path: str, cache_gb: float | None = None
+        self,
+        registry: str,
+        manifest: str,
+        store: str,
+        cache: str,
+        path: str,
+        cache_gb: float | None = None,
+        origin: "ModelSettings | None" = None,
     ) -> "Pinned":
         """As what its version was found to be."""
         kept = {name: getattr(self, name) for name in self.model_fields_set} | {"registry": registry, "path": path}
         return Pinned.model_construct(
-            self.model_fields_set, **kept, manifest=manifest, store=store, cache=cache, cache_gb=cache_gb
+            self.model_fields_set, **kept, manifest=manifest, store=store, cache=cache, cache_gb=cache_gb, origin=origin
         )
 
     @property
@@ -237,3 +244,4 @@ class Pinned(ModelSettings):
     store: str
     cache: str
     cache_gb: float | None = None
+    origin: ModelSettings | None = None  # what the settings name, where several versions of it are served

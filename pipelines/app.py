@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import ray
@@ -49,6 +49,9 @@ from pipelines.routing.route import first
 from pipelines.routing.settings import RouteSettings
 from pipelines.settings import Settings, load
 from pipelines.standing import Standing
+
+if TYPE_CHECKING:
+    from pipelines.releaser import Releaser
 
 log = logging.getLogger("strata.app")
 
@@ -406,8 +409,46 @@ def _control(settings: Settings, standing: Standing) -> serve.Application:
             graceful_shutdown_timeout_s=1.0,
             graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
         )
-        .bind(routes, settings.routed, str(settings.cluster.state / "releases"), evals=evals)
+        .bind(
+            routes, settings.routed, str(settings.cluster.state / "releases"), evals=evals, releaser=_releaser(settings)
+        )
     )
+
+
+def _releaser(settings: Settings) -> "Releaser | None":
+    """Who releases what is merged; None where no model is released by itself."""
+    released = {name: route.release for name, route in settings.routes.items() if route.release is not None}
+    if not released:
+        return None
+    from pipelines import versions  # noqa: PLC0415 - what opens the registry takes 0.4 s, and most release by hand
+    from pipelines.releaser import Releaser, Watched  # noqa: PLC0415 - as above
+
+    declared = versions.declared(settings)
+    references = {model.name: (model.registry or "").partition("@") for model in declared.models}
+    watched = tuple(
+        Watched(name, references[name][0], references[name][2], release) for name, release in released.items()
+    )
+    return Releaser(versions.place_of(settings), watched, partial(redeploy, declared))
+
+
+async def redeploy(settings: Settings) -> None:
+    """Deploy these settings again, as their versions are by now. Raises what `build` raises.
+
+    In a task on the head: the process that asks is one of those that a deploy may replace.
+    """
+    publish = ray.remote(_publish).options(num_cpus=0, resources={_HEAD: 0.001}, max_retries=0)
+    try:
+        await publish.remote(settings)
+    except ray.exceptions.RayTaskError as wrong:
+        raise (wrong.cause if isinstance(wrong.cause, StrataError) else wrong) from None
+    except ray.exceptions.RayError:
+        raise Unavailable("the deploy", "its process ended") from None
+
+
+def _publish(settings: Settings) -> None:
+    from pipelines.cli import serving  # noqa: PLC0415 - it imports this module
+
+    serving.publish(settings)
 
 
 def _number(model: ModelSettings, name: str, version: str, standing: Standing) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pipelines.settings import HOME, Settings
 SOURCES = (".py", ".cpp", ".h")
 WEIGHTS = (".json", ".safetensors", ".jinja", ".model")  # of a model folder, what is read from it
 SCALED = {"replicas", "spares", "scaling"}  # more or fewer of the same
-KEPT = {"cache_gb"}  # what else has room beside a copy of a version
+KEPT = {"cache_gb", "origin"}  # what else has room beside a copy of a version, and what else is served
 
 
 def of_model(model: ModelSettings, device: str, cluster: ClusterSettings) -> str:
@@ -51,7 +51,9 @@ def of_control(settings: Settings, evals: Any = None) -> str:
     judged by as plain values, its folder, its code.
     """
     routes = {model: route.model_dump(mode="json") for model, route in settings.routes.items()}
-    return digest(routes, settings.routed, evals, str(settings.cluster.state), code("cluster", "pipelines"))
+    released = any(route.release for route in settings.routes.values())  # then it deploys all of them again
+    more = settings.model_dump(mode="json", exclude={"gateway"}) if released else None
+    return digest(routes, settings.routed, evals, more, str(settings.cluster.state), code("cluster", "pipelines"))
 
 
 def digest(*parts: Any) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from actors.registry.settings import RegistrySettings
-from actors.settings import ModelSettings
+from actors.settings import ModelSettings, Pinned
 from cluster import layers
+from cluster.errors import SettingsInvalid
 from cluster.settings import ClusterSettings
 from pipelines.gateway.settings import GatewaySettings
+from pipelines.routing.asking import check_release
 from pipelines.routing.settings import BASE, RouteSettings, check
 
 HOME = Path(__file__).parent.parent  # what lies beside the packages: the shipped model
@@ -50,7 +52,23 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> "Settings":
         check(self.routes, self.versions)
+        for name, route in self.routes.items():
+            check_release(name, route)
+            if route.release is not None:
+                self._check_released(name, route.release.on)
         return self
+
+    def _check_released(self, name: str, on: str) -> None:
+        key = f"routes.{name}.release"
+        served = [model for model in self.models if model.model == name]
+        if any(isinstance(model, Pinned) and model.origin for model in served):
+            return  # it was settled already
+        if len(served) != 1 or served[0].version or "@" not in (served[0].registry or ""):
+            raise SettingsInvalid(
+                key, "a model that no alias names", f"write `- {{name: {name}, registry: {name}@prod}}` in models, once"
+            )
+        if (served[0].registry or "").partition("@")[2] == on:
+            raise SettingsInvalid(f"{key}.on", on, "this alias says who is live: watch a branch, or another alias")
 
     @property
     def versions(self) -> dict[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.registry import history
+from actors.registry.candidates import Candidates
 from actors.registry.copies import Copies
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Registry
@@ -45,11 +46,41 @@ def pinned(settings: Settings, progress: Progress = quietly) -> Settings:
     if all(model.registry is None or isinstance(model, Pinned) for model in settings.models):
         return settings
     registry = registry_of(settings)
-    models = tuple(_pinned(model, registry, settings, progress) for model in settings.models)
+    models = tuple(
+        _pinned(each, registry, settings, progress, None if each is model else model)
+        for model in settings.models
+        for each in _served(model, registry, settings)
+    )
     return settings.model_copy(update={"models": models})
 
 
-def _pinned(model: ModelSettings, registry: Registry, settings: Settings, progress: Progress) -> ModelSettings:
+def declared(settings: Settings) -> Settings:
+    """The settings as they were before versions that are released became models of their own."""
+    models: list[ModelSettings] = []
+    for model in settings.models:
+        origin = model.origin if isinstance(model, Pinned) else None
+        if origin is None or origin not in models:
+            models.append(origin or model)
+    return settings.model_copy(update={"models": tuple(models)})
+
+
+def _served(model: ModelSettings, registry: Registry, settings: Settings) -> list[ModelSettings]:
+    """A model that is released by itself as the versions that are to answer: who is live first, then who is due."""
+    release = settings.routes[model.name].release if model.name in settings.routes else None
+    if release is None or model.registry is None or isinstance(model, Pinned):
+        return [model]
+    name, alias = history.split(f"registry of {model.name}", model.registry)
+    found = Candidates(registry)
+    due = found.next(name, alias, release.on)
+    return [
+        model.model_copy(update={"name": f"{model.name}@{version}", "registry": f"{name}@{version}"})
+        for version in (found.live(name, alias), *([due.version] if due else []))
+    ]
+
+
+def _pinned(
+    model: ModelSettings, registry: Registry, settings: Settings, progress: Progress, origin: ModelSettings | None
+) -> ModelSettings:
     if model.registry is None or isinstance(model, Pinned):
         return model
     name, reference = history.split(f"registry of {model.name}", model.registry)
@@ -59,4 +90,4 @@ def _pinned(model: ModelSettings, registry: Registry, settings: Settings, progre
     most = settings.registry.cache_gb
     copies = Copies(cache, registry.store, most)
     path = copies.ensure(pin.manifest, model.registry, progress)
-    return model.pinned(f"{name}@{pin.commit}", pin.manifest, registry.store, str(cache), str(path), most)
+    return model.pinned(f"{name}@{pin.commit}", pin.manifest, registry.store, str(cache), str(path), most, origin)

@@ -72,6 +72,12 @@ class Stages:
         """Of the version that `name` names. Raises NotFound."""
         return self._at(model, self._registry.number(model, name))[1]
 
+    def log(self, model: str, name: str) -> list[Stage]:
+        """Where the version that `name` names has been, the latest first. Raises NotFound."""
+        commit = self._at(model, self._registry.number(model, name))[0]
+        history = self._registry.history(model)
+        return [_read(history.files(entry.id)[FILE]) for entry in history.log(commit)] if commit else []
+
     def move(
         self, model: str, name: str, to: Stage, *, author: str, expected: Stage | None = None, reason: str = ""
     ) -> tuple[str, Stage, Stage]:

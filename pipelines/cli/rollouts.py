@@ -107,6 +107,8 @@ def step(line: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     when = datetime.fromtimestamp(line["at"], UTC).strftime("%H:%M:%S")
     if line["event"] == "start":
         return when, "start", "", "", f"by {line['by']}"
+    if line["event"] == "registry":
+        return when, "registry", "", "", line["reason"]
     return (
         when,
         f"{line['was']} → {line['now']}",

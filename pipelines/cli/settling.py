@@ -16,7 +16,8 @@ def settled(settings: Settings, *, as_json: bool) -> Settings:
 
     with bar("copying", None, as_json=as_json) as advance:
         found = versions.pinned(settings, advance)
-    for asked, model in zip(settings.models, found.models, strict=True):
-        if asked.registry:
-            show.progress(f"{model.name}: {asked.registry} is {model.registry}")
+    asked = {model.name: model.registry for model in settings.models}
+    for model in found.models:
+        if model.registry:
+            show.progress(f"{model.name}: {asked.get(model.name, model.name)} is {model.registry}")
     return found

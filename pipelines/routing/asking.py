@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from cluster.errors import InvalidRequest, NotFound, sent
+from cluster.errors import InvalidRequest, NotFound, SettingsInvalid, sent
 from pipelines.routing import cases
 from pipelines.routing.cases import NAME, SETS, Cases
 from pipelines.routing.rollout import Terms
-from pipelines.routing.settings import WHOLE
+from pipelines.routing.settings import WHOLE, RouteSettings
 from pipelines.routing.verdict import rule
 
 FIELDS = frozenset(
@@ -65,6 +65,23 @@ def terms(
         answers=int(_number("answers", asked.get("answers", 50), 1, 1_000_000)),
         evals={name: {"digest": sets[name].digest, "questions": len(sets[name])} for name in named},
     )
+
+
+def check_release(model: str, route: RouteSettings) -> None:
+    """Raises SettingsInvalid for terms of a release that no rollout would be begun on."""
+    if route.release is None:
+        return
+    key = f"routes.{model}.release"
+    if route.weights or route.rules or route.shadow:
+        raise SettingsInvalid(key, "beside weights, rules or a shadow", "which versions there are is the release's")
+    sets = dict.fromkeys(route.evals, Cases(()))
+    try:
+        terms(
+            {"model": model, "to": "new", **route.release.asked}, {model: ("old", "new")}, {model: {"old": WHOLE}}, sets
+        )
+    except InvalidRequest as wrong:
+        remedy = wrong.remedy.replace("routes.MODEL", f"routes.{model}")
+        raise SettingsInvalid(f"{key}.{wrong.field}", wrong.value, remedy) from None
 
 
 def _sources(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.news import News
 from cluster.errors import Conflict, InvalidRequest, NotFound
@@ -34,6 +34,9 @@ from pipelines.routing.rollout import (
 from pipelines.routing.route import Route, first
 from pipelines.routing.settings import WHOLE, RouteSettings
 from pipelines.routing.trials import Trials, shown
+
+if TYPE_CHECKING:
+    from pipelines.releaser import Releaser
 
 log = logging.getLogger("strata.releases")
 
@@ -110,8 +113,12 @@ class Control:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         evals: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] | None = None,
+        releaser: "Releaser | None" = None,
     ) -> None:
-        """`routes`, `versions` and `evals`, the questions of a model by name, are those of the settings, all plain."""
+        """`routes`, `versions` and `evals`, the questions of a model by name, are those of the settings, all plain.
+
+        `releaser`: who begins rollouts by itself, in this process.
+        """
         self._clock, self._wall = clock, wall
         self._versions = {model: tuple(each) for model, each in versions.items()}
         self._settings = {model: RouteSettings.model_validate(routes.get(model, {})) for model in versions}
@@ -128,7 +135,8 @@ class Control:
         self._routes: dict[str, Route] = {}
         self._warm: dict[str, float] = {}  # when a version was last known to have a replica
         self._began, self._unsaved = clock(), False
-        self._task: asyncio.Task[None] | None = None
+        self._releaser, self._waits = releaser, dict[str, str]()
+        self._tasks: list[asyncio.Task[None]] = []
         self._load(self._ledger.load())
 
     async def watch(self, gateway: str, revision: int, seconds: float) -> Plain:  # noqa: ARG002
@@ -160,6 +168,41 @@ class Control:
 
     async def start(self, asked: Mapping[str, Any], by: str) -> Plain:
         """Begin a rollout. Raises InvalidRequest, NotFound or Conflict."""
+        return self._start(asked, by)
+
+    def release(self, asked: Mapping[str, Any], cause: str) -> None:
+        """Begin the rollout of a version that `cause` has brought, unless it was: once for each. Raises as `start`."""
+        new = asked["model"], asked["to"]
+        begun = (line for line in self._ledger.audit() if line.get("event") == "start" and line.get("cause"))
+        if new not in {(line["model"], line["new"]) for line in begun}:
+            self._start(asked, f"merge request {cause}" if cause.startswith("!") else cause, cause)
+
+    def owing(self) -> list[Plain]:
+        """The rollouts that are over and that the registry is to be told of."""
+        return [_owed(rollout) for rollout in self._rollouts.values() if rollout.owes and rollout.over]
+
+    def paid(self, name: str, said: str) -> None:
+        """The registry has been told of one."""
+        rollout = self._rollouts[name]
+        self._rollouts[name] = replace(rollout, owes=False)
+        self._save([self._line(rollout, None, "") | {"event": "registry", "reason": said}])
+
+    def running(self, model: str) -> Plain | None:
+        """The rollout of a model that is not over."""
+        return next((_owed(rollout) for rollout in self._running() if rollout.terms.model == model), None)
+
+    def serves(self, model: str, version: str) -> bool:
+        """Whether gateways know it."""
+        return version in self._versions.get(model, ())
+
+    def waits(self, model: str, reason: str) -> None:
+        """Why a release does not go on; nothing where it does."""
+        if reason and reason != self._waits.get(model):
+            log.info("release_waits", extra={"model": model, "reason": reason})
+            self._save([{"release": model, "event": "waits", "reason": reason}])
+        self._waits[model] = reason
+
+    def _start(self, asked: Mapping[str, Any], by: str, cause: str = "") -> Plain:
         weights = {model: route.weights for model, route in self._routes.items()}
         model, given = str(asked.get("model")), asking.evals(asked)
         sets = {**self._evals.get(model, {}), **given}
@@ -173,8 +216,9 @@ class Control:
         route = self._routes[terms.model]
         now = self._wall()
         made = Rollout(
-            self._name(terms.model, terms.new), terms, entered=now, began=now, by=by, before=dict(route.weights)
-        )
+            self._name(terms.model, terms.new), terms, entered=now, began=now, by=by, cause=cause,
+            owes=route.settings.release is not None, before=dict(route.weights),
+        )  # fmt: skip
         if not asked.get("dry_run"):
             for name in terms.evals:
                 self._casebook.keep(sets[name])
@@ -242,13 +286,21 @@ class Control:
     async def routes(self) -> list[Plain]:
         """Which versions there are of each model, and who has which share."""
         return [
-            {"model": model, "versions": list(self._versions[model]), **self._shown(model)} for model in self._routes
+            {
+                "model": model,
+                "versions": list(self._versions[model]),
+                **self._shown(model),
+                "waits": self._waits.get(model, ""),
+            }
+            for model in self._routes
         ]
 
     def _look(self) -> None:
         """Decide from now on, whether anybody reports or not."""
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._run())
+        if not self._tasks:
+            self._tasks = [asyncio.ensure_future(self._run())]
+            if self._releaser is not None:
+                self._tasks.append(asyncio.ensure_future(self._releaser.run(self)))
 
     async def _run(self) -> None:
         while True:
@@ -371,11 +423,13 @@ class Control:
         terms = rollout.terms
         line: Plain = {"rollout": rollout.name, "model": terms.model, "old": terms.old, "new": terms.new, "by": by}
         if record is None:
-            return line | {"event": "start", "terms": asdict(terms)}
+            return line | {"event": "start", "cause": rollout.cause, "terms": asdict(terms)}
         return line | {"step": rollout.step, **asdict(record)}
 
     def _forget(self) -> None:
-        over = sorted((each for each in self._rollouts.values() if each.over), key=lambda each: each.began)
+        over = sorted(
+            (each for each in self._rollouts.values() if each.over and not each.owes), key=lambda each: each.began
+        )
         for rollout in over[: max(0, len(over) - KEPT)]:
             del self._rollouts[rollout.name]
         self._casebook.sweep(
@@ -440,6 +494,16 @@ class Control:
 
 
 _REDEPLOYED = "a deploy changed the weights of this model, or took one of the two versions off"
+
+
+def _owed(rollout: Rollout) -> Plain:
+    """What the registry is told of a rollout by."""
+    terms = rollout.terms
+    return {
+        "name": rollout.name, "model": terms.model, "old": terms.old, "new": terms.new,
+        "cause": rollout.cause or f"by {rollout.by}",
+        "owes": rollout.owes, "promoted": rollout.state is State.PROMOTED, "reason": rollout.reason,
+    }  # fmt: skip
 
 
 def _full(model: str, version: str) -> str:

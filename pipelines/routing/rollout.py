@@ -117,6 +117,8 @@ class Rollout:
     ended: float | None = None
     reason: str = ""
     by: str = ""
+    cause: str = ""  # what made it begin by itself, such as the merge request !3
+    owes: bool = False  # the registry is to be told of its end
     before: Mapping[str, float] = field(default_factory=dict)  # the weights when it began
 
     @property

@@ -60,6 +60,25 @@ class Shadow(BaseModel):
     share: float = Field(WHOLE, gt=0, le=WHOLE, description="percent of the requests")
 
 
+class Release(BaseModel):
+    """What is merged is rolled out by itself, on these terms; see a rollout's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    on: str = Field("main", min_length=1, description="a branch, whose merges count, or an alias, whose moves do")
+    steps: tuple[float, ...] = Field((1.0, 5.0, 25.0, 50.0, 100.0), description="percent of the users")
+    every_seconds: float = 600.0
+    abort_if: tuple[str, ...] = ()
+    margin: float | None = Field(0.2, description="how much slower it may be; null: only abort_if counts")
+    answers: int = Field(50, description="of the new version, before a step is over")
+    mirror: float | None = Field(None, description="percent of requests that it is asked, too, unseen")
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """As a body asks for a rollout."""
+        return {name: value for name, value in self.model_dump(mode="json", exclude={"on"}).items() if value != []}
+
+
 class RouteSettings(BaseModel):
     """How the requests for one model go to its versions."""
 
@@ -73,6 +92,7 @@ class RouteSettings(BaseModel):
     evals: dict[str, str] = Field(
         {}, description="what eval.NAME in a rollout's rules is: NAME to a file of questions and answers, or held-out"
     )
+    release: Release | None = Field(None, description="of a model that is served by an alias of the registry")
 
 
 def check(routes: Mapping[str, RouteSettings], versions: Mapping[str, Sequence[str]]) -> None:

@@ -8,7 +8,9 @@ import torch
 
 from actors import copied
 from actors.registry.aliases import Aliases
+from actors.registry.desk import Desk
 from actors.registry.registry import Registry
+from actors.registry.requests import Requirements
 from actors.settings import Pinned
 from cluster.errors import InvalidRequest, NotFound, SettingsInvalid, Unavailable
 from cluster.settings import ClusterSettings
@@ -102,3 +104,53 @@ def test_a_registry_that_cannot_be_made_says_what_to_set(tmp_path: Path) -> None
     asked = Settings.of({"registry": {"folder": str(tmp_path / "file")}})
     with pytest.raises(Unavailable, match=r"the registry in .*/file is unavailable: .*; set registry\.folder"):
         versions.registry_of(asked)
+
+
+def released(tmp_path: Path, **more: Any) -> Settings:
+    return Settings.of(
+        {
+            "cluster": {"state_dir": str(tmp_path / "state")},
+            "models": [{"name": "talk", "registry": "chat@prod"}],
+            "routes": {"talk": {"release": more}},
+        }
+    )
+
+
+def test_what_is_released_is_served_beside_who_is_live(tmp_path: Path, registry: Registry) -> None:
+    asked = released(tmp_path)
+    alone = versions.pinned(asked)
+    assert [model.name for model in alone.models] == ["talk@v1"], "v2 was pushed and not merged"
+    desk = Desk(registry, Requirements(0))
+    registry.branch("chat", "tuned", "v1")
+    write_model(tmp_path / "model", {"a": torch.full((8,), 5.0)})
+    registry.push("chat", tmp_path / "model", author="ada", branch="tuned")
+    version = desk.merge("chat", desk.open("chat", "tuned", "Better", author="ada"), principal="bob").version
+    both = versions.pinned(asked)
+    assert both.routed == {"talk": ("v1", version)}
+    assert [Path(model.path).is_dir() for model in both.models] == [True, True]
+    assert versions.declared(both) == asked
+    assert versions.pinned(versions.declared(both)).routed == both.routed
+    first, again = (revision.of_model(made.models[0], "cpu", ClusterSettings()) for made in (alone, both))
+    assert first == again, "who is live does not start anew"
+    assert revision.of_control(alone) != revision.of_control(both)
+
+
+@pytest.mark.parametrize(
+    ("model", "route", "key"),
+    [
+        ({"name": "talk", "path": "m"}, {"release": {}}, "routes.talk.release"),
+        ({"name": "talk", "registry": "chat"}, {"release": {}}, "routes.talk.release"),
+        ({"name": "talk@v1", "registry": "chat@prod"}, {"release": {}}, "routes.talk.release"),
+        ({}, {"release": {"on": "prod"}}, "routes.talk.release.on"),
+        ({}, {"release": {}, "weights": {"base": 100}}, "routes.talk.release"),
+        ({}, {"release": {"steps": [5, 1]}}, "routes.talk.release.steps"),
+        ({}, {"release": {"abort_if": ["speed > 1"]}}, "routes.talk.release.abort_if[0]"),
+        ({}, {"release": {"abort_if": ["eval.sums < baseline"]}}, "routes.talk.release.abort_if[0]"),
+        ({}, {"release": {"every": "10m"}}, "routes.talk.release.every"),
+    ],
+)
+def test_a_release_that_cannot_be_is_refused(model: dict[str, Any], route: dict[str, Any], key: str) -> None:
+    models = [model or {"name": "talk", "registry": "chat@prod"}]
+    with pytest.raises(SettingsInvalid) as wrong:
+        Settings.of({"models": models, "routes": {"talk": route}})
+    assert wrong.value.key == key

@@ -1,0 +1,97 @@
+"""Which version of a model is due to be released, and what its release means for stages and the alias that is live.
+
+A version is due once: when it is merged, or an alias that is watched is moved to it, and it was never tried. What is
+told here may be told again after a crash. Knows no traffic and no gateways.
+"""
+
+from dataclasses import dataclass
+
+from actors.registry.aliases import Aliases
+from actors.registry.desk import Desk
+from actors.registry.history import numbered
+from actors.registry.registry import Registry
+from actors.registry.requests import Requirements
+from actors.registry.stages import Stage, Stages
+
+AUTHOR = "releases"  # who moves stages and aliases where a release does
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A version that is to be released: its number, its commit, and the merge request that it came by, if one."""
+
+    version: str
+    commit: str
+    request: int | None = None
+
+    @property
+    def cause(self) -> str:
+        """Why it is released."""
+        return f"!{self.request}" if self.request is not None else f"an alias at {self.version}"
+
+
+class Candidates:
+    """Of all models of `registry`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._aliases, self._stages = Aliases(registry), Stages(registry)
+        self._desk = Desk(registry, Requirements())
+
+    def live(self, model: str, alias: str) -> str:
+        """The version that an alias is at. Raises NotFound."""
+        return self._registry.number(model, self._aliases.at(model, alias))
+
+    def next(self, model: str, alias: str, on: str) -> Candidate | None:
+        """What is being released to `alias`, else what is due: what `on`, a branch or an alias, is at.
+
+        Of a branch only what a merge request brought counts: who may push to it may not release. Raises NotFound.
+        """
+        history = self._registry.history(model)
+        names, live = numbered(history), self._aliases.at(model, alias)
+        released = {entry.id for entry in history.log(live)}
+        trying = [version for version, stage in self._stages.all(model).items() if stage is Stage.CANARY]
+        for version in sorted(trying, key=lambda name: -int(name[1:])):
+            if names[version] not in released:
+                return Candidate(version, names[version], self._request(model, names[version]))
+        tip = history.resolve(on)
+        due = next((name for name, commit in names.items() if commit == tip), None)
+        if due is None or tip in released or self._tried(model, due):
+            return None
+        request = self._request(model, tip)
+        if request is None and on not in self._aliases.all(model):
+            return None
+        return Candidate(due, tip, request)
+
+    def begin(self, model: str, version: str, cause: str) -> None:
+        """Its release has begun: it is a canary, however far it was."""
+        for to in (Stage.CANDIDATE, Stage.CANARY):
+            at = self._stages.of(model, version)
+            if at not in (Stage.CANARY, Stage.LIVE, to):
+                self._stages.move(model, version, to, author=AUTHOR, expected=at, reason=f"Release {cause}")
+
+    def release(self, model: str, alias: str, old: str, new: str, cause: str) -> None:
+        """Its release has gone well: the alias goes from `old` to it, it is live, and `old` retires.
+
+        Raises Conflict where the alias is at neither: somebody else has moved it, and it stays there.
+        """
+        self.begin(model, new, cause)
+        if self.live(model, alias) != new:
+            self._aliases.move(model, alias, new, old, author=AUTHOR, reason=f"Release {cause}")
+        if self._stages.of(model, new) is Stage.CANARY:
+            self._stages.move(model, new, Stage.LIVE, author=AUTHOR, reason=f"Release {cause}")
+        if self._stages.of(model, old) is Stage.LIVE:
+            self._stages.move(model, old, Stage.RETIRED, author=AUTHOR, reason=f"{new} has replaced it")
+
+    def take_back(self, model: str, version: str, cause: str, reason: str) -> None:
+        """Its release was taken back: it is a candidate that was tried, and is not released again by itself."""
+        if not self._tried(model, version):
+            self.begin(model, version, cause)
+        if self._stages.of(model, version) is Stage.CANARY:
+            self._stages.move(model, version, Stage.CANDIDATE, author=AUTHOR, reason=f"Take {cause} back: {reason}")
+
+    def _tried(self, model: str, version: str) -> bool:
+        return any(stage in (Stage.CANARY, Stage.LIVE, Stage.RETIRED) for stage in self._stages.log(model, version))
+
+    def _request(self, model: str, commit: str) -> int | None:
+        return next((number for number, each in self._desk.all(model) if each.merged_as == commit), None)

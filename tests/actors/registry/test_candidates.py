@@ -1,0 +1,116 @@
+"""What is due to be released, and what becomes of stages and of the alias."""
+
+import pytest
+import torch
+
+from actors.registry.aliases import Aliases
+from actors.registry.candidates import AUTHOR, Candidate, Candidates
+from actors.registry.desk import Desk
+from actors.registry.registry import Registry
+from actors.registry.requests import Requirements
+from actors.registry.stages import Stage, Stages
+from cluster.errors import Conflict, NotFound
+from tests.actors.registry.conftest import write_model
+
+
+class World:
+    """A registry with chat@v1 as prod, and ways to make more of it."""
+
+    def __init__(self, registry: Registry, folder) -> None:
+        self.registry, self.folder, self.made = registry, folder, 0
+        self.desk, self.aliases = Desk(registry, Requirements(0)), Aliases(registry)
+        self.stages, self.candidates = Stages(registry), Candidates(registry)
+
+    def push(self, branch: str = "main") -> str:
+        self.made += 1
+        write_model(self.folder / "model", {"a": torch.full((8,), float(self.made))})
+        return self.registry.push("chat", self.folder / "model", author="ada", branch=branch).version
+
+    def merge(self) -> tuple[str, int]:
+        """One more version in main, by a merge request."""
+        branch = f"b{self.made}"
+        self.push(branch)
+        number = self.desk.open("chat", branch, "Better", author="ada")
+        return self.desk.merge("chat", number, principal="bob").version, number
+
+    def next(self, on: str = "main") -> Candidate | None:
+        return self.candidates.next("chat", "prod", on)
+
+
+@pytest.fixture
+def world(registry: Registry, tmp_path) -> World:
+    made = World(registry, tmp_path)
+    made.push()
+    made.aliases.move("chat", "prod", "v1", author="ada")
+    return made
+
+
+def test_what_was_merged_is_due_and_what_was_pushed_is_not(world):
+    assert world.next() is None
+    world.push()
+    assert world.next() is None, "who may push may not release"
+    version, number = world.merge()
+    assert world.next() == Candidate(version, world.registry.show("chat", version).entry.id, number)
+    assert world.next().cause == f"!{number}"
+
+
+def test_what_an_alias_is_moved_to_is_due(world):
+    world.push()
+    world.aliases.move("chat", "next", "v1", author="ada")
+    assert world.next("next") is None
+    world.aliases.move("chat", "next", "v2", "v1", author="ada")
+    assert world.next("next").cause == "an alias at v2"
+
+
+def test_a_model_without_the_alias_is_told_so(world):
+    with pytest.raises(NotFound, match="alias beta"):
+        world.candidates.next("chat", "beta", "main")
+
+
+def test_a_release_that_goes_well(world):
+    version, number = world.merge()
+    world.stages.move("chat", "v1", Stage.CANDIDATE, author="ada")
+    world.stages.move("chat", "v1", Stage.CANARY, author="ada")
+    world.stages.move("chat", "v1", Stage.LIVE, author="ada")
+    for _ in range(2):
+        world.candidates.begin("chat", version, f"!{number}")
+        assert world.stages.of("chat", version) is Stage.CANARY
+        assert world.next().version == version, "it goes on"
+    for _ in range(2):
+        world.candidates.release("chat", "prod", "v1", version, f"!{number}")
+        assert world.candidates.live("chat", "prod") == version
+        assert world.stages.all("chat") == {"v1": Stage.RETIRED, version: Stage.LIVE}
+        assert world.next() is None
+    (entry, move), *_ = world.aliases.log("chat", "prod")
+    assert (entry.author, entry.message, move.back) == (AUTHOR, f"Release !{number}", False)
+
+
+def test_one_that_is_taken_back_is_not_released_again_and_the_next_is(world):
+    version, number = world.merge()
+    world.candidates.begin("chat", version, f"!{number}")
+    for _ in range(2):
+        world.candidates.take_back("chat", version, f"!{number}", "error_rate > 0.01")
+        assert world.stages.of("chat", version) is Stage.CANDIDATE
+        assert world.candidates.live("chat", "prod") == "v1"
+        assert world.next() is None
+    assert world.stages.log("chat", version) == [Stage.CANDIDATE, Stage.CANARY, Stage.CANDIDATE]
+    after, _ = world.merge()
+    assert world.next().version == after
+
+
+def test_an_alias_that_somebody_has_moved_stays(world):
+    version, number = world.merge()
+    other = world.push()
+    world.aliases.move("chat", "prod", other, "v1", author="ada")
+    with pytest.raises(Conflict):
+        world.candidates.release("chat", "prod", "v1", version, f"!{number}")
+    assert world.candidates.live("chat", "prod") == other
+
+
+def test_what_the_live_one_comes_from_is_never_due(world):
+    world.merge()
+    latest, _ = world.merge()
+    world.aliases.move("chat", "prod", latest, "v1", author="ada")
+    world.aliases.move("chat", "next", "v1", author="ada")
+    assert world.next("next") is None
+    assert world.next() is None

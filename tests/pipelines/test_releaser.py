@@ -1,0 +1,161 @@
+"""From a merge request to who is live, with a real registry and the real controller, killed between any two steps."""
+
+import pytest
+
+from actors.registry.registry import Registry
+from actors.registry.service import Place
+from actors.registry.stages import Stage
+from cluster.errors import PlacementImpossible
+from pipelines.releaser import AGAIN_SECONDS, Releaser, Watched
+from pipelines.routing.control import Control
+from pipelines.routing.evidence import Arm, Sketch
+from pipelines.routing.settings import RouteSettings
+from tests.actors.registry.test_candidates import World as Versions
+
+RELEASE = {"release": {"steps": [10, 100], "every_seconds": 60, "answers": 5}}
+GOOD = Arm(30, ttft=Sketch.of(*[0.1] * 30), itl=Sketch.of(*[0.01] * 30))
+BAD = Arm(30, 30)
+
+
+class World:
+    """A controller that is made anew whenever something is deployed, one gateway, and time."""
+
+    def __init__(self, folder) -> None:
+        self.folder, self.now, self.number, self.deploys = folder, 1_000.0, 0, 0
+        self.registry = Registry(folder / "registry")
+        self.versions = Versions(self.registry, folder)
+        self.versions.push()
+        self.versions.aliases.move("chat", "prod", "v1", author="ada")
+        self.served: tuple[str, ...] = ("v1",)
+        self.fails: Exception | None = None
+        self.start()
+
+    def start(self) -> None:
+        """As after a kill -9, or a deploy."""
+        clock = lambda: self.now  # noqa: E731
+        folder = str(self.folder / "releases")
+        self.control = Control({"chat": RELEASE}, {"chat": self.served}, folder, clock, clock)
+        self.control._look = lambda: None
+        release = RouteSettings.model_validate(RELEASE).release
+        watched = (Watched("chat", "chat", "prod", release),)
+        self.releaser = Releaser(Place(str(self.folder / "registry")), watched, self.deploy, clock)
+
+    async def deploy(self) -> None:
+        self.deploys += 1
+        if self.fails is not None:
+            raise self.fails
+        due = self.versions.next()
+        self.served = (self.versions.candidates.live("chat", "prod"), *([due.version] if due else []))
+        self.start()
+
+    async def turn(self, new: Arm | None = None) -> None:
+        """A second of the releaser, and an answer of the gateway's."""
+        self.now += 3.0
+        try:
+            await self.releaser.turn(self.control, self.releaser.watched[0])
+        except PlacementImpossible as wrong:
+            self.control.waits("chat", str(wrong))
+        for _ in range(2):
+            table = await self.control.watch("g", -1, 0)
+            ramp, arms = table["routes"]["chat"]["ramp"], []
+            if ramp and ramp["share"] and new is not None:
+                arms = [
+                    {"model": "chat", "version": version, "revision": table["revision"], "arm": arm.plain}
+                    for version, arm in ((ramp["new"], new), (ramp["old"], GOOD))
+                ]
+            self.number += 1
+            ready = {f"chat@{version}": True for version in self.served}
+            report = {"number": self.number, "revision": table["revision"], "arms": arms, "ready": ready}
+            await self.control.report("g", report)
+
+    async def until_over(self, new: Arm, *, killed: bool) -> None:
+        for _ in range(120):
+            await self.turn(new)
+            if killed:
+                self.start()
+            found = await self.control.rollouts()
+            if found and not found[0]["owes"]:
+                return
+        raise AssertionError(await self.control.rollouts())
+
+
+@pytest.fixture
+def world(tmp_path) -> World:
+    return World(tmp_path)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_what_is_merged_is_released_once(world, killed):
+    for _ in range(3):
+        await world.turn(GOOD)
+    assert world.deploys == 0
+    version, number = world.versions.merge()
+    await world.until_over(GOOD, killed=killed)
+    (rollout,) = await world.control.rollouts()
+    assert (rollout["state"], rollout["by"], rollout["cause"]) == ("promoted", f"merge request !{number}", f"!{number}")
+    assert world.versions.candidates.live("chat", "prod") == version
+    assert world.versions.stages.of("chat", version) is Stage.LIVE
+    for _ in range(5):
+        await world.turn(GOOD)
+    assert (world.deploys, len(await world.control.rollouts())) == (1, 1)
+    audit = (await world.control.rollout(rollout["name"]))["audit"]
+    assert (audit[0]["cause"], audit[-1]["event"], audit[-1]["reason"]) == (
+        f"!{number}", "registry", f"chat@prod is {version}"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_bad_one_goes_back_and_the_next_is_released(world, killed):
+    version, _ = world.versions.merge()
+    await world.until_over(BAD, killed=killed)
+    (rollout,) = await world.control.rollouts()
+    assert rollout["state"] == "rolled back"
+    assert world.versions.candidates.live("chat", "prod") == "v1"
+    assert world.versions.stages.of("chat", version) is Stage.CANDIDATE
+    for _ in range(3):
+        await world.turn(GOOD)
+    assert len(await world.control.rollouts()) == 1
+    after, _ = world.versions.merge()
+    await world.turn()
+    await world.until_over(GOOD, killed=killed)
+    assert world.versions.candidates.live("chat", "prod") == after
+    assert world.served == ("v1", after)
+
+
+async def test_a_version_that_finds_no_place_waits_and_the_reason_is_said(world):
+    world.versions.merge()
+    world.fails = PlacementImpossible("chat@v3", "two cores", "one core")
+    for _ in range(5):
+        await world.turn()
+    assert world.deploys == 1, "not again at once"
+    (route,) = await world.control.routes()
+    assert "two cores" in route["waits"]
+    world.fails, world.now = None, world.now + AGAIN_SECONDS
+    await world.turn()
+    await world.turn()
+    assert (await world.control.rollouts())[0]["state"] in ("pending", "ramping")
+    (route,) = await world.control.routes()
+    assert route["waits"] == ""
+
+
+async def test_a_rollout_by_hand_moves_the_alias_too(world):
+    version, _ = world.versions.merge()
+    await world.until_over(GOOD, killed=False)
+    await world.control.start({"model": "chat", "to": "v1", "steps": [100], "every_seconds": 60, "answers": 5}, "ann")
+    await world.turn()
+    assert world.versions.stages.of("chat", "v1") is Stage.CANARY
+    await world.until_over(GOOD, killed=False)
+    assert world.versions.candidates.live("chat", "prod") == "v1"
+    assert world.versions.stages.all("chat") == {"v1": Stage.LIVE, version: Stage.RETIRED}
+
+
+async def test_a_running_experiment_holds_a_release_up(world):
+    world.served = ("v1", "v0")
+    world.start()
+    asked = {"name": "tone", "model": "chat", "arms": {"v1": 50, "v0": 50}, "rate": 0.5, "effect": 0.3, "users": 2000}
+    await world.control.experiment(asked, "ann")
+    world.versions.merge()
+    world.served = (*world.served, "v3")
+    world.control._versions["chat"] = world.served
+    with pytest.raises(Exception, match="tone"):
+        await world.releaser.turn(world.control, world.releaser.watched[0])

@@ -1,0 +1,92 @@
+"""Merge means release, on the whole stack: from a merge request over HTTP to who is live."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from actors.registry.aliases import Aliases
+from actors.registry.registry import Registry
+from cluster.security.keys import KeyRing
+from tests.system.conftest import Stack, submit, until
+from tests.system.model import write
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+
+NAME = "talk"
+RELEASE = {"on": "main", "steps": [50, 100], "every_seconds": 0.5, "answers": 5, "margin": None}
+
+
+@pytest.fixture
+def talk(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A model by the alias prod, one more version of it in a branch, and the settings that release it by itself."""
+    folder, registry = tmp_path_factory.mktemp("talk"), Registry(stack.settings.state / "registry")
+    registry.push(NAME, write(folder / "one"), author="ada")
+    Aliases(registry).move(NAME, "prod", "v1", author="ada")
+    registry.push(NAME, write(folder / "two", seed=5), author="ada", branch="tuned")
+    file = stack.clone / "strata.yaml"
+    written = file.read_text()
+    settings = yaml.safe_load(written)
+    model = {**settings["models"][0], "name": NAME, "registry": f"{NAME}@prod"}
+    del model["path"]
+    more = {"tensor_parallel_size": 1, "replicas": 1}
+    settings |= {"models": [*settings["models"], model | more], "routes": {NAME: {"release": RELEASE}}}
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
+    try:
+        done = submit(stack.clone)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        yield registry
+    finally:
+        file.write_text(written)
+        done = submit(stack.clone)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def test_what_is_merged_becomes_live_and_nobody_is_failed(stack: Stack, talk: Registry) -> None:
+    key = KeyRing(stack.settings.keys_file).issue("bob", "default", "developer", 0)
+    over, outcomes, versions = threading.Event(), Counter[int](), Counter[str]()
+
+    def keep_asking(number: int) -> None:
+        with httpx.Client(base_url=stack.url, headers=stack.headers, trust_env=False, timeout=60) as http:
+            turn = 0
+            while not over.is_set():
+                turn += 1
+                messages = [{"role": "user", "content": "Hello"}]
+                body = {"model": NAME, "messages": messages, "max_tokens": 4, "user": f"{number}-{turn}"}
+                answer = http.post("/v1/chat/completions", json=body)
+                outcomes[answer.status_code] += 1
+                versions[answer.headers.get("x-strata-version", "")] += 1
+
+    with httpx.Client(base_url=stack.url, headers=stack.headers, trust_env=False, timeout=60) as http:
+
+        def call(method: str, path: str, body: Any = None, who: str = stack.key) -> dict[str, Any]:
+            answer = http.request(method, f"/v1/registry/models/{NAME}{path}", json=body, headers=bearer(who))
+            assert answer.status_code == 200, answer.text
+            return dict(answer.json())
+
+        crowd = [threading.Thread(target=keep_asking, args=(number,)) for number in range(2)]
+        for thread in crowd:
+            thread.start()
+        try:
+            number = call("POST", "/merge-requests", {"source": "tuned", "title": "Better"}, key)["number"]
+            call("POST", f"/merge-requests/{number}/reviews", {"approves": True})
+            version = call("POST", f"/merge-requests/{number}/merge", {}, key)["version"]
+            until(lambda: call("GET", "/aliases/prod")["version"] == version, 120)
+        finally:
+            over.set()
+            for thread in crowd:
+                thread.join()
+        (rollout,) = (each for each in http.get("/v1/rollouts").json()["data"] if each["terms"]["model"] == NAME)
+        assert (rollout["state"], rollout["by"]) == ("promoted", f"merge request !{number}")
+        assert call("GET", f"/versions/{version}")["stage"] == "live"
+    assert set(outcomes) == {200}, outcomes
+    assert set(versions) == {"v1", version}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
