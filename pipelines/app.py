@@ -58,6 +58,7 @@ log = logging.getLogger("strata.app")
 DIRECTORY = "directory"
 GATEWAY = "gateway"
 CONTROL = "releases"
+POST = "webhooks"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
 _HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
 _GROUP = "ray.io/node-group"  # Ray's label on nodes that an autoscaler started: it may start more
@@ -266,6 +267,8 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         graceful_shutdown_timeout_s=settled.cluster.drain_seconds,
         graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
     )
+    if settled.registry.webhooks:
+        models.append(_post(settled, standing))
     if not settled.routed:
         return front.bind(settled, *models)
     return front.bind(settled, *models, control=_control(settled, standing))
@@ -449,6 +452,28 @@ def _publish(settings: Settings) -> None:
     from pipelines.cli import serving  # noqa: PLC0415 - it imports this module
 
     serving.publish(settings)
+
+
+def _post(settings: Settings, standing: Standing) -> serve.Application:
+    """Who tells what happens in the registry: one process, on the head, where its folder is."""
+    from pipelines import versions, webhooks  # noqa: PLC0415 - tables and what opens the registry take 0.6 s
+
+    version, hooks = revision.of_webhooks(settings), webhooks.hooks_of(settings, os.environ)
+    return (
+        serve.deployment(webhooks.Post)
+        .options(
+            name=POST,
+            version=version,
+            _internal=True,
+            max_surge_percent=0,  # never two
+            num_replicas=1,
+            ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **_code(POST, version, standing)},
+            logging_config=_LOGGING,
+            graceful_shutdown_timeout_s=1.0,
+            graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
+        )
+        .bind(versions.place_of(settings), hooks)
+    )
 
 
 def _number(model: ModelSettings, name: str, version: str, standing: Standing) -> dict[str, Any]:

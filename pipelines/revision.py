@@ -56,6 +56,13 @@ def of_control(settings: Settings, evals: Any = None) -> str:
     return digest(routes, settings.routed, evals, more, str(settings.cluster.state), code("cluster", "pipelines"))
 
 
+def of_webhooks(settings: Settings) -> str:
+    """The digest of who tells what happens in the registry."""
+    return digest(
+        settings.registry.model_dump(mode="json"), str(settings.cluster.state), code("cluster", "actors", "pipelines")
+    )
+
+
 def digest(*parts: Any) -> str:
     """A short name for plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -40,6 +40,7 @@ NEEDS = {
     "fsck": MAINTAIN,
     "gc": MAINTAIN,
     "reindex": MAINTAIN,
+    "webhooks": MAINTAIN,
 }
 
 

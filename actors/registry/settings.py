@@ -1,9 +1,66 @@
 """The `registry` branch of the settings."""
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cluster.condition import parse
 from cluster.errors import InvalidRequest
+
+KINDS = (
+    "version.created", "branch.created", "tag.created", "alias.moved", "stage.moved", "merge_request.opened",
+    "merge_request.reviewed", "merge_request.evaluated", "merge_request.merged", "merge_request.closed",
+    "merge_request.reopened",
+)  # fmt: skip
+
+
+class WebhookSettings(BaseModel):
+    """Who is told what happens, and how it knows that it was told by this registry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(min_length=1, max_length=2000, description="http:// or https://; redirects are not followed")
+    events: tuple[str, ...] = Field((), description="such as merge_request.merged or alias.*; default: all")
+    secret_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="the variable with the secret where it is deployed"
+    )
+    secret_file: str | None = Field(None, min_length=1, description="a file with the secret, on the head")
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError:
+            raise ValueError("this is no URL; write https://HOST/PATH") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise ValueError("write http:// or https:// and a host")
+        if parts.username is not None or parts.password is not None or parts.fragment:
+            raise ValueError("leave user, password and fragment out: events are signed")
+        try:
+            inside = ip_address(host).is_link_local or ip_address(host).is_multicast
+        except ValueError:
+            inside = False
+        if inside:
+            raise ValueError("this address is the machine's own network's, where no receiver is")
+        return url
+
+    @field_validator("events")
+    @classmethod
+    def _there_are(cls, events: tuple[str, ...]) -> tuple[str, ...]:
+        groups = sorted({f"{kind.partition('.')[0]}.*" for kind in KINDS})
+        for event in events:
+            if event not in (*KINDS, *groups, "*"):
+                raise ValueError(f"there is no event {event}; there is {', '.join((*groups, *KINDS))}")
+        return events
+
+    @model_validator(mode="after")
+    def _has_one_secret(self) -> "WebhookSettings":
+        if (self.secret_env is None) == (self.secret_file is None):
+            raise ValueError("give secret_env or secret_file: whoever hears an event has to know whose it is")
+        return self
 
 
 class RegistrySettings(BaseModel):
@@ -35,6 +92,15 @@ class RegistrySettings(BaseModel):
     cache_gb: float | None = Field(
         None, ge=0, description="beyond it the copies go that were wanted longest ago; default: all stay"
     )
+
+    webhooks: tuple[WebhookSettings, ...] = Field((), description="who is told what happens to models")
+
+    @field_validator("webhooks")
+    @classmethod
+    def _addresses_differ(cls, webhooks: tuple[WebhookSettings, ...]) -> tuple[WebhookSettings, ...]:
+        if len({hook.url for hook in webhooks}) != len(webhooks):
+            raise ValueError("two webhooks have the same url; write both their events in one")
+        return webhooks
 
     @field_validator("conditions")
     @classmethod

@@ -253,6 +253,18 @@ def collect_versions(file: File = None) -> None:
     versions.gc(file)
 
 
+@models.command("webhooks")
+def list_webhooks(
+    again: Annotated[bool, typer.Option("--again", help="Tell again what was given up.")] = False,
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """List what webhooks were told, and what waits."""
+    from pipelines.cli import letters
+
+    letters.listing(again, file, as_json=json)
+
+
 Named = Annotated[str, typer.Argument(metavar="MODEL", help="Which model.")]
 Number = Annotated[int, typer.Argument(min=1, help="Of the merge request.")]
 

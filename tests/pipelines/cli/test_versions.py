@@ -1,13 +1,19 @@
 """Versions on the command line, from a folder to a folder."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from actors.registry.outbox import Outbox
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
+from pipelines.settings import load
+from pipelines.versions import registry_of
+from pipelines.webhooks import hook_id
 from tests.actors.registry.conftest import write_model
 from tests.pipelines.cli.conftest import strata
 
@@ -218,3 +224,25 @@ def test_a_key_may_do_what_its_role_says(
         assert strata(monkeypatch, "models", *words) == (0 if permission is None else 1), (role, words)
         if permission:
             assert f"bob lacks the permission {permission}" in capsys.readouterr().err
+
+
+def test_what_was_told_is_listed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook = {"url": "https://ci.example.com/x", "secret_file": "secret"}
+    settings = yaml.safe_load(Path("strata.yaml").read_text()) if Path("strata.yaml").exists() else {}
+    Path("strata.yaml").write_text(yaml.safe_dump(settings | {"registry": {"webhooks": [hook]}}))
+    assert strata(monkeypatch, "models", "webhooks", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"renewed": 0, "events": []}
+    write_model(home / "model", {"a": torch.ones(8)})
+    outbox = Outbox(registry_of(load(None, {**os.environ}).settings))
+    outbox.gather({hook_id(hook["url"]): ()})
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    outbox.gather({hook_id(hook["url"]): ()})
+    outbox.failed(outbox.due(hook_id(hook["url"]))[0], "HTTP 500", None)
+    capsys.readouterr()
+    assert strata(monkeypatch, "models", "webhooks", "--again") == 0
+    assert "1 events are told again" in capsys.readouterr().out
+    assert strata(monkeypatch, "models", "webhooks", "--json") == 0
+    (event, _) = json.loads(capsys.readouterr().out)["events"][::-1]
+    assert (event["type"], event["url"], event["state"]) == ("version.created", hook["url"], "waits")
