@@ -4,7 +4,7 @@ Implemented by `engine.local.LocalClient` (the engine in this process) and by `l
 Knows nothing of HTTP, text or tokenizers.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from actors.messages import Delta, Load, SamplingParams
@@ -62,6 +62,11 @@ class Client(Protocol):
 
         Asked once for a request, however many sequences it has.
         """
+        ...
+
+    @property
+    def registry(self) -> Mapping[str, str]:
+        """Which version of the registry is served, as `Pinned.told` says; nothing of a folder."""
         ...
 
     @property

@@ -30,6 +30,7 @@ class Entry:
     shard_pids: tuple[int, ...]
     cores: tuple[tuple[int, ...], ...]
     load_seconds: float
+    registry: tuple[tuple[str, str], ...] = ()  # which version it serves, as `Pinned.told` says; none of a folder
 
 
 class Directory:

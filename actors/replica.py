@@ -34,7 +34,7 @@ from actors.heart import Beating
 from actors.leader_link import LinkServer
 from actors.messages import Assignment, Delta, Load, SamplingParams, ShardFacts, Submit
 from actors.quiet import Quiet
-from actors.settings import ModelSettings
+from actors.settings import ModelSettings, Pinned
 from actors.vigil import Vigil
 from cluster import loopback
 from cluster.errors import NotReady, ReplicaLost, StrataError
@@ -251,6 +251,7 @@ class Replica:
             shard_pids=tuple(fact.pid for fact in gang.facts),
             cores=tuple(fact.cores for fact in gang.facts),
             load_seconds=first.load_seconds,
+            registry=tuple(self._settings.told.items()) if isinstance(self._settings, Pinned) else (),
         )
         while self._problem is None:
             try:

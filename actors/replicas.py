@@ -64,6 +64,7 @@ class Replicas:
         self._links: dict[str, Link] = {}
         self._contexts: dict[str, int] = {}
         self._context: int | None = None  # the last that was known
+        self.registry: Mapping[str, str] = {}  # the version that the replica serves which came last
         self._hold, self._held = hold or Hold(0.0, 0), 0
         self._sleeps, self._came, self._serving = sleeps, 0, serving
         self.on_held: Callable[[], None] = lambda: None  # called when a request finds no replica and waits for one
@@ -228,6 +229,7 @@ class Replicas:
     def adopt(self, name: str, link: Link, entry: Entry) -> None:
         """A replica that can be sent to."""
         self._links[name], self._contexts[name] = link, entry.context_tokens
+        self.registry = dict(entry.registry)
         self._context = min(self._contexts.values())
         self._router.add(name, entry.kv_tokens)
         self._news.set()

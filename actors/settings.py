@@ -206,12 +206,15 @@ class ModelSettings(BaseModel):
         path: str,
         cache_gb: float | None = None,
         origin: "ModelSettings | None" = None,
+        number: str = "",
     ) -> "Pinned":
         """As what its version was found to be."""
         kept = {name: getattr(self, name) for name in self.model_fields_set} | {"registry": registry, "path": path}
+        asked = self.registry or ""
         return Pinned.model_construct(
-            self.model_fields_set, **kept, manifest=manifest, store=store, cache=cache, cache_gb=cache_gb, origin=origin
-        )
+            self.model_fields_set, **kept, manifest=manifest, store=store, cache=cache, cache_gb=cache_gb,
+            origin=origin, asked=asked, number=number,
+        )  # fmt: skip
 
     @property
     def model(self) -> str:
@@ -245,3 +248,11 @@ class Pinned(ModelSettings):
     cache: str
     cache_gb: float | None = None
     origin: ModelSettings | None = None  # what the settings name, where several versions of it are served
+    asked: str = ""  # what `registry` was before it was settled
+    number: str = ""  # the version's, such as v7
+
+    @property
+    def told(self) -> dict[str, str]:
+        """Which version it is, for those who look."""
+        commit = (self.registry or "").partition("@")[2]
+        return {"registry": self.asked, "version": self.number, "commit": commit, "digest": self.manifest}

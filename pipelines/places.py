@@ -43,8 +43,12 @@ def gather(models: Sequence[ModelSettings], entries: Iterable[Entry]) -> dict[st
     except PlacementImpossible as wrong:
         planned, notes = [], [str(wrong)]
     stand = [
-        {"model": entry.model, "replica": entry.replica, "node": names.get(entry.node, entry.node)} for entry in entries
-    ]
+        {
+            "model": entry.model, "replica": entry.replica, "node": names.get(entry.node, entry.node),
+            **({"strata": dict(entry.registry)} if entry.registry else {}),
+        }
+        for entry in entries
+    ]  # fmt: skip
     return {
         "gangs": sorted(stand, key=lambda gang: (gang["model"], gang["node"], gang["replica"])),
         "planned": planned,

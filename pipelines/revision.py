@@ -18,7 +18,7 @@ from pipelines.settings import HOME, Settings
 SOURCES = (".py", ".cpp", ".h")
 WEIGHTS = (".json", ".safetensors", ".jinja", ".model")  # of a model folder, what is read from it
 SCALED = {"replicas", "spares", "scaling"}  # more or fewer of the same
-KEPT = {"cache_gb", "origin"}  # what else has room beside a copy of a version, and what else is served
+KEPT = {"cache_gb", "origin", "asked", "number"}  # of a version: what has room beside it, and what it is called
 
 
 def of_model(model: ModelSettings, device: str, cluster: ClusterSettings) -> str:

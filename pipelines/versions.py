@@ -90,4 +90,9 @@ def _pinned(
     most = settings.registry.cache_gb
     copies = Copies(cache, registry.store, most)
     path = copies.ensure(pin.manifest, model.registry, progress)
-    return model.pinned(f"{name}@{pin.commit}", pin.manifest, registry.store, str(cache), str(path), most, origin)
+    number = next(
+        (each for each, commit in history.numbered(registry.history(name)).items() if commit == pin.commit), ""
+    )
+    return model.pinned(
+        f"{name}@{pin.commit}", pin.manifest, registry.store, str(cache), str(path), most, origin, number
+    )

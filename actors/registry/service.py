@@ -97,6 +97,18 @@ class Service:
         }  # fmt: skip
         return _version(model, number, found.entry, stage, names) | more
 
+    def diff(self, _who: str, model: str, before: str, after: str) -> Answer:
+        found = self._registry.diff(model, before, after)
+        lines = {name: list(text[:MOST]) for name, text in found.lines.items()}
+        tensors = {
+            name: {"added": added, "removed": gone, "changed": changed, "norms": found.norms.get(name, {})}
+            for name, (added, gone, changed) in found.tensors.items()
+        }
+        numbers = {word: self._registry.number(model, name) for word, name in (("from", before), ("to", after))}
+        return {"object": "registry.diff", "model": model, **numbers} | {
+            "added": found.added, "removed": found.removed, "changed": found.changed, "lines": lines, "tensors": tensors
+        }  # fmt: skip
+
     def move_stage(self, who: str, model: str, version: str, stage: str, expected: str | None = None) -> Answer:
         before = stages.parse(expected) if expected is not None else None
         number, was, now = self._stages.move(model, version, stages.parse(stage), author=who, expected=before)
@@ -186,7 +198,8 @@ class Service:
 ACTS: dict[str, Callable[..., Answer]] = {
     each.__name__: each
     for each in (
-        Service.list_models, Service.show_model, Service.list_versions, Service.show_version, Service.move_stage,
+        Service.list_models, Service.show_model, Service.list_versions, Service.show_version, Service.diff,
+        Service.move_stage,
         Service.list_aliases, Service.show_alias, Service.alias_history, Service.move_alias, Service.rollback_alias,
         Service.search, Service.list_requests, Service.show_request, Service.open_request, Service.review_request,
         Service.evaluate_request, Service.merge_request, Service.close_request, Service.reopen_request,

@@ -87,17 +87,20 @@ def draw(facts: dict[str, Any]) -> None:
         show.line(f"[dim]All that Serve says: strata status --json. Logs: {facts['logs']}[/]")
 
 
-def stands(gangs: Iterable[Mapping[str, str]]) -> list[str]:
+def stands(gangs: Iterable[Mapping[str, Any]]) -> list[str]:
     """On which nodes the gangs of each model stand."""
     models: dict[str, Counter[str]] = {}
+    versions: dict[str, str] = {}
     for gang in gangs:
         models.setdefault(gang["model"], Counter())[gang["node"]] += 1
+        if version := gang.get("strata"):
+            versions[gang["model"]] = f" of {version['registry']}, {version['version']} ({version['digest'][:12]})"
     told = []
     for model, nodes in models.items():
         few = [f"{count} on {node}" for node, count in nodes.most_common(NAMED)]
         rest = sum(nodes.values()) - sum(count for _, count in nodes.most_common(NAMED))
         more = [f"{rest} on {len(nodes) - NAMED} more nodes"] if rest else []
-        told.append(f"{model}: gangs {', '.join(few + more)}")
+        told.append(f"{model}: gangs {', '.join(few + more)}{versions.get(model, '')}")
     return told
 
 

@@ -12,8 +12,14 @@ from pipelines.routing.guide import full
 
 
 def card(served: Served) -> dict[str, object]:
-    """A model in OpenAI's shape. `max_model_len` is vLLM's field; a model that is still starting has none yet."""
-    made = {"id": served.name, "object": "model", "created": served.created, "owned_by": "strata"}
+    """A model in OpenAI's shape. `max_model_len` is vLLM's field; a model that is still starting has none yet.
+
+    `strata`: which version of the registry it is, where it is one.
+    """
+    made: dict[str, object] = {
+        "id": served.name, "object": "model", "created": served.created, "owned_by": "strata",
+        **({"strata": dict(served.client.registry)} if served.client.registry else {}),
+    }  # fmt: skip
     return made | ({"max_model_len": served.client.context_tokens} if served.client.ready else {})
 
 

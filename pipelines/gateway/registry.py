@@ -4,8 +4,9 @@ Owns paths, fields of bodies and revisions in headers. What an act does and who 
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 from actors.registry.permissions import NEEDS
 from cluster.errors import InvalidRequest, Unavailable, sent, shorten
@@ -30,6 +31,9 @@ class Way:
     act: str
     fields: Mapping[str, type]
     revised: bool = False  # it has a revision: told in ETag, asked for in If-Match where it is changed
+    query: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what the query has to say, by its name there and in the act
 
     @property
     def permission(self) -> str:
@@ -44,6 +48,7 @@ WAYS = (
     Way("GET", f"{BASE}/{{model}}/versions", "list_versions", _NOTHING),
     Way("GET", f"{BASE}/{{model}}/versions/{{version}}", "show_version", _NOTHING),
     Way("PUT", f"{BASE}/{{model}}/versions/{{version}}/stage", "move_stage", {"stage": str, "expected?": str}),
+    Way("GET", f"{BASE}/{{model}}/diff", "diff", _NOTHING, query={"from": "before", "to": "after"}),
     Way("GET", f"{BASE}/{{model}}/aliases", "list_aliases", _NOTHING),
     Way("GET", f"{BASE}/{{model}}/aliases/{{alias}}", "show_alias", _NOTHING, revised=True),
     Way("PUT", f"{BASE}/{{model}}/aliases/{{alias}}", "move_alias", {"version": str}, revised=True),
@@ -69,6 +74,7 @@ def endpoint(way: Way) -> Callable[[Desk, Scope, Receive, Send], Awaitable[None]
         given: dict[str, Any] = dict(exchange(scope).named)
         if "number" in given:
             given["number"] = _number(given["number"])
+        given |= queried(scope, way.query)
         if way.method != "GET":
             given |= fields(await read_body(scope, receive, desk.settings), way.fields)
             if way.revised:
@@ -104,6 +110,21 @@ def fields(body: bytes, wanted: Mapping[str, type]) -> dict[str, Any]:
         if not fits or (isinstance(value, bool) and kinds[name] is not bool):
             raise InvalidRequest(name, sent(value), f"it is {KINDS[kinds[name]]}")
     return found
+
+
+def queried(scope: Scope, wanted: Mapping[str, str]) -> dict[str, str]:
+    """What the query says, each once. Raises InvalidRequest. Where nothing is wanted it is not looked at."""
+    if not wanted:
+        return {}
+    said = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    names = [name for name, _ in said]
+    for name in names:
+        if name not in wanted:
+            raise InvalidRequest(shorten(name, 64), "this unknown parameter", nearest(name, frozenset(wanted)))
+    for name in wanted:
+        if names.count(name) != 1 or not dict(said)[name]:
+            raise InvalidRequest(name, "nothing, or twice", f"write ?{'&'.join(f'{each}=V' for each in wanted)}")
+    return {wanted[name]: value for name, value in said}
 
 
 def revision(scope: Scope) -> str | None:

@@ -44,7 +44,9 @@ def test_a_deploy_serves_what_the_alias_is_at_then(tmp_path: Path, registry: Reg
     found = versions.pinned(asked)
     (model,) = found.models
     assert isinstance(model, Pinned)
-    assert model.registry == f"chat@{registry.show('chat', 'v1').entry.id}"
+    commit = registry.show("chat", "v1").entry.id
+    assert model.registry == f"chat@{commit}"
+    assert model.told == {"registry": "chat@prod", "version": "v1", "commit": commit, "digest": model.manifest}
     assert Path(model.path, "model.safetensors").is_file()
     Aliases(registry).move("chat", "prod", "v2", "v1", author="ada")
     assert versions.pinned(found) is found

@@ -21,3 +21,8 @@ def test_gangs_stand_on_nodes_of_which_few_are_named() -> None:
     gangs = [{"model": "a", "node": node} for node in "xxyzuvw"] + [{"model": "b", "node": "x"}]
     assert stands(gangs) == ["a: gangs 2 on x, 1 on y, 1 on z, 1 on u, 2 on 2 more nodes", "b: gangs 1 on x"]
     assert stands([]) == []
+
+
+def test_gangs_say_which_version_they_serve() -> None:
+    told = {"registry": "chat@prod", "version": "v7", "commit": "c" * 40, "digest": "0123456789abcdef"}
+    assert stands([{"model": "a", "node": "x", "strata": told}]) == ["a: gangs 1 on x of chat@prod, v7 (0123456789ab)"]

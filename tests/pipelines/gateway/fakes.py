@@ -137,6 +137,7 @@ class FakeClient:
     running: int = 0
     cancels: int = 0
     resumable: bool = False
+    registry: dict[str, str] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     streams: list[FakeStream] = field(default_factory=list)
     salts: list[str] = field(default_factory=list)

@@ -171,3 +171,17 @@ async def test_a_name_that_would_break_a_commit_does_not(stage: Stage):
     async with stage.http(key) as http:
         assert (await http.put(f"{BASE}/chat/versions/v1/stage", json={"stage": "candidate"})).status_code == 200
         assert (await http.get(f"{BASE}/chat/versions/v1")).json()["stage"] == "candidate"
+
+
+async def test_what_became_of_one_version_in_another(stage: Stage):
+    async with stage.http() as http:
+        found = (await http.get(f"{BASE}/chat/diff", params={"from": "main", "to": "tuned"})).json()
+        assert (found["from"], found["to"], found["changed"]) == ("v1", "v2", ["model.safetensors"])
+        assert found["tensors"]["model.safetensors"]["changed"] == ["a"]
+        assert found["tensors"]["model.safetensors"]["norms"] == {"a": 1.0}
+        for query, field in (
+            ({"from": "v1"}, "to"), ({"from": "v1", "to": ""}, "to"), ({"from": "v1", "to": "v2", "by": "x"}, "by")
+        ):  # fmt: skip
+            answer = await http.get(f"{BASE}/chat/diff", params=query)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+        assert (await http.get(f"{BASE}/chat/diff", params={"from": "v1", "to": "v9"})).status_code == 404

@@ -104,6 +104,11 @@ async def test_models_are_listed_by_both_names(fair):
     cards = (await fair.call("GET", "/v1/models")).json()["data"]
     assert [card["id"] for card in cards] == ["chat", "chat@v6", "chat@v7"]
     assert cards[0]["versions"] == ["v6"]
+    assert "strata" not in cards[0]
+    told = {"registry": "chat@prod", "version": "v6", "commit": "c" * 40, "digest": "d" * 64}
+    fair.versions["v6"].registry = told
+    cards = (await fair.call("GET", "/v1/models")).json()["data"]
+    assert [card.get("strata") for card in cards] == [told, told, None]
     assert (await fair.call("GET", "/v1/models/chat")).json()["id"] == "chat"
     assert (await fair.ask(model="chat@v9")).status_code == 404
     assert "chat, chat@v6, chat@v7" in (await fair.ask(model="chart")).text
