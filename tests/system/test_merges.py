@@ -13,6 +13,7 @@ import yaml
 from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from cluster.security.keys import KeyRing
+from tests.pipelines.test_webhooks import SECRET, Ear
 from tests.system.conftest import Stack, submit, until
 from tests.system.model import write
 
@@ -23,7 +24,15 @@ RELEASE = {"on": "main", "steps": [50, 100], "every_seconds": 0.5, "answers": 5,
 
 
 @pytest.fixture
-def talk(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def ear() -> Iterator[Ear]:
+    """Who is told what happens."""
+    made = Ear()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def talk(stack: Stack, ear: Ear, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A model by the alias prod, one more version of it in a branch, and the settings that release it by itself."""
     folder, registry = tmp_path_factory.mktemp("talk"), Registry(stack.settings.state / "registry")
     registry.push(NAME, write(folder / "one"), author="ada")
@@ -35,7 +44,13 @@ def talk(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
     model = {**settings["models"][0], "name": NAME, "registry": f"{NAME}@prod"}
     del model["path"]
     more = {"tensor_parallel_size": 1, "replicas": 1}
-    settings |= {"models": [*settings["models"], model | more], "routes": {NAME: {"release": RELEASE}}}
+    (folder / "secret").write_text(SECRET)
+    hook = {"url": ear.url, "secret_file": str(folder / "secret"), "events": ["merge_request.*", "alias.moved"]}
+    settings |= {
+        "models": [*settings["models"], model | more],
+        "routes": {NAME: {"release": RELEASE}},
+        "registry": {"webhooks": [hook]},
+    }
     file.write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
     try:
         done = submit(stack.clone)
@@ -47,7 +62,7 @@ def talk(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
-def test_what_is_merged_becomes_live_and_nobody_is_failed(stack: Stack, talk: Registry) -> None:
+def test_what_is_merged_becomes_live_and_nobody_is_failed(stack: Stack, talk: Registry, ear: Ear) -> None:
     key = KeyRing(stack.settings.keys_file).issue("bob", "default", "developer", 0)
     over, outcomes, versions = threading.Event(), Counter[int](), Counter[str]()
 
@@ -84,6 +99,12 @@ def test_what_is_merged_becomes_live_and_nobody_is_failed(stack: Stack, talk: Re
         (rollout,) = (each for each in http.get("/v1/rollouts").json()["data"] if each["terms"]["model"] == NAME)
         assert (rollout["state"], rollout["by"]) == ("promoted", f"merge request !{number}")
         assert call("GET", f"/versions/{version}")["stage"] == "live"
+        (card,) = (each for each in http.get("/v1/models").json()["data"] if each["id"] == NAME)
+        assert card["strata"]["version"] == version
+    until(lambda: "alias.moved" in [each["type"] for each in ear.heard], 30)
+    assert all(each["good"] for each in ear.heard)
+    kinds = [str(each["type"]).removeprefix("merge_request.") for each in ear.heard]
+    assert kinds == ["opened", "reviewed", "merged", "alias.moved"]
     assert set(outcomes) == {200}, outcomes
     assert set(versions) == {"v1", version}
 

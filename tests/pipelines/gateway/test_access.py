@@ -48,6 +48,7 @@ NEEDS = {
     ("GET", "/metrics"): "metrics.read",
     ("GET", f"{REGISTRY}"): "registry.read",
     ("GET", f"{REGISTRY}/{{model}}"): "registry.read",
+    ("GET", f"{REGISTRY}/{{model}}/diff"): "registry.read",
     ("GET", f"{REGISTRY}/{{model}}/versions"): "registry.read",
     ("GET", f"{REGISTRY}/{{model}}/versions/{{version}}"): "registry.read",
     ("PUT", f"{REGISTRY}/{{model}}/versions/{{version}}/stage"): "registry.promote",
@@ -66,6 +67,7 @@ NEEDS = {
     ("POST", f"{REGISTRY}/{{model}}/merge-requests/{{number}}/reopen"): "registry.push",
     ("POST", "/v1/registry/search"): "registry.read",
 }
+QUERIES = {f"{REGISTRY}/{{model}}/diff": {"from": "v1", "to": "v2"}}
 FILLED = {"{id}": "starter", "{model}": "chat", "{version}": "v1", "{alias}": "prod", "{number}": "1"}
 ROLES = [*ALLOWED, "nobody", ""]
 
@@ -77,7 +79,8 @@ async def call(stage: Stage, method: str, path: str, headers: dict[str, str] | N
         for name, value in FILLED.items():
             address = address.replace(name, value)
         revised = {"if-match": '"r1"'} if method == "PUT" else {}
-        return await http.request(method, address, headers={**revised, **(headers or {})}, json=body)
+        asked = {"params": QUERIES.get(path), "json": body}
+        return await http.request(method, address, headers={**revised, **(headers or {})}, **asked)
 
 
 def test_every_route_is_declared():
