@@ -22,7 +22,8 @@ test: install $(TRAINS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not cluster' --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(BIN)/pytest -m cluster
 
 install: $(STAMP)
 

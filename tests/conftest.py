@@ -15,6 +15,8 @@ from cluster.settings import ClusterSettings
 # A test reads no settings of the person who runs it.
 for name in [name for name in os.environ if name.startswith(("STRATA_", "RAY_"))]:
     del os.environ[name]
+if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core: threads that wait for each other's turns took twice the time
+    os.environ["OMP_NUM_THREADS"] = "1"
 # Ray reads these when it is imported, which some test may do before any cluster stands.
 os.environ.update(runtime.ALWAYS)
 

@@ -83,9 +83,9 @@ def aborted(victim: Target) -> float:
     return sum(float(row.rsplit(" ", 1)[1]) for row in rows if 'finished_reason="abort"' in row and "_total{" in row)
 
 
-ZEROS = gzip.compress(b"\0" * (64 << 20), 9)
+ZEROS = gzip.compress(b"\0" * (64 << 20), 9, mtime=0)
 BOMBS = {
-    "gzip": ZEROS, "x-gzip": ZEROS, "GZIP": ZEROS, "gzip, gzip": gzip.compress(ZEROS), "identity, gzip": ZEROS,
+    "gzip": ZEROS, "x-gzip": ZEROS, "GZIP": ZEROS, "gzip, gzip": gzip.compress(ZEROS, mtime=0), "identity, gzip": ZEROS,
     "deflate": zlib.compress(b"\0" * (64 << 20), 9), "br": b"\x5b\xff\xff\xaf\x02\xc0", "zstd": b"\x28\xb5\x2f\xfd",
     "compress": b"\x1f\x9d", "unknown": b"{}",
 }  # fmt: skip
