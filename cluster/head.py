@@ -38,8 +38,10 @@ def main() -> None:
     stops = {signal.SIGTERM, signal.SIGINT}
     told, *words = json.load(sys.stdin)
     settings = ClusterSettings.model_validate(told)
-    # `ray.init` has no argument for the job agent's port, and 52365 is taken where another Ray runs on the machine.
-    RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+    # `ray.init` has no argument for these; the job agent's port 52365 is taken where another Ray runs on the machine.
+    RayParams.__init__ = partialmethod(
+        RayParams.__init__, dashboard_agent_listen_port=0, setup_worker_path=forking.SETUP
+    )
     Node.start_ray_processes = patient(Node.start_ray_processes, get_node)
     cores, note = cores_of(settings.num_cpus, get_num_cpus())
     started = ray.init(

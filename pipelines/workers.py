@@ -7,8 +7,17 @@ from cluster import forking
 from pipelines import revision
 
 PACKAGES = ("cluster", "actors", "pipelines")
-# What a leader, a shard, the gateway and Serve's own processes import; the first two are what takes the time.
-IMPORTED = ("ray", "torch", "deepspeed", "actors.shard", "pipelines.app")
+# What a leader, a shard, the gateway and Serve's own processes import; others' modules are what takes the time. Any
+# configuration of transformers brings what all of them import: 2 s in each rank that reads a model.
+IMPORTED = (
+    "ray",
+    "torch",
+    "deepspeed",
+    "actors.shard",
+    "actors.models.decoder",
+    "transformers.models.llama.configuration_llama",
+    "pipelines.app",
+)
 
 
 def words() -> list[str]:

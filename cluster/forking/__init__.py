@@ -5,16 +5,20 @@ gang, on the very machine that carries the streams of a gang that has just died.
 it has all of that at once, and shares the memory of it.
 
 `command()` is the `py_executable` of a runtime environment: what Ray runs instead of Python. The first worker that asks
-starts the process; `ahead()` has it there before.
+starts the process; `ahead()` has it there before. A node that is started with `SETUP` as its `setup_worker_path` needs
+no Ray to ask.
 """
 
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.forking.wire import JOB, RAYLET
+
+SETUP = str(Path(__file__).with_name("setup.py"))
 
 if TYPE_CHECKING:
     import subprocess  # every worker's process imports this package: what it does not need is left to who does

@@ -11,6 +11,7 @@ from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.services import get_node
 
+from cluster.forking import SETUP
 from cluster.registration import agent_ports, patient
 
 
@@ -27,6 +28,7 @@ def main(address: str, name: str, cpus: str) -> None:
         max_worker_port=0,
         node_manager_port=0,
         include_log_monitor=False,
+        setup_worker_path=SETUP,
         **agent_ports(),
     )
     Node.start_ray_processes = patient(Node.start_ray_processes, get_node)

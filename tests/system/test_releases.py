@@ -166,6 +166,40 @@ def test_a_version_that_drifts_is_taken_back_by_what_users_are_told_instead(fair
     assert "shadow.agreement" in found["reason"]
 
 
+def test_an_experiment_is_settled_by_what_users_say(fair: Fair) -> None:
+    asked = {"name": "tone", "model": MODEL, "arms": {"base": 50, "like": 50}, "rate": 0.2, "effect": 0.6}
+    refused = fair.http.post("/v1/experiments", json=asked | {"users": 10})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "users"), "it could not be settled"
+    begun = fair.http.post("/v1/experiments", json=asked | {"users": 1_000})
+    assert begun.status_code == 200, begun.text
+    until(lambda: any(fair.ask(user, 1).headers["x-strata-version"] == "like" for user in USERS[:8]), 30)
+
+    def rate(user: str) -> str:
+        """The version that a user meets, whose answers are liked where they are `like`'s; each says so twice."""
+        for _ in range(2):
+            answer = fair.ask(user, tokens=2)
+            version = answer.headers["x-strata-version"]
+            said = {"id": answer.json()["id"], "rating": "up" if version == "like" else "down"}
+            assert fair.http.post("/v1/feedback", json=said).status_code == 200
+        return version
+
+    users = USERS[:160]
+    with ThreadPoolExecutor(4) as crowd:
+        met = Counter(crowd.map(rate, users))
+    assert min(met.values()) > 50, "160 draws at one half, of users who keep what they drew"
+
+    def arms() -> list[dict[str, Any]]:
+        return list(fair.http.get("/v1/experiments/tone").json()["findings"])
+
+    until(lambda: sum(arm["users"] for arm in arms()) >= len(users), 30)
+    base, like = arms()
+    assert (base["users"], like["users"]) == (met["base"], met["like"]), "each counts once"
+    assert like["said"].startswith("better"), like
+    ended = fair.http.post("/v1/experiments/tone", json={"action": "end", "keep": "base"})
+    assert ended.status_code == 200, ended.text
+    until(lambda: {fair.ask(user, 1).headers["x-strata-version"] for user in USERS[:8]} == {"base"}, 30)
+
+
 def test_good_versions_change_places_under_load_and_nobody_notices(fair: Fair) -> None:
     over, outcomes, versions = threading.Event(), Counter[int](), Counter[str]()
 
