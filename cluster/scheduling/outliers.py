@@ -2,18 +2,22 @@
 
 The rules are those of Envoy's outlier detection: so many errors in a row, or answers that take a multiple of what those
 of the others take, put a replica out for a time that grows each time, but never more than a share of all. When the time
-is over, one request alone tries it: what becomes of that decides. Knows names, seconds on the caller's clock and
-rates; knows nothing of what a replica is.
+is over, one request alone tries it: what becomes of that decides. Times to first tokens scatter widely among replicas
+that are alike, so it is most of the answers that have to be slow: medians alone put a healthy one out each minute.
+Knows names, seconds on the caller's clock and rates; knows nothing of what a replica is.
 """
 
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+MOST = 0.75  # of the answers
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`errors` in a row, or a median rate of `slow` times that of the others over `samples` answers, put a replica out.
+    """`errors` in a row, or three of four of `samples` answers at `slow` times the others' rate, put a replica out.
 
     For `seconds`, twice that the next time and so on up to `longest`; never more than `share` of all, but always one of
     several.
@@ -82,7 +86,7 @@ class Outliers:
         if len(state.rates) <= self.rules.samples:
             return
         state.rates.popleft()
-        if state.until is None and self._slow(name, statistics.median(state.rates)):
+        if state.until is None and self._slow(name, state.rates):
             self._put_out(state, now)
         elif state.times and state.since % self.rules.samples == 0:
             state.times -= 1
@@ -109,29 +113,29 @@ class Outliers:
         state = self._states.get(name)
         if state is not None and state.rates:
             return statistics.median(state.rates)
-        return self._usual(name) or 1.0
+        usual = self._others(name)
+        return statistics.median(usual) if usual else 1.0
 
     def out(self) -> list[str]:
         """Who is out, for status and metrics."""
         return [name for name, state in self._states.items() if state.until is not None]
 
     def _tried(self, name: str, state: _State, rate: float, now: float) -> None:
-        if self._slow(name, rate):
+        """One answer tells less than many: it is slow beside those of the others that were slow."""
+        usual = self._others(name, MOST)
+        if usual and rate > self.rules.slow * statistics.median(usual):
             self._put_out(state, now, always=True)
             return
         state.until, state.trying, state.since = None, False, 0
         state.rates.clear()
 
-    def _slow(self, name: str, rate: float) -> bool:
-        usual = self._usual(name)
-        return usual is not None and rate > self.rules.slow * usual
+    def _slow(self, name: str, rates: Sequence[float]) -> bool:
+        usual = self._others(name)
+        return bool(usual) and _part(rates, 1 - MOST) > self.rules.slow * statistics.median(usual)
 
-    def _usual(self, name: str) -> float | None:
-        """The median rate of the others that were measured."""
-        rates = [
-            statistics.median(state.rates) for other, state in self._states.items() if other != name and state.rates
-        ]
-        return statistics.median(rates) if rates else None
+    def _others(self, name: str, part: float = 0.5) -> list[float]:
+        """The rate that `part` of the answers of each of the others was below, of those that were measured."""
+        return [_part(state.rates, part) for other, state in self._states.items() if other != name and state.rates]
 
     def _put_out(self, state: _State, now: float, always: bool = False) -> None:
         """`always`: it is out already, and stays so."""
@@ -141,6 +145,11 @@ class Outliers:
         state.until = now + min(self.rules.longest, self.rules.seconds * 2**state.times)
         state.times += 1
         state.errors, state.trying = 0, False
+
+
+def _part(rates: Sequence[float], part: float) -> float:
+    ordered = sorted(rates)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 def _due(state: _State, now: float) -> bool:

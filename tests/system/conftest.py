@@ -107,7 +107,7 @@ def clone(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.T
         "dashboard_port": nodes.dashboard_port,
         "state_dir": str(nodes.state),
         "proxies": "head",
-        "drain_seconds": 5.0,
+        "drain_seconds": 2.0,
     }
     model = {
         "name": MODEL,

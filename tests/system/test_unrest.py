@@ -53,7 +53,7 @@ def test_a_node_is_lost_and_clients_see_a_pause(stack: Stack, machines: Machines
 
 
 def test_a_drained_node_s_streams_move_and_go_on(stack: Stack, machines: Machines) -> None:
-    """Each stream is longer than the 5 s that a gang has to end its own."""
+    """Each stream is longer than the 2 s that a gang has to end its own."""
     import ray
 
     until(lambda: len(stack.entries()) == 2)
@@ -141,7 +141,7 @@ def under_load(stack: Stack, act: Callable[[], subprocess.CompletedProcess[str]]
         def counts(self) -> Counter[str]:
             return Counter()
 
-    wanted = Wanted(named(["kill-controller"]), 1, minutes=0.0, streams=12, rate=5.0, stream_tokens=3000)
+    wanted = Wanted(named(["kill-controller"]), 1, minutes=0.0, streams=12, rate=5.0, stream_tokens=1200)
     story = Run(Acting(), stack.url, stack.key, MODEL, wanted, print).go()
     (ended,) = done
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]

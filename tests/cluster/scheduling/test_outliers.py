@@ -1,5 +1,7 @@
 """Failing and slow replicas get nothing for a while, then one trial."""
 
+import random
+
 import pytest
 
 from cluster.scheduling.outliers import Outliers, Rules
@@ -113,3 +115,18 @@ def test_it_comes_back_with_a_clean_record() -> None:
         made.bad("a", 0.0)
     made.add("a")  # another bears its name now
     assert made.usable(0.0) == ["a", "b"] or made.usable(0.0) == ["b", "a"]
+
+
+def test_alike_ones_whose_answers_scatter_stay_in_and_a_slow_one_does_not() -> None:
+    dice, made = random.Random(1), Outliers()
+    for name in "abcd":
+        made.add(name)
+    for _ in range(20_000):
+        made.good(dice.choice("abcd"), 0.0, dice.lognormvariate(0.0, 0.8))
+        assert not made.out()
+    answers = 0
+    while not made.out():
+        answers += 1
+        made.good("d", 0.0, 4 * dice.lognormvariate(0.0, 0.8))
+        made.good(dice.choice("abc"), 0.0, dice.lognormvariate(0.0, 0.8))
+    assert answers < 32
