@@ -4,14 +4,11 @@
 `build`. Each deployment has the digest of what it is made of as its version: Serve leaves alone what has not changed.
 """
 
-import asyncio
 import logging
 import os
 import secrets
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,34 +16,18 @@ import ray
 from ray import serve
 from ray.serve.context import _get_global_client
 
-from actors import copied
-from actors.demand import DEMAND, Demand, Wish
-from actors.directory import Directory, Entry
-from actors.engine.tokens import Tokenizer
-from actors.replica import NAMESPACE, Replica
-from actors.replicas import Hold, Replicas
-from actors.roster import Roster
+from actors.replica import Replica
 from actors.settings import ModelSettings
-from actors.wishes import Wishes
-from cluster import loopback, runtime
+from cluster import runtime
 from cluster.errors import SettingsInvalid, StrataError, Unavailable
-from cluster.scheduling import admission, placement
+from cluster.scheduling import placement
 from cluster.scheduling.placement import Gang, Node
-from cluster.security.keys import KeyRing, Principal
 from cluster.settings import ClusterSettings
-from cluster.telemetry import logs
-from cluster.telemetry.metrics import Metrics
-from pipelines import places, placing, preflight, revision, room, scaler, workers
-from pipelines.chat import Served
+from pipelines import placing, preflight, revision, room, scaler, workers
 from pipelines.evals import declared
-from pipelines.gateway import app as gateway
-from pipelines.gateway.desk import Registry
-from pipelines.gateway.evaluator import Evaluator
-from pipelines.lookout import Lookout
+from pipelines.front import Gateway
+from pipelines.links import DIRECTORY, HEAD, demand, directory
 from pipelines.routing.control import Control
-from pipelines.routing.guide import Guide
-from pipelines.routing.route import first
-from pipelines.routing.settings import RouteSettings
 from pipelines.settings import Settings, load
 from pipelines.standing import Standing
 
@@ -55,182 +36,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("strata.app")
 
-DIRECTORY = "directory"
 GATEWAY = "gateway"
 CONTROL = "releases"
 POST = "webhooks"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
-_HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
 _GROUP = "ray.io/node-group"  # Ray's label on nodes that an autoscaler started: it may start more
 _LOOK_SECONDS = 0.2  # how often what stops looks whether it still answers; a gang sleeps it once, of Serve's 2 s
-_CALL_SECONDS = 60.0  # three times as long as any call waits for news
 _MANY = 100_000  # Serve's own limit stays out of the way: the engine's queue decides who is refused
-
-
-class Gateway:
-    """One gateway replica: the ASGI app and its links to every model's replicas."""
-
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, *_models: Any, control: Any = None
-    ) -> None:
-        """`_models` are handles that nobody calls: they make Serve deploy the models with the gateway.
-
-        `control` is that of who owns the routes, where there are any.
-        """
-        loopback.narrow()
-        logs.configure()
-        hold = Hold(settings.gateway.hold_seconds, settings.gateway.held_requests)
-        rules = admission.Rules(settings.gateway.queue_seconds)
-        clients = {
-            model.name: Replicas(
-                model.name,
-                settings.gateway.replays,
-                hold=hold,
-                rules=rules,
-                sleeps=sleeps(model),
-                serving=model.serving,
-            )
-            for model in settings.models
-        }
-        self._roster = Roster(clients, Watcher().watch)
-        self._roster.start()
-        scaled = {model.name: clients[model.name] for model in settings.models if model.scaling is not None}
-        self._wishes = Wishes(scaled, Watcher(demand).tell)
-        if scaled:
-            self._wishes.start()
-        lookout = self._lookout = Lookout(
-            partial(places.waiting, settings.models), leaked=places.leaked, sweep=places.sweep
-        )
-        lookout.start()
-        for model in settings.models:
-            await asyncio.to_thread(copied.ensure, model)
-        created = int(time.time())
-        served = {
-            model.name: Served(model.name, clients[model.name], Tokenizer.from_folder(Path(model.path)), created)
-            for model in settings.models
-        }
-        ring = KeyRing(settings.cluster.keys_file)
-        self._guide = guided(settings, clients)
-        releases = None if control is None else Calls(control)
-        if releases is not None:
-            await self._guide.start(releases)
-        metrics = Metrics()
-        self._evaluator: Evaluator | None = None
-        if releases is not None:
-            self._evaluator = Evaluator(served, metrics, time.perf_counter, self._guide, releases.cases)
-            self._evaluator.start()
-        self._app = gateway.create(
-            served, ring, settings.gateway, metrics, waiting=lookout.waiting, guide=self._guide, releases=releases,
-            registry=Watcher(registrar).registry(settings),
-        )  # fmt: skip
-
-    def __serve_build_asgi_app__(self) -> Any:
-        return self._app
-
-    async def __del__(self) -> None:
-        if hasattr(self, "_roster"):
-            self._wishes.close()
-            self._lookout.close()
-            self._guide.close()
-            if self._evaluator is not None:
-                self._evaluator.close()
-            await self._roster.close()
-
-
-class Calls:
-    """A deployment's methods by its handle: what it raised, or Unavailable while its process is started again."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
-        async def call(*given: Any) -> Any:
-            try:
-                async with asyncio.timeout(_CALL_SECONDS):
-                    return await getattr(self._handle, method).remote(*given)
-            except ray.exceptions.RayTaskError:
-                raise  # it is what the method raised
-            except (ray.exceptions.RayError, ray.serve.exceptions.RayServeException, TimeoutError):
-                raise Unavailable("the releases' controller", "its process is being started again") from None
-
-        return call
-
-
-class Watcher:
-    """The directory or another actor, asked for by name again when it does not answer: it may have been remade."""
-
-    def __init__(self, find: Callable[[], Any] | None = None) -> None:
-        self._find = find or directory
-        self._handle: Any = None
-
-    async def watch(self, revision: int, seconds: float) -> tuple[int, str, tuple[Entry, ...]]:
-        """The directory's next state."""
-        state: tuple[int, str, tuple[Entry, ...]] = await self._call("watch", revision, seconds)
-        return state
-
-    async def tell(self, gateway: str, wishes: Mapping[str, Wish]) -> Mapping[str, int]:
-        """See `Demand.wishes`."""
-        contexts: Mapping[str, int] = await self._call("wishes", gateway, wishes)
-        return contexts
-
-    def registry(self, settings: Settings) -> Registry:
-        """The registry of the settings as the gateway asks it."""
-
-        async def ask(principal: Principal, act: str, given: Mapping[str, Any]) -> dict[str, Any]:
-            from pipelines.versions import place_of  # noqa: PLC0415 - 0.4 s, and most gateways are never asked
-
-            try:
-                found: dict[str, Any] = await self._call("ask", place_of(settings), principal, act, given)
-            except ray.exceptions.RayTaskError as wrong:
-                raise (wrong.cause if isinstance(wrong.cause, StrataError) else wrong) from None
-            except ray.exceptions.RayError:
-                raise Unavailable("the registry", "its process ended; ask again") from None
-            return found
-
-        return ask
-
-    async def _call(self, method: str, *given: Any) -> Any:
-        if self._handle is None:
-            self._handle = await asyncio.to_thread(self._find)  # it asks the control store, which may be slow
-        try:
-            return await getattr(self._handle, method).remote(*given)
-        except ray.exceptions.RayError:
-            self._handle = None
-            raise
-
-
-def directory() -> Any:
-    """The handle of the directory's actor, which is made if need be."""
-    return _detached(Directory, DIRECTORY)
-
-
-def demand() -> Any:
-    """The handle of the actor that hears what is asked of models that scale; made if need be."""
-    return _detached(Demand, DEMAND)
-
-
-def registrar() -> Any:
-    """The handle of the actor that acts on the registry, which is made if need be: on the head, where its folder is."""
-    from actors.registry.service import Registrar  # noqa: PLC0415 - as above
-
-    return _detached(Registrar, "registry", {_HEAD: 0.001})
-
-
-def _detached(kind: type, name: str, resources: Mapping[str, float] | None = None) -> Any:
-    return (
-        ray.remote(kind)
-        .options(
-            name=name,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            resources=dict(resources or {}),
-            max_restarts=-1,
-            max_concurrency=1000,
-        )
-        .remote()
-    )
 
 
 def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Application:
@@ -262,7 +74,7 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
         max_surge_percent=100,  # the new one answers before the old one ends
         num_replicas=1,
         max_ongoing_requests=_MANY,
-        ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **_code(GATEWAY, version, standing)},
+        ray_actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}, **_code(GATEWAY, version, standing)},
         logging_config=_LOGGING,
         graceful_shutdown_timeout_s=settled.cluster.drain_seconds,
         graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
@@ -340,7 +152,7 @@ def inspect(models: Sequence[ModelSettings]) -> None:
 
     In a process of its own: what reads a hostile folder may die of it, and then nothing is known.
     """
-    look = ray.remote(preflight.check).options(num_cpus=0, resources={_HEAD: 0.001}, max_retries=0)
+    look = ray.remote(preflight.check).options(num_cpus=0, resources={HEAD: 0.001}, max_retries=0)
     try:
         ray.get(look.remote(tuple(models)))
     except ray.exceptions.RayTaskError as wrong:
@@ -406,7 +218,7 @@ def _control(settings: Settings, standing: Standing) -> serve.Application:
             max_surge_percent=0,  # never two
             num_replicas=1,
             max_ongoing_requests=_MANY,
-            ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **_code(CONTROL, version, standing)},
+            ray_actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}, **_code(CONTROL, version, standing)},
             logging_config=_LOGGING,
             health_check_period_s=0.3,
             graceful_shutdown_timeout_s=1.0,
@@ -439,7 +251,7 @@ async def redeploy(settings: Settings) -> None:
 
     In a task on the head: the process that asks is one of those that a deploy may replace.
     """
-    publish = ray.remote(_publish).options(num_cpus=0, resources={_HEAD: 0.001}, max_retries=0)
+    publish = ray.remote(_publish).options(num_cpus=0, resources={HEAD: 0.001}, max_retries=0)
     try:
         await publish.remote(settings)
     except ray.exceptions.RayTaskError as wrong:
@@ -467,7 +279,7 @@ def _post(settings: Settings, standing: Standing) -> serve.Application:
             _internal=True,
             max_surge_percent=0,  # never two
             num_replicas=1,
-            ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **_code(POST, version, standing)},
+            ray_actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}, **_code(POST, version, standing)},
             logging_config=_LOGGING,
             graceful_shutdown_timeout_s=1.0,
             graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
@@ -489,20 +301,6 @@ def _where(model: ModelSettings, device: str) -> dict[str, Any]:
     selector = placing.selector(model, device)
     every = [selector] * model.tensor_parallel_size
     return {"placement_group_bundle_label_selector": every} if selector else {}
-
-
-def guided(settings: Settings, clients: Mapping[str, Replicas]) -> Guide:
-    """The routes of the settings, for as long as the gateway has not heard others."""
-    routes = {
-        model: first(model, settings.routes.get(model, RouteSettings()), versions)
-        for model, versions in settings.routed.items()
-    }
-    return Guide(routes, lambda name: name in clients and clients[name].ready, clients.__contains__)
-
-
-def sleeps(model: ModelSettings) -> bool:
-    """Whether it may have no gang at all."""
-    return model.scaling is not None and model.scaling.min == 0
 
 
 def device_of(model: ModelSettings) -> str:

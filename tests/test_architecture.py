@@ -23,6 +23,7 @@ RAY = {
     "pipelines/cli/status.py",
     "pipelines/driver.py",
     "pipelines/lifecycle/train.py",
+    "pipelines/links.py",
     "pipelines/places.py",
     "pipelines/scaler.py",
 }

@@ -153,7 +153,7 @@ def gangs() -> Collection[Entry]:
     import ray  # noqa: PLC0415 - not before its environment stands
 
     from actors.replica import NAMESPACE  # noqa: PLC0415
-    from pipelines.app import DIRECTORY  # noqa: PLC0415
+    from pipelines.links import DIRECTORY  # noqa: PLC0415
 
     with suppress(ValueError, ray.exceptions.RayError):
         entries: Collection[Entry] = ray.get(ray.get_actor(DIRECTORY, namespace=NAMESPACE).entries.remote(), timeout=5)

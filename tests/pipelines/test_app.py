@@ -195,25 +195,6 @@ def test_models_are_looked_at_beforehand_where_something_could_be_lost(monkeypat
     assert looked == ["a"]
 
 
-@pytest.mark.parametrize(
-    ("raised", "wanted"),
-    [
-        (ray.exceptions.ActorUnavailableError("gone", None), Unavailable),
-        (ray.exceptions.RayActorError(), Unavailable),
-        (ray.serve.exceptions.RayServeException("no replica"), Unavailable),
-        (TimeoutError(), Unavailable),
-        (ray.exceptions.RayTaskError("f", "trace", ValueError("its own")), ray.exceptions.RayTaskError),
-    ],
-)
-async def test_who_decides_of_releases_may_be_away(raised: Exception, wanted: type[Exception]) -> None:
-    async def fail(*_: Any) -> None:
-        raise raised
-
-    handle = SimpleNamespace(rollouts=SimpleNamespace(remote=fail))
-    with pytest.raises(wanted):
-        await app.Calls(handle).rollouts()
-
-
 def test_models_with_versions_have_somebody_who_decides(
     called: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
