@@ -53,12 +53,16 @@ class Feedback:
         if len(self._last) > KEPT:
             self._last.popitem(last=False)
 
-    def answered(self, name: str, tenant: str, way: Way) -> None:
-        """An answer that may be spoken of later, by its request's id."""
+    def answers(self, name: str, tenant: str, way: Way) -> None:
+        """An answer begins that may be spoken of, by its request's id."""
         if way.counts or way.trial:
             self._answers[name] = tenant, way
             if len(self._answers) > KEPT:
                 self._answers.popitem(last=False)
+
+    def failed(self, name: str) -> None:
+        """It was none, and nobody may speak of it."""
+        self._answers.pop(name, None)
 
     def left(self, way: Way) -> None:
         """A user went away before the answer's end."""

@@ -55,9 +55,9 @@ async def _travel(desk: Desk, scope: Scope, way: Way, ask: Ask) -> Witness:
     while True:
         noted.version = way.version
         witness = desk.guide.begin(way)
+        desk.feedback.answers(noted.id, noted.principal.tenant, way)  # ahead: who has read it may speak of it at once
         try:
             await ask(desk.served(way.served), witness)
-            desk.feedback.answered(noted.id, noted.principal.tenant, way)
             return witness
         except ClientGone:
             if noted.status:  # it had begun to read
@@ -65,10 +65,12 @@ async def _travel(desk: Desk, scope: Scope, way: Way, ask: Ask) -> Witness:
             raise
         except (Overloaded, Unavailable):
             witness.failed()
+            desk.feedback.failed(noted.id)
             if way.instead is None or noted.status:
                 raise
             way = way.instead
         except Exception as wrong:
+            desk.feedback.failed(noted.id)
             if not isinstance(wrong, StrataError) or wrong.status >= 500:
                 witness.failed()
             raise
