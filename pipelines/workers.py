@@ -8,21 +8,15 @@ from pipelines import revision
 
 PACKAGES = ("cluster", "actors", "pipelines")
 # What a leader, a shard, the gateway and Serve's own processes import; others' modules are what takes the time. Any
-# configuration of transformers brings what all of them import: 2 s in each rank that reads a model.
-IMPORTED = (
-    "ray",
-    "torch",
-    "deepspeed",
-    "actors.shard",
-    "actors.models.decoder",
-    "transformers.models.llama.configuration_llama",
-    "pipelines.app",
-)
+# configuration of transformers brings what all of them import, 2 s in each rank that reads a model. That comes later: at
+# a start the ranks do it side by side, while the first processes are at work already.
+IMPORTED = ("ray", "torch", "deepspeed", "actors.shard", "pipelines.app")
+LATER = ("actors.models.decoder", "transformers.models.llama.configuration_llama")
 
 
 def words() -> list[str]:
     """The code's revision, then what of it and of others is imported before there is a worker."""
-    return [revision.code(*PACKAGES)[:16], *IMPORTED]
+    return [revision.code(*PACKAGES)[:16], *IMPORTED, *(f"~{module}" for module in LATER)]
 
 
 def python() -> str:

@@ -1,5 +1,8 @@
 """`python -m cluster.forking.server REVISION MODULES`: import once, fork whenever asked.
 
+Modules with a `~` before their names are imported when nobody has asked for a while: who asks sooner imports what it
+needs of them by itself, beside others that do the same on other cores.
+
 Has one thread, as a fork takes no other along, but the locks that they hold. Ends with the raylet whose workers it
 makes, and when it has had no child for a while. Of what it imports it knows one thing, see `chance`.
 """
@@ -12,13 +15,16 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from cluster.forking.wire import RAYLET, STATUS, Wanted, mine, name_for, receive
 
 IDLE_SECONDS = 600.0
+LATER = "~"
+LATER_SECONDS = 5.0
 ASK_SECONDS = 5.0  # for a request that has begun
 
 
@@ -36,10 +42,12 @@ def main() -> None:
         raylet = os.pidfd_open(int(os.environ[RAYLET]))
     except (OSError, ValueError):
         return  # there is none any more
-    if not preload(modules):
+    sooner = [module for module in modules if not module.startswith(LATER)]
+    later = [module.removeprefix(LATER) for module in modules if module.startswith(LATER)]
+    if not preload(sooner):
         return
     let_go()
-    wanted = Server(door, raylet).serve()
+    wanted = Server(door, raylet, partial(preload, later) if later else None).serve()
     if wanted is not None:
         run(wanted)
 
@@ -52,7 +60,7 @@ def preload(modules: Sequence[str]) -> bool:
     """
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
     fit = True
-    if "ray" in modules:
+    if "ray" in modules or "ray" in sys.modules:
         from cluster.forking import chance  # noqa: PLC0415 - Ray is heavy, and the environment stands before it
 
         with chance.untouched():
@@ -82,8 +90,9 @@ def let_go() -> None:
 class Server:
     """Who has asked, and which process it got."""
 
-    def __init__(self, door: socket.socket, raylet: int) -> None:
-        self._door, self._raylet = door, raylet
+    def __init__(self, door: socket.socket, raylet: int, later: Callable[[], bool] | None = None) -> None:
+        """`later` is called once nobody has asked for a while: whether forks are good for anything after it."""
+        self._door, self._raylet, self._later = door, raylet, later
         self._poll = select.epoll()
         for each in (door.fileno(), raylet):
             self._poll.register(each, select.EPOLLIN)
@@ -92,7 +101,12 @@ class Server:
 
     def serve(self) -> Wanted | None:
         """In each child what it shall be. In the parent nothing, once the raylet has ended or nobody wants anything."""
-        while events := self._poll.poll(None if self._children else IDLE_SECONDS):
+        while self._door.fileno() >= 0 or self._children:
+            events = self._poll.poll(self._patience())
+            if not events and self._later is None:
+                return None
+            if not events:
+                self._import()
             for descriptor, _ in sorted(events, key=self._late):
                 if descriptor == self._raylet:
                     return None
@@ -104,6 +118,18 @@ class Server:
                 elif descriptor in self._askers:
                     self._drop(descriptor)
         return None
+
+    def _patience(self) -> float | None:
+        if self._later is not None:
+            return LATER_SECONDS
+        return None if self._children else IDLE_SECONDS
+
+    def _import(self) -> None:
+        """Import what was left for later. Where forks would not be good after it, nobody gets one any more."""
+        later, self._later = self._later, None
+        if later is not None and not later():
+            self._poll.unregister(self._door.fileno())
+            self._door.close()
 
     def _late(self, event: tuple[int, int]) -> bool:
         """Last comes who is new: he may get the number of a file closed in this round, of which more may be told."""

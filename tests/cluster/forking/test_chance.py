@@ -6,9 +6,9 @@ import sys
 LOOK = """
 import importlib, sys
 from cluster.forking import chance
-from pipelines.workers import IMPORTED
+from pipelines.workers import IMPORTED, LATER
 with chance.untouched():
-    for module in IMPORTED:
+    for module in (*IMPORTED, *LATER):
         importlib.import_module(module)
 assert chance.apart()
 import ray
