@@ -8,8 +8,8 @@ from pipelines import revision
 
 PACKAGES = ("cluster", "actors", "pipelines")
 # What a leader, a shard, the gateway and Serve's own processes import; others' modules are what takes the time. Any
-# configuration of transformers brings what all of them import, 2 s in each rank that reads a model. That comes later: at
-# a start the ranks do it side by side, while the first processes are at work already.
+# configuration of transformers brings what all of them import, 2 s in each rank that reads a model. That comes later:
+# at a start the ranks do it side by side, while the first processes are at work already.
 IMPORTED = ("ray", "torch", "deepspeed", "actors.shard", "pipelines.app")
 LATER = ("actors.models.decoder", "transformers.models.llama.configuration_llama")
 
