@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from actors.registry import requests
-from actors.registry.history import HEADS, MAIN, REQUESTS
+from actors.registry.history import HEADS, MAIN, REQUESTS, Entry
 from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Pushed, Registry
@@ -80,12 +80,16 @@ class Desk:
         return self._change(model, number, principal, "Reopen", lambda found: found.moved("reopened"))
 
     def merge(self, model: str, number: int, *, principal: str, progress: Progress = quietly) -> Pushed:
-        """Make of both branches the target's next version. Raises Conflict with what it still needs."""
+        """Make of both branches the target's next version. Raises Conflict with what it still needs.
+
+        Where whoever merged died before it was written here, that version is the one.
+        """
         at, found = self._read(model, number)
         found.moved("merged")
         if missing := self._missing(model, found):
             raise Conflict(f"the merge request !{number}", "ready", f"in need of: {'; '.join(missing)}")
-        made = self._registry.merge(
+        there = self._merged(model, found)
+        made = self._made(model, there) if there else self._registry.merge(
             model, found.source, author=principal, branch=found.target,
             strategy=Strategy(found.strategy, found.weight), message=f"Merge !{number}: {found.title}",
             progress=progress,
@@ -111,7 +115,19 @@ class Desk:
         return commit, requests.parse(history.files(commit)[FILE])
 
     def _missing(self, model: str, found: MergeRequest) -> list[str]:
-        return self._requirements.missing(found, self._tip(model, found.source), self._tip(model, found.target))
+        there = self._merged(model, found)
+        target = there.parents[0] if there else self._tip(model, found.target)
+        return self._requirements.missing(found, self._tip(model, found.source), target)
+
+    def _merged(self, model: str, found: MergeRequest) -> Entry | None:
+        """The version of the target that the source's tip was merged into; None where there is none."""
+        source, history = self._tip(model, found.source), self._registry.history(model)
+        log = history.log(self._tip(model, found.target))
+        return next((each for each in log if source in each.parents[1:]), None)
+
+    def _made(self, model: str, entry: Entry) -> Pushed:
+        version = self._registry.number(model, entry.id)
+        return Pushed(version, entry.id, self._registry.show(model, entry.id).size, 0, new=False)
 
     def _tip(self, model: str, branch: str) -> str:
         there = self._registry.history(model).refs(HEADS)

@@ -102,6 +102,26 @@ def test_from_opened_to_merged(desk, registry, tmp_path):
     assert registry.fsck() == []
 
 
+def test_a_merge_whose_merger_died_before_it_was_written_is_the_one(desk, registry, tmp_path, monkeypatch):
+    number = desk.open("chat", "tuned", "Better", author="ada")
+    record = registry.record
+
+    def dies(*_given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "record", dies)
+    lenient = Desk(registry, Requirements(0))
+    with pytest.raises(KeyboardInterrupt):
+        lenient.merge("chat", number, principal="ada")
+    monkeypatch.setattr(registry, "record", record)
+    tip = registry.history("chat").resolve("main")
+    with pytest.raises(Conflict, match="in need of"):
+        Desk(registry, Requirements(1)).merge("chat", number, principal="ada")
+    assert lenient.merge("chat", number, principal="ada").commit == tip
+    assert lenient.show("chat", number)[0].merged_as == tip
+    assert registry.history("chat").resolve("main") == tip
+
+
 def test_an_approval_ends_when_the_branch_moves_on(desk, registry, tmp_path):
     desk.open("chat", "tuned", "Better answers", author="ada")
     desk.review("chat", 1, principal="bob", approves=True)
