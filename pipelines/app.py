@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +27,7 @@ from cluster.settings import ClusterSettings
 from pipelines import placing, preflight, revision, room, scaler, workers
 from pipelines.evals import declared
 from pipelines.front import Gateway
-from pipelines.links import DIRECTORY, HEAD, demand, directory
+from pipelines.links import DIRECTORY, HEAD, demand, directory, watching
 from pipelines.routing.control import Control
 from pipelines.settings import Settings, load
 from pipelines.standing import Standing
@@ -64,6 +65,8 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     directory()
     if any(model.scaling is not None for model in settled.models):
         demand()
+    if watched := _watched(settled):
+        watching(watched)
     beside = room.roomy(gangs, free())
     models = [_model(model, settled, beside, standing) for model in settled.models]
     version = revision.of_gateway(settled)
@@ -84,6 +87,19 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     if not settled.routed:
         return front.bind(settled, *models)
     return front.bind(settled, *models, control=_control(settled, standing))
+
+
+def _watched(settings: Settings) -> Mapping[str, Any] | None:
+    """The surroundings of the pipelines that are watched; None where none is."""
+    from pipelines.versions import place_of  # noqa: PLC0415 - what opens the registry takes 0.4 s
+
+    place = place_of(settings)
+    if not place.metadata and not (Path(place.folder) / "runs.db").exists():
+        return None
+    from pipelines.lifecycle.places import watches_of  # noqa: PLC0415 - as above
+
+    there = watches_of(settings).all()
+    return there[0].surroundings if there else None
 
 
 def place(models: Sequence[ModelSettings], gangs: Sequence[Gang]) -> None:

@@ -101,7 +101,14 @@ def registrar() -> Any:
     return _detached(Registrar, "registry", {HEAD: 0.001})
 
 
-def _detached(kind: type, name: str, resources: Mapping[str, float] | None = None) -> Any:
+def watching(surroundings: Mapping[str, Any]) -> Any:
+    """The handle of the actor that begins runs of pipelines, which is made if need be: on the head, as above."""
+    from pipelines.lifecycle.watch import Watching  # noqa: PLC0415 - as above
+
+    return _detached(Watching, "pipelines", {HEAD: 0.001}, surroundings)
+
+
+def _detached(kind: type, name: str, resources: Mapping[str, float] | None = None, *given: Any) -> Any:
     return (
         ray.remote(kind)
         .options(
@@ -114,5 +121,5 @@ def _detached(kind: type, name: str, resources: Mapping[str, float] | None = Non
             max_restarts=-1,
             max_concurrency=1000,
         )
-        .remote()
+        .remote(*given)
     )

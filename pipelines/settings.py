@@ -15,6 +15,7 @@ from cluster import layers
 from cluster.errors import SettingsInvalid
 from cluster.settings import ClusterSettings
 from pipelines.gateway.settings import GatewaySettings
+from pipelines.lifecycle.declared import Pipeline, check_cycle
 from pipelines.routing.asking import check_release
 from pipelines.routing.settings import BASE, RouteSettings, check
 
@@ -32,6 +33,7 @@ class Settings(BaseModel):
     cluster: ClusterSettings = ClusterSettings()
     models: tuple[ModelSettings, ...] = Field((STARTER,), description="what is served")
     routes: dict[str, RouteSettings] = Field({}, description="of models that are served in several versions, by name")
+    pipelines: tuple[Pipeline, ...] = Field((), description="what trains, evaluates and releases versions")
     gateway: GatewaySettings = GatewaySettings()
     registry: RegistrySettings = RegistrySettings()
 
@@ -48,6 +50,16 @@ class Settings(BaseModel):
             if f"{name}@{BASE}" in names:
                 raise ValueError(f"{name!r} is the version {BASE!r} already; give {name}@{BASE} another one")
         return models
+
+    @field_validator("pipelines")
+    @classmethod
+    def _pipelines_differ(cls, pipelines: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
+        names = [pipeline.name for pipeline in pipelines]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two pipelines are named {twice[0]!r}; give each its own name")
+        check_cycle(pipelines)
+        return pipelines
 
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> "Settings":
@@ -121,7 +133,18 @@ def _located(settings: Settings, file: Path | None) -> Settings:
         model: route.model_copy(update={"evals": {name: locate(source, file) for name, source in route.evals.items()}})
         for model, route in settings.routes.items()
     }
-    return settings.model_copy(update={"models": models, "routes": routes})
+    pipelines = tuple(_found(pipeline, file) for pipeline in settings.pipelines)
+    return settings.model_copy(update={"models": models, "routes": routes, "pipelines": pipelines})
+
+
+def _found(pipeline: Pipeline, file: Path | None) -> Pipeline:
+    train, evaluate = pipeline.train, pipeline.evaluate
+    if train is not None:
+        train = train.model_copy(update={"data": locate(train.data, file)})
+    if evaluate is not None:
+        sets = {name: locate(source, file) for name, source in evaluate.sets.items()}
+        evaluate = evaluate.model_copy(update={"sets": sets})
+    return pipeline.model_copy(update={"train": train, "evaluate": evaluate})
 
 
 def locate(path: str, file: Path | None = None) -> str:

@@ -22,6 +22,7 @@ RAY = {
     "pipelines/cli/serving.py",
     "pipelines/cli/status.py",
     "pipelines/driver.py",
+    "pipelines/lifecycle/jobs.py",
     "pipelines/lifecycle/train.py",
     "pipelines/links.py",
     "pipelines/places.py",

@@ -19,6 +19,7 @@ NEEDS = {
     "checkout": READ,
     "export": READ,
     "search": READ,
+    "list_runs": READ,
     "list_aliases": READ,
     "show_alias": READ,
     "alias_history": READ,
@@ -37,6 +38,8 @@ NEEDS = {
     "move_alias": PROMOTE,
     "rollback_alias": PROMOTE,
     "move_stage": PROMOTE,
+    "begin_run": PROMOTE,  # of a pipeline, which may do all of the above
+    "cancel_run": PROMOTE,
     "fsck": MAINTAIN,
     "gc": MAINTAIN,
     "reindex": MAINTAIN,

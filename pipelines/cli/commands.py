@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli.flags import File, Json, Model, Port, Url
 from pipelines.cli.model_commands import models
+from pipelines.cli.run_commands import runs
 
 strata = typer.Typer(
     name="strata",
@@ -26,6 +27,7 @@ keys = typer.Typer(help="API keys: issue, list, revoke.", no_args_is_help=True, 
 strata.add_typer(config, name="config")
 strata.add_typer(models, name="models")
 strata.add_typer(keys, name="keys")
+strata.add_typer(runs, name="runs")
 
 
 @strata.command()

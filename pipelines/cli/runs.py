@@ -1,0 +1,174 @@
+"""`strata runs`: begin runs of pipelines, and show how far they are and what came of them.
+
+Owns words and bars. What a run is stands in `pipelines.lifecycle`.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from pipelines.cli import show
+from pipelines.cli.config import settle
+from pipelines.cli.entrance import who
+from pipelines.lifecycle import places, starting
+from pipelines.lifecycle.run import ACTIVE, LEFT, OVER, UNDER_WAY, Run, State, Step, progress, upcoming
+from pipelines.lifecycle.runs import Runs
+
+LOOK_SECONDS = 0.5
+BAR = 12
+MARKS = {OVER: "[green]done[/]", LEFT: "[dim]left out[/]", ACTIVE: "[yellow]running[/]"}
+COLOURS = {State.DONE: "green", State.STOPPED: "red", State.FAILED: "red", State.TAKEN_BACK: "red"}
+
+
+def listing(limit: int, file: Path | None, *, as_json: bool) -> None:
+    """All runs."""
+    settings = settle(file).settings
+    who(settings.cluster, "list_runs")
+    found = places.runs_of(settings).all(limit)
+    if as_json:
+        show.document([summary(run) for run in found])
+    else:
+        show.table(("run", "state", "progress", "at", "began", "why"), [row(run) for run in found])
+
+
+def start(
+    pipeline: str, why: str, request: int | None, file: Path | None, *, detach: bool, as_json: bool
+) -> int:  # fmt: skip
+    """Begin one, and follow it unless `detach`; 1 where it ends otherwise than well."""
+    settings = settle(file).settings
+    by = who(settings.cluster, "begin_run")
+    declared = starting.declared(settings, pipeline)
+    run = starting.begin(settings, declared, why, by, starting.surroundings(file), request=request)
+    show.progress(f"{run} has begun; `strata runs show {run}` says how far it is")
+    return _end(places.runs_of(settings), run, detach, as_json)
+
+
+def resume(run: str, file: Path | None, *, detach: bool, as_json: bool) -> int:
+    """Take one up."""
+    settings = settle(file).settings
+    who(settings.cluster, "begin_run")
+    starting.resume(settings, run)
+    return _end(places.runs_of(settings), run, detach, as_json)
+
+
+def follow(run: str, file: Path | None, *, as_json: bool) -> int:
+    """Watch one to its end."""
+    settings = settle(file).settings
+    who(settings.cluster, "list_runs")
+    return _end(places.runs_of(settings), run, False, as_json)
+
+
+def cancel(run: str, file: Path | None, *, as_json: bool) -> None:
+    """End one."""
+    settings = settle(file).settings
+    who(settings.cluster, "cancel_run")
+    found = starting.cancel(settings, run)
+    if as_json:
+        show.document(summary(found))
+    else:
+        show.line(f"{run} is {found.state}")
+
+
+def shown(run: str, file: Path | None, *, as_json: bool) -> None:
+    """All of one."""
+    settings = settle(file).settings
+    who(settings.cluster, "list_runs")
+    found = places.runs_of(settings).find(run)
+    if as_json:
+        show.document(summary(found) | {"steps": [asdict(step) for step in found.steps], "declared": found.declared})
+        return
+    show.table(("run", "state", "progress", "at", "began", "why"), [row(found)])
+    if found.reason:
+        show.line(escape(found.reason))
+    show.table(("step", "", "seconds", "tries", "what"), [step_row(step, time.time()) for step in found.steps])
+    numbers = [(step.name, name, f"{value:.6g}") for step in found.steps for name, value in step.numbers.items()]
+    if numbers:
+        show.table(("step", "number", "value"), numbers)
+    made = [(step.name, name, plain(value)) for step in found.steps for name, value in step.made.items()]
+    if made:
+        show.table(("step", "made", "value"), made)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """One as JSON has it, without its steps."""
+    found = asdict(run)
+    return {name: found[name] for name in found if name not in ("steps", "declared")} | {
+        "progress": round(progress(run), 3), "version": run.made("version"),
+    }  # fmt: skip
+
+
+def row(run: Run) -> tuple[str, str, str, str, str, str]:
+    """One in a table."""
+    step = upcoming(run.steps)
+    at = (
+        f"{step.name} {step.note}".strip()
+        if step and run.state in UNDER_WAY
+        else run.reason or run.made("version") or ""
+    )
+    return run.id, run.state, bar(progress(run)), at, show.when(int(run.created)), run.why
+
+
+def step_row(step: Step, now: float) -> tuple[str, str, str, str, str]:
+    """One step in a table."""
+    seconds = f"{(step.ended or now) - step.began:.1f}" if step.began is not None else ""
+    share = f" {step.share:.0%}" if step.state == ACTIVE else ""
+    return step.name, step.state + share, seconds, str(step.attempts or ""), step.note
+
+
+def bar(share: float) -> str:
+    """Blocks for what is done, and how much that is."""
+    full = round(BAR * share)
+    return "█" * full + "░" * (BAR - full) + f" {share:4.0%}"
+
+
+def plain(value: Any) -> str:
+    """A value in a table."""
+    if isinstance(value, list):
+        return f"{len(value)} of them; --json has them" if value else "none"
+    return str(value)
+
+
+def _end(runs: Runs, run: str, detach: bool, as_json: bool) -> int:
+    found = runs.find(run) if detach else _followed(runs, run)
+    if as_json:
+        show.document(summary(found))
+    elif detach:
+        show.line(f"{run} is {found.state}")
+    else:
+        colour = COLOURS.get(found.state, "yellow")
+        version = found.made("version")
+        what = found.reason or (f"{found.model}@{version}" if version else "")
+        show.line(f"{run} is [{colour}]{found.state}[/]{': ' if what else ''}{escape(what)}")
+    return 0 if found.state in (State.DONE, *UNDER_WAY) else 1
+
+
+def _followed(runs: Runs, run: str) -> Run:
+    """Until it is over or waits for people: bars on a terminal, elsewhere a line when something has changed."""
+    drawn = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"), console=show.err, disable=not show.err.is_terminal,
+    )  # fmt: skip
+    said: Mapping[str, str] = {}
+    with drawn:
+        bars: dict[str, TaskID] = {}
+        while True:
+            found = runs.find(run)
+            for step in found.steps:
+                if step.name not in bars and step.state in (ACTIVE, OVER):
+                    bars[step.name] = drawn.add_task(step.name, total=1.0, note="")
+                if step.name in bars:
+                    drawn.update(bars[step.name], completed=step.share, note=escape(step.note))
+            now = {step.name: f"{step.state} {step.note}" for step in found.steps if step.state in (ACTIVE, OVER)}
+            if not show.err.is_terminal:
+                for name, words in now.items():
+                    if words != said.get(name):
+                        show.progress(escape(f"{name}: {words}"))
+            said = now
+            if found.state not in (State.QUEUED, State.RUNNING):
+                return found
+            time.sleep(LOOK_SECONDS)

@@ -1,0 +1,45 @@
+"""What can be known of a pipeline before a run of it begins: whether all that it names is there.
+
+Owns the refusals. Looks at files, the registry and the settings, and changes nothing.
+"""
+
+from pathlib import Path
+
+from actors.registry.history import MAIN
+from actors.registry.registry import Registry
+from cluster.errors import InvalidRequest, NotFound
+from pipelines.lifecycle import exam, examples
+from pipelines.lifecycle.declared import Pipeline
+from pipelines.lifecycle.steps.canary import released
+from pipelines.settings import Settings
+
+
+def check(pipeline: Pipeline, settings: Settings, registry: Registry, *, request: int | None = None) -> None:
+    """Raises InvalidRequest or NotFound with the field, the value and what to do; SettingsInvalid for the settings."""
+    history = registry.history(pipeline.model)
+    train = pipeline.train
+    if train is not None and request is None:
+        for where, line in examples.lines(Path(train.data), "train.data"):
+            examples.conversation(line, where)
+        if train.start is not None:
+            history.resolve(train.start)
+        elif not _there(registry, pipeline, pipeline.alias):
+            history.resolve(MAIN)
+    if pipeline.evaluate is not None:
+        sets = {name: exam.read(file, f"evaluate.sets.{name}") for name, file in pipeline.evaluate.sets.items()}
+        exam.rules(pipeline.evaluate.require, exam.metrics(sets))
+    if pipeline.canary is not None:
+        _, alias, release = released(settings, pipeline.model)
+        if pipeline.live is not None and pipeline.live.alias != alias:
+            raise InvalidRequest("live.alias", pipeline.live.alias, f"releases of {pipeline.model} move {alias}")
+        if pipeline.merge_request is not None and pipeline.merge_request.into != release.on:
+            remedy = f"what is merged into {release.on} is released, by routes.{pipeline.model}.release.on"
+            raise InvalidRequest("merge_request.into", pipeline.merge_request.into, remedy)
+
+
+def _there(registry: Registry, pipeline: Pipeline, name: str) -> bool:
+    try:
+        registry.history(pipeline.model).resolve(name)
+    except NotFound:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""What a pipeline may say, and what is refused by looking at it."""
+
+import json
+
+import pytest
+import yaml
+
+from cluster.errors import SettingsInvalid
+from pipelines.lifecycle.declared import cycle
+from pipelines.settings import load
+
+GOOD = {
+    "name": "tune", "model": "chat", "train": {"data": "train.jsonl"}, "push": {},
+    "evaluate": {"sets": {"sums": "sums.jsonl"}}, "merge_request": {}, "canary": {}, "live": {},
+}  # fmt: skip
+
+
+def settled(tmp_path, *pipelines):
+    file = tmp_path / "strata.yaml"
+    file.write_text(yaml.safe_dump(json.loads(json.dumps({"pipelines": pipelines}))))  # or YAML writes aliases
+    return load(file, {}).settings.pipelines
+
+
+def test_paths_are_those_beside_the_file_and_steps_come_in_order(tmp_path):
+    for name in ("train.jsonl", "sums.jsonl"):
+        (tmp_path / name).touch()
+    (found,) = settled(tmp_path, dict(reversed(GOOD.items())))
+    assert found.train.data == str(tmp_path / "train.jsonl")
+    assert found.evaluate.sets == {"sums": str(tmp_path / "sums.jsonl")}
+    assert found.steps == ("train", "evaluate", "push", "merge_request", "canary", "live")
+
+
+def test_held_out_questions_are_no_file(tmp_path):
+    (found,) = settled(tmp_path, GOOD | {"evaluate": {"sets": {"tasks": "held-out"}}})
+    assert found.evaluate.sets == {"tasks": "held-out"}
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"name": "Tune it"}, "small letters"),
+    ({"trian": {}}, "trian"),
+    ({"train": {}}, "data"),
+    ({"train": {"data": "x", "lora": {"rank": 0}}}, "rank"),
+    ({"train": {"data": "x", "steps": 0}}, "steps"),
+    ({"train": {"data": "x", "zero_stage": 3}}, "zero_stage"),
+    ({"train": {"data": "x", "checkpoint": "5"}}, "30s, 10m or 6h"),
+    ({"train": None}, "push has nothing to push without train"),
+    ({"train": None, "push": None}, "on: {merge_request: true}"),
+    ({"push": None}, "declare push: {}"),
+    ({"merge_request": None}, "declare merge_request: {}"),
+    ({"evaluate": {"sets": {}}}, "sets"),
+    ({"evaluate": {"sets": {"My set": "x"}}}, "My set"),
+    ({"evaluate": {"sets": {"a": "x"}, "require": ["accuracy is good"]}}, "accuracy is good"),
+    ({"on": {"schedule": "61 * * * *"}}, "no minute"),
+    ({"on": {"every": "1s"}}, "too often"),
+    ({"on": {"every": "soon"}}, "30s, 10m or 6h"),
+    ({"on": {"drift": {"rule": "happiness < 1"}}}, "there is no metric happiness"),
+    ({"on": {"after": "tune"}}, "cannot wait for itself"),
+    ({"canary": {"steps": [1, 100]}}, "steps"),
+])  # fmt: skip
+def test_what_is_refused(tmp_path, change, said):
+    values = {name: value for name, value in (GOOD | change).items() if value is not None}
+    with pytest.raises(SettingsInvalid) as refused:
+        settled(tmp_path, values)
+    assert said in str(refused.value)
+    assert "pipelines" in str(refused.value)
+
+
+def test_one_without_steps_or_named_twice_is_refused(tmp_path):
+    with pytest.raises(SettingsInvalid, match="it has no step"):
+        settled(tmp_path, {"name": "tune", "model": "chat"})
+    with pytest.raises(SettingsInvalid, match="two pipelines are named 'tune'"):
+        settled(tmp_path, GOOD, GOOD)
+
+
+def test_pipelines_that_wait_for_one_another_are_refused(tmp_path):
+    with pytest.raises(SettingsInvalid, match="a -> b -> a"):
+        settled(tmp_path, GOOD | {"name": "a", "on": {"after": "b"}}, GOOD | {"name": "b", "on": {"after": "a"}})
+    assert cycle({"a": "b", "b": "c", "c": None}) == []
+    assert cycle({"a": "b", "b": "c", "c": "b"}) == ["b", "c", "b"]
+    assert cycle({"a": "elsewhere"}) == []
