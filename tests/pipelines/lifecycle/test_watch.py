@@ -1,0 +1,153 @@
+"""What a watch begins and takes up, with jobs that are a list."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from cluster.errors import InvalidRequest, Unavailable
+from pipelines.lifecycle import checks, places, starting
+from pipelines.lifecycle.run import ACTIVE, Event, Run, State, Step
+from pipelines.lifecycle.steps.canary import released, rollout_of, share
+from pipelines.lifecycle.watch import ATTEMPTS, QUIET_SECONDS, Watch, revived
+from pipelines.settings import Settings
+from tests.pipelines.lifecycle.hands import Place, model
+
+RUN = Run("r-1", "r", "chat", State.RUNNING, "", "", None, {}, "", 0.0, None, "", (Step("train", ACTIVE, attempts=1),))
+
+
+class Time:
+    """It stands until somebody sets it."""
+
+    now = 1_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    made = []
+    monkeypatch.setattr(starting.jobs, "submit", lambda _cluster, run, *_: made.append(run) or f"job-{len(made)}")
+    return made
+
+
+@pytest.fixture
+def watched(tmp_path):
+    place = Place(tmp_path)
+    place.around = {"file": str(tmp_path / "strata.yaml"), "variables": {}}
+    places.watches_of(place.settings).add(place.pipeline().model_dump(mode="json"), place.around, "ann")
+    return place
+
+
+def test_new_data_begin_one_run_and_a_merge_request_another(watched, jobs):
+    watch = Watch(watched.around, Time())
+    assert watch.look() == [], "what is there at the beginning is nothing new"
+    (watched.folder / "train.jsonl").write_text('{"prompt": "3 + 3", "answer": "6"}\n')
+    assert watch.look() == jobs == ["tune-1"]
+    assert watch.look() == [], "one run at a time"
+    watched.runs.move("tune-1", Event.CANCEL)
+    watched.registry.branch("chat", "tuned", "v1")
+    watched.registry.push("chat", model(watched.folder / "other", 7.0), author="bob", branch="tuned")
+    starting.desk_of(watched.settings).open("chat", "tuned", "Better", author="bob")
+    assert Watch(watched.around, Time()).look() == ["tune-2"], "another watch goes on where the first one was"
+    run = watched.runs.find("tune-2")
+    assert (run.request, run.by) == (1, "watch, set by ann")
+    assert [step.state for step in run.steps][:2] == ["left out", "pending"]
+
+
+def test_what_keeps_it_from_watching_is_told_until_it_is_mended(watched, jobs):
+    watch, file = Watch(watched.around, Time()), watched.folder / "train.jsonl"
+    watch.look()
+    said = file.read_text()
+    file.unlink()
+    watch.look()
+    (found,) = places.watches_of(watched.settings).all()
+    assert "train.data" in found.problem and "there is no such file" in found.problem
+    file.write_text(said)
+    watch.look()
+    assert places.watches_of(watched.settings).all()[0].problem == ""
+    assert jobs == []
+
+
+def test_drift_of_what_the_gateway_counts_begins_one(watched, jobs):
+    values = watched.pipeline(on={"drift": {"rule": "abort_rate > 10%", "answers": 10}})
+    places.watches_of(watched.settings).add(values.model_dump(mode="json"), watched.around, "ann")
+    counted = {"abort": 0, "stop": 100}
+    said = 'vllm:request_success_total{{finished_reason="{0}",model_name="chat"}} {1}\n'
+    watch = Watch(watched.around, Time(), lambda _: "".join(said.format(*each) for each in counted.items()))
+    assert watch.look() == []
+    counted |= {"abort": 5, "stop": 105}
+    assert watch.look() == ["tune-1"]
+    assert watched.runs.find("tune-1").why == "drift: abort_rate > 0.1, it is 0.5"
+
+
+@pytest.mark.parametrize(("run", "driven", "decided", "now", "event"), [
+    (RUN, True, False, 999.0, None),
+    (RUN, False, False, QUIET_SECONDS - 1, None),
+    (RUN, False, False, QUIET_SECONDS, Event.DRIVEN),
+    (replace(RUN, steps=(Step("train", ACTIVE, attempts=ATTEMPTS),)), False, False, QUIET_SECONDS, Event.BROKE),
+    (replace(RUN, state=State.WAITING), False, False, 999.0, None),
+    (replace(RUN, state=State.WAITING), False, True, 999.0, Event.DRIVEN),
+    (replace(RUN, steps=()), False, False, 999.0, Event.DRIVEN),
+])  # fmt: skip
+def test_which_run_is_taken_up(run, driven, decided, now, event):
+    assert revived(run, driven, decided, 0.0, now) is event
+
+
+def test_a_run_whose_job_never_came_is_taken_up(watched, jobs, monkeypatch):
+    def refuses(*_given):
+        raise Unavailable("Ray's jobs", "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(starting.jobs, "submit", refuses)
+        with pytest.raises(Unavailable):
+            starting.begin(watched.settings, watched.pipeline(), "by hand", "ann", watched.around)
+    clock = Time()
+    clock.now = watched.runs.find("tune-1").created + QUIET_SECONDS
+    assert Watch(watched.around, clock).look() == jobs == ["tune-1"]
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"live": {"alias": "stable"}}, "releases of chat move prod"),
+    ({"merge_request": {"into": "other"}}, "what is merged into main is released"),
+    ({"model": "other"}, "other"),
+    ({"train": {"data": "nowhere.jsonl"}}, "there is no such file or folder"),
+    ({"train": {"data": "train.jsonl", "start": "v9"}}, "v9"),
+    ({"evaluate": {"sets": {"sums": "sums.jsonl"}, "require": ["accuracy > 1"]}}, "there is no metric accuracy"),
+])  # fmt: skip
+def test_what_is_refused_before_a_run_begins(watched, jobs, change, said):
+    from cluster.errors import StrataError
+
+    with pytest.raises(StrataError) as refused:
+        starting.begin(watched.settings, watched.pipeline(**change), "by hand", "ann", watched.around)
+    assert said in str(refused.value)
+    assert jobs == watched.runs.all() == []
+
+
+def test_a_canary_wants_a_model_that_is_released(watched):
+    plain = Settings.of({name: value for name, value in watched.values.items() if name != "routes"})
+    with pytest.raises(InvalidRequest, match="which is not released by itself"):
+        checks.check(watched.pipeline(), plain, watched.registry)
+    assert released(watched.settings, "chat")[:2] == ("chat", "prod")
+
+
+def test_the_rollout_of_a_version_is_the_first_that_has_it():
+    rollouts = [
+        {"name": name, "terms": {"model": of, "new": new, "steps": [50, 100]}, "step": step}
+        for name, of, new, step in (
+            ("c-v9", "chat", "v9", 0), ("c-v8", "chat", "v8", 1), ("o-v8", "other", "v8", 2), ("c-v7", "chat", "v7", 2)
+        )
+    ]  # fmt: skip
+    found = rollout_of(rollouts, "chat", lambda version: version in ("v8", "v9"))
+    assert found is not None
+    assert (found["name"], share(found)) == ("c-v8", 0.5)
+    assert rollout_of(rollouts, "chat", lambda version: version == "v6") is None
+
+
+def test_what_a_row_keeps_is_the_pipeline_again(watched):
+    (found,) = places.watches_of(watched.settings).all()
+    declared = watched.pipeline()
+    assert type(declared).model_validate(json.loads(json.dumps(found.declared))) == declared
+    assert yaml.safe_load((watched.folder / "strata.yaml").read_text())["pipelines"][0]["name"] == "tune"
