@@ -141,7 +141,7 @@ def under_load(stack: Stack, act: Callable[[], subprocess.CompletedProcess[str]]
         def counts(self) -> Counter[str]:
             return Counter()
 
-    wanted = Wanted(named(["kill-controller"]), 1, minutes=0.0, streams=12, rate=5.0, stream_tokens=1200)
+    wanted = Wanted(named(["kill-controller"]), 1, minutes=0.0, streams=12, rate=5.0, stream_tokens=800)
     story = Run(Acting(), stack.url, stack.key, MODEL, wanted, print).go()
     (ended,) = done
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
