@@ -7,7 +7,7 @@ import filecmp
 import json
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +18,7 @@ SMALL = 1 << 20  # bytes up to which a file stands in the tree itself, where git
 FACTS = "strata.json"  # a version's metadata, in its tree
 LEFT = {".git", ".cache", "__pycache__", ".ipynb_checkpoints"}  # what tools leave beside a model
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".h5", ".zip", ".tar", ".gz"}
+INDEX = ".safetensors.index.json"  # how the name of a list of what is in which file ends
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
 
@@ -59,6 +60,9 @@ def files(folder: Path, beside: Sequence[Path] = ()) -> list[File]:
     if not any(name.endswith(".safetensors") for name in names):
         remedy = "save the model with save_pretrained(safe_serialization=True)"
         raise ModelInvalid(str(folder), "holds no safetensors file", remedy)
+    for file in found:
+        if file.name.endswith(INDEX):
+            _check_index(file, names)
     return found
 
 
@@ -97,6 +101,19 @@ def _walk(folder: Path, root: Path) -> Iterator[File]:
                 raise ModelInvalid(str(path), "may hold pickled objects, which can run code", remedy)
             else:
                 yield File(name, path, entry.stat(follow_symlinks=False).st_size)
+
+
+def _check_index(index: File, names: Collection[str]) -> None:
+    """Every file that `index` names has to be there: a copy that was cut lacks some."""
+    try:
+        listed = json.loads(index.path.read_text("utf-8"))["weight_map"].values()
+        wanted = {str(PurePosixPath(index.name).with_name(name)) for name in listed}
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        remedy = "write it with save_pretrained"
+        raise ModelInvalid(str(index.path), "is no JSON object with a weight_map of file names", remedy) from None
+    if missing := sorted(wanted - set(names)):
+        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise ModelInvalid(str(index.path), f"names {named}, not there", "copy all files of the model, then push again")
 
 
 def _check_config(path: Path) -> None:

@@ -244,29 +244,35 @@ class Registry:
         if theirs is not None and theirs in {entry.id for entry in history.log(tip)}:
             raise Conflict(f"{model}@{source}", "outside the branch", f"in {branch} already")
         content, stored = history.files(tip if strategy.name != "theirs" or theirs is None else theirs), 0
-        if strategy.name not in ("ours", "theirs"):
-            with self._using(), self._scratch() as room:
-                folders = {"ours": tip} | ({} if theirs is None else {"theirs": theirs})
-                if theirs is not None and (base := history.common(tip, theirs)):
-                    folders["base"] = base
-                for name, commit in folders.items():
-                    self.checkout(model, commit, room / name)
-                (room / "merged").mkdir()
-                other = Path(source) if adapter else room / "theirs"
-                base_folder = room / "base" if "base" in folders else None
-                merging.merge(room / "ours", other, base_folder, strategy, room / "merged")
-                for file in sorted((room / "merged").iterdir()):
-                    made, new = pieces.cut(file, self.blobs, progress)
-                    content[file.name + SUFFIX] = made.text()
-                    stored += new
-        facts = {"strategy": strategy.name, "weight": strategy.weight, "ours": tip, "theirs": theirs or source}
-        content[FACTS] = tree.facts({"merge": facts})
-        parents = (tip,) if theirs is None else (tip, theirs)
-        reason = message or f"Merge {source} into {branch} ({strategy.name})"
-        with self._using():
+        with self._using():  # from the first piece to the commit that names it: nobody collects it in between
+            if strategy.name not in ("ours", "theirs"):
+                with self._scratch() as room:
+                    base = history.common(tip, theirs) if theirs is not None else None
+                    folders = {"ours": tip, "theirs": theirs, "base": base}
+                    for name, commit in folders.items():
+                        if commit:
+                            self.checkout(model, commit, room / name)
+                    (room / "merged").mkdir()
+                    other = Path(source) if adapter else room / "theirs"
+                    merging.merge(room / "ours", other, room / "base" if base else None, strategy, room / "merged")
+                    for file in sorted((room / "merged").iterdir()):
+                        made, new = pieces.cut(file, self.blobs, progress)
+                        content[file.name + SUFFIX] = made.text()
+                        stored += new
+            facts = {"strategy": strategy.name, "weight": strategy.weight, "ours": tip, "theirs": theirs or source}
+            content[FACTS] = tree.facts({"merge": facts})
+            parents = (tip,) if theirs is None else (tip, theirs)
+            reason = message or f"Merge {source} into {branch} ({strategy.name})"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip)
         return Pushed(version, commit, self.show(model, commit).size, stored, new=True)
+
+    def repair(self, progress: Progress = quietly) -> list[str]:
+        """As `fsck`; what was changed is removed, so that a push of the same again stores it."""
+        with self._using(alone=True):
+            for digest in self.blobs:
+                self.blobs.mend(digest)
+        return self.fsck(progress)
 
     def fsck(self, progress: Progress = quietly) -> list[str]:
         """Read everything that versions are made of: what is missing or was changed, a line each."""

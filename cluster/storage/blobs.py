@@ -76,8 +76,19 @@ class Blobs:
         except OSError as wrong:
             raise Unavailable(f"the store {self._root}", str(wrong.strerror or wrong)) from None
         if digest_of(content) != digest:
-            raise Unavailable(f"the store {self._root}", f"the piece {digest} was changed; push its version again")
+            remedy = "run `strata models fsck --repair`, then push its version again"
+            raise Unavailable(f"the store {self._root}", f"the piece {digest} was changed; {remedy}")
         return content
+
+    def mend(self, digest: str) -> bool:
+        """Remove the piece if it is another by now, so that who puts it next is not told that it is there already."""
+        try:
+            changed = digest_of(bytes(self._system.cat_file(self._path(digest)))) != digest
+        except OSError:
+            return False
+        if changed:
+            self.remove(digest)
+        return changed
 
     def read(self, digest: str, room: bytearray) -> memoryview:
         """As `get`; of a store on this disk into `room` if the piece fits, which saves fresh memory for each."""

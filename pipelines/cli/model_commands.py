@@ -237,11 +237,15 @@ def reindex_versions(file: File = None) -> None:
 
 
 @models.command("fsck")
-def fsck_versions(file: File = None, json: Json = False) -> None:
+def fsck_versions(
+    repair: Annotated[bool, typer.Option("--repair", help="Remove what was changed; then push it again.")] = False,
+    file: File = None,
+    json: Json = False,
+) -> None:
     """Read all content of all versions and say what is missing or was changed."""
     from pipelines.cli import versions
 
-    if versions.fsck(file, as_json=json):
+    if versions.fsck(file, repair=repair, as_json=json):
         raise typer.Exit(1)
 
 

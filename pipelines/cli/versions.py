@@ -185,10 +185,10 @@ def merge(
         show.line(f"[bold]{model}@{made.version}[/] {made.commit[:12]}, the tip of {branch}; {size} stored")
 
 
-def fsck(file: Path | None, *, as_json: bool) -> int:
+def fsck(file: Path | None, *, repair: bool = False, as_json: bool) -> int:
     """Read everything that versions are made of; the number of faults."""
     settings, registry, _ = entered(file, "fsck")
-    problems = registry.fsck()
+    problems = registry.repair() if repair else registry.fsck()
     if not problems:
         problems = catalogue_of(settings, registry).check()
     if as_json:

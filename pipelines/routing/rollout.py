@@ -12,7 +12,7 @@ from typing import Any, Self
 from cluster.errors import Conflict
 from pipelines.routing.evidence import Arm, Score
 from pipelines.routing.settings import WHOLE
-from pipelines.routing.verdict import ALPHA, Finding, Rule, guards, judge, rule
+from pipelines.routing.verdict import ALPHA, SCORES, Finding, Rule, guards, judge, rule
 from pipelines.routing.verdict import State as Found
 
 
@@ -249,7 +249,7 @@ def _at_a_step(rollout: Rollout, seen: Seen, now: float) -> Happening:
     if rollout.state is State.PAUSED or now - rollout.entered < terms.every_seconds:
         return _NOTHING
     lacks = _told(found, Found.DOUBTFUL)
-    lacks = [*_unasked(terms, seen), *lacks]
+    lacks = [*_unasked(terms, seen), *lacks, *_unheard(terms, found)]
     if seen.new.answers < terms.answers:
         lacks.insert(0, f"{seen.new.answers} answers of {terms.answers}")
     if not lacks:
@@ -266,6 +266,17 @@ def _unasked(terms: Terms, seen: Seen) -> list[str]:
         f"eval.{name}: {count} of {terms.evals[name]['questions']} questions asked"
         for name, count in asked.items()
         if count < terms.evals[name]["questions"]
+    ]
+
+
+def _unheard(terms: Terms, found: Sequence[Finding]) -> list[str]:
+    """The rules about what users and mirrors say of which nothing has been said: they guard nothing so far."""
+    return [
+        str(each)
+        for each in found
+        if each.state is Found.UNKNOWN
+        and SCORES.match(each.rule)
+        and each.rule.split()[0].removeprefix("eval.") not in terms.evals
     ]
 
 

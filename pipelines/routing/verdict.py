@@ -20,10 +20,10 @@ from pipelines.routing.evidence import SKETCHES, Arm, Interval, Score
 ALPHA = 0.01
 LEVELS = (50, 90, 95, 99)
 RATES = {"error_rate": "errors", "refusal_rate": "refusals", "cut_rate": "cuts"}
-SCORES = re.compile(r"(eval|shadow|feedback)\.[a-z0-9_]+")
+SCORES = re.compile(r"(eval|shadow)\.[a-z0-9_]+|feedback\.(thumbs|score|kept)")
 KNOWN = (*RATES, *(f"p{level}_{name}" for name in SKETCHES for level in LEVELS))
 _SLACK = 1e-9  # what sums such as 0.9 - 0.02 are off by
-TOLD = "eval.NAME, feedback.NAME, shadow.agreement"
+TOLD = "eval.NAME, feedback.thumbs, feedback.score, feedback.kept, shadow.agreement"
 
 
 class State(StrEnum):

@@ -130,7 +130,8 @@ def test_content_that_was_changed_or_lost_is_refused_and_leaves_nothing(copies, 
     piece = tmp_path / "registry" / "content" / digest[:2] / digest[2:]
     whole = piece.read_bytes()
     piece.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(Unavailable, match=r"chat@v1 \(model.safetensors\).*was changed; push its version again"):
+    said = r"chat@v1 \(model.safetensors\).*was changed; run `strata models fsck --repair`, then push its version"
+    with pytest.raises(Unavailable, match=said):
         copies.ensure(pin.manifest, "chat@v1")
     piece.unlink()
     with pytest.raises(ModelInvalid, match=r"chat@v1: its content .* is missing .*; push it again"):

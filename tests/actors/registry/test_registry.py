@@ -193,6 +193,38 @@ def test_changed_and_missing_content_is_found_and_refused(registry, model, tmp_p
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
+def test_changed_content_is_whole_again_once_it_was_repaired_and_pushed(registry, model, tmp_path):
+    push(registry, model)
+    digest = next(iter(registry.blobs))
+    (tmp_path / "registry" / "content" / digest[:2] / digest[2:]).write_bytes(b"another")
+    assert not push(registry, model).new
+    assert registry.fsck() != [], "what is there is not read by a push"
+    (problem,) = registry.repair()
+    assert digest in problem
+    push(registry, model)
+    assert registry.fsck() == []
+    assert registry.repair() == []
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}, "names model-1.safetensors, "),
+        ({"weight_map": {"a": "model.safetensors", "b": "other.safetensors"}}, "names other.safetensors, not there"),
+        ({"weight_map": ["model.safetensors"]}, "weight_map of file names"),
+        ({"weight_map": {"a": 1}}, "weight_map of file names"),
+        ([], "weight_map of file names"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_was_copied_in_part_is_refused(registry, model, index, said):
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelInvalid, match=said):
+        push(registry, model)
+    assert registry.models() == []
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model.safetensors"}}))
+    assert push(registry, model).new
+
+
 def test_a_list_of_pieces_that_was_made_up_is_refused(registry, model):
     push(registry, model)
     history = registry.history("chat")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.errors import Conflict
-from pipelines.routing.evidence import Arm, Sketch
+from pipelines.routing.evidence import Arm, Score, Sketch
 from pipelines.routing.rollout import (
     AT_A_STEP,
     COMMANDS,
@@ -121,6 +121,16 @@ def test_its_own_rules_count_beside_the_guards_or_alone():
     assert "p99_latency > 0.5" in record.reason
     assert (record.answers, record.beside) == (30, 30)
     assert decide(rollout(terms=own), Seen(new=BAD, old=GOOD), 101.0)[1] == ()
+
+
+@pytest.mark.parametrize("metric", ["feedback.thumbs", "shadow.agreement"])
+def test_a_rule_that_nobody_says_anything_of_guards_nothing_and_holds_the_step(metric):
+    terms = replace(TERMS, abort_if=(f"{metric} < 0.5",))
+    after, (record,) = decide(rollout(terms=terms), Seen(new=GOOD, old=GOOD), 160.0)
+    assert (after.state, record.event) == (State.HOLDING, Event.SHORT)
+    assert record.reason == f"{metric} < 0.5: no answers yet"
+    said = replace(GOOD, scores={metric: Score(400, 400.0)})
+    assert decide(after, Seen(new=said, old=GOOD), 170.0)[1][0].event is Event.GOOD
 
 
 def test_whatever_happens_in_whatever_order_it_stays_within_the_table():

@@ -65,7 +65,9 @@ def test_rules_that_people_write(text, new, state):
     assert found.state is state
 
 
-@pytest.mark.parametrize("text", ["p42_latency > 1s", "latency > 1s", "eval > 1", "error_rat > 1%", "p99_cost > 1"])
+@pytest.mark.parametrize(
+    "text", ["p42_latency > 1s", "latency > 1s", "eval > 1", "error_rat > 1%", "p99_cost > 1", "feedback.tumbs < 1"]
+)
 def test_a_rule_that_names_no_metric_is_refused_with_those_there_are(text):
     with pytest.raises(InvalidRequest, match=r"--abort-if: .* there is no metric .* error_rate"):
         rule(text, "--abort-if")
