@@ -38,8 +38,8 @@ def test_the_probe_checks_its_own_sums() -> None:
     found = probe.rates(1, 4e6)
     assert found is not None
     assert 0.1 < found["stream_gb"] < 2000, "a loop whose loads are removed reports terabytes a second"
-    if found["bf16_gflops"] and found["float32_gflops"]:
-        assert found["bf16_gflops"] < 16 * found["float32_gflops"]
+    for rate in ("float32_gflops", "bf16_gflops", "int8_gops"):
+        assert 0 <= found[rate] < 1e6, "as above: what else runs on the machine only makes it less"
     assert isinstance(probe.steady(), bool)
 
 
