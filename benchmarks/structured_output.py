@@ -6,14 +6,16 @@ The same random checkpoint with and without a schema, round by round in both ord
 of the clock per step of 32, medians. `text` is one long string, an eighth of whose tokens are drawn again; `records` is
 a list of small objects, which a random model would not write: nearly every token is drawn a second time from a mask.
 `person` is the small trained model in models/starter, asked for three fields as JSON: it follows its schema by itself,
-as trained models do, and a step is a 32nd of the time per token. Writes results/structured_output.json.
+as trained models do, each round about other people, and a step is a 32nd of the time per token. Writes
+results/structured_output.json.
 """
 
 import argparse
 import json
 import statistics
 import time
-from itertools import product
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -42,8 +44,23 @@ PERSON = {
     "required": ["name", "age", "city"],
     "additionalProperties": False,
 }
-NAMES = ("Anna", "Tom", "Maria", "Peter", "Julia", "David", "Laura", "Paul")
-CITIES = ("Berlin", "Paris", "London", "Madrid")
+NAMES = (
+    "Anna",
+    "Tom",
+    "Maria",
+    "Peter",
+    "Julia",
+    "David",
+    "Laura",
+    "Paul",
+    "Ida",
+    "Otto",
+    "Nora",
+    "Emil",
+    "Ruth",
+    "Hugo",
+)
+CITIES = ("Berlin", "Paris", "London", "Madrid", "Rome", "Vienna", "Prague", "Oslo", "Lisbon", "Athens")
 
 
 def folder(size: str) -> Path:
@@ -80,9 +97,10 @@ def _vocabulary(size: int) -> Tokenizer:
     return backend
 
 
-def sentences(llm: LLM) -> list[list[int]]:
-    """What the starter is asked: a person each, as its training data puts it."""
-    people = [(name, city, 20 + row) for row, (name, city) in enumerate(product(NAMES, CITIES))]
+def sentences(llm: LLM, turn: int) -> list[list[int]]:
+    """What the starter is asked: a person each, as its training data puts it, others in each turn."""
+    dice = Random(turn)
+    people = [(dice.choice(NAMES), dice.choice(CITIES), dice.randrange(18, 90)) for _ in range(BATCH)]
     asked = [
         f"Extract name, age, city as JSON: My name is {name}, I am {age} and I live in {city}."
         for name, city, age in people
@@ -100,17 +118,22 @@ def timed(llm: LLM, prompts: list[list[int]], params: SamplingParams) -> tuple[f
 
 
 def compare(
-    llm: LLM, prompts: list[list[int]], schema: dict, temperature: float, rounds: int, **more: object
+    llm: LLM,
+    prompts: Callable[[int], list[list[int]]],
+    schema: dict,
+    temperature: float,
+    rounds: int,
+    **more: object,
 ) -> dict[str, float]:
-    """Milliseconds a step, plain and held, and what the schema adds in per cent."""
+    """Milliseconds a step, plain and held, and what the schema adds in per cent; `prompts` are those of a round."""
     common = {"max_tokens": TOKENS, "temperature": temperature, "seed": 1, **more}
     kinds = {"plain": SamplingParams(**common), "held": SamplingParams(**common, structured_outputs={"json": schema})}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     for params in kinds.values():
-        timed(llm, prompts, params)
+        timed(llm, prompts(rounds), params)
     for turn in range(rounds):
         for name in sorted(kinds, reverse=bool(turn % 2)):
-            found[name].append(timed(llm, prompts, kinds[name]))
+            found[name].append(timed(llm, prompts(turn), kinds[name]))
     told = {}
     for place, what in enumerate(("processor", "clock")):
         per_step = {name: statistics.median(one[place] for one in found[name]) for name in kinds}
@@ -140,11 +163,11 @@ def main() -> None:
         prompts = [list(range(10 + row, 10 + row + PROMPT)) for row in range(BATCH)]
         for name, schema in SCHEMAS.items():
             for temperature in (0.0, 1.0):
-                told = compare(llm, prompts, schema, temperature, chosen.rounds, ignore_eos=True)
+                told = compare(llm, lambda _: prompts, schema, temperature, chosen.rounds, ignore_eos=True)
                 rows.append(report(name, temperature, told))
     with LLM(STARTER, max_num_seqs=BATCH, max_model_len=256) as llm:
         for temperature in (0.0, 1.0):
-            told = compare(llm, sentences(llm), PERSON, temperature, 5 * chosen.rounds)
+            told = compare(llm, partial(sentences, llm), PERSON, temperature, 5 * chosen.rounds)
             rows.append(report("person", temperature, told))
     print(
         write(

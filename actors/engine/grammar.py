@@ -7,6 +7,7 @@ calls it from one thread. Knows nothing of requests, slots and logits.
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -15,6 +16,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
 
+from actors.engine.states import States, kind_of
 from actors.engine.tokens import Tokenizer
 from cluster.errors import InvalidRequest
 
@@ -55,13 +57,21 @@ LIMITS = LLParserLimits(
 Value = TypeVar("Value")
 
 
+@dataclass(frozen=True, slots=True)
+class Automaton:
+    """One compiled form: a matcher to copy, which has seen nothing, and what its sequences have learnt together."""
+
+    matcher: LLMatcher
+    states: States
+
+
 class Grammars:
     """The automata of one model. `read` gives its tokenizer when the first is compiled."""
 
     def __init__(self, read: Callable[[], Tokenizer], cache_bytes: int = CACHE_BYTES) -> None:
         self._read = read
         self._vocabulary: LLTokenizer | None = None
-        self._compiled: Cache[LLMatcher] = Cache(cache_bytes)
+        self._compiled: Cache[Automaton] = Cache(cache_bytes)
         self._verdicts: Cache[str] = Cache(cache_bytes // 16)
 
     @property
@@ -71,16 +81,20 @@ class Grammars:
             self._vocabulary = vocabulary(self._read())
         return self._vocabulary
 
-    def matcher(self, spec: str) -> LLMatcher:
-        """A fresh matcher for `spec`. It may be in error: it knows why."""
+    def automaton(self, spec: str) -> Automaton:
+        """What `spec` compiles to. Its matcher may be in error: it knows why."""
         key = digest(spec)
         found = self._compiled.get(key)
         if found is None:
-            found = LLMatcher(self.vocabulary, grammar(spec), log_level=0, limits=LIMITS)
-            if found.is_error():
-                return found
-            self._compiled.put(key, found, MATCHER_BYTES + BYTES_PER_CHARACTER * len(spec))
-        return found.deep_copy()
+            made = LLMatcher(self.vocabulary, grammar(spec), log_level=0, limits=LIMITS)
+            found = Automaton(made, States(kind_of(spec)))
+            if not made.is_error():
+                self._compiled.put(key, found, MATCHER_BYTES + BYTES_PER_CHARACTER * len(spec))
+        return found
+
+    def matcher(self, spec: str) -> LLMatcher:
+        """A fresh matcher for `spec`. It may be in error: it knows why."""
+        return self.automaton(spec).matcher.deep_copy()
 
     def forget(self, spec: str) -> None:
         """Compile `spec` anew next time: what its matchers share has grown to its limit."""
@@ -88,7 +102,17 @@ class Grammars:
 
     def used(self, spec: str, seconds: float) -> None:
         """A matcher of `spec` worked for that long: so much may its automaton have grown, which all of them share."""
-        self._compiled.grow(digest(spec), int(seconds * GROWTH))
+        key = digest(spec)
+        found = self._compiled.get(key)
+        if found is not None:
+            self._compiled.grow(key, int(seconds * GROWTH) + found.states.grown())
+
+    def spelled(self, token: int) -> bytes | None:
+        """The bytes that `token` adds to a text, none for a sign that is no text; None for what ends a text."""
+        words = self.vocabulary
+        if token in words.eos_tokens:
+            return None
+        return b"" if words.is_special_token(token) else words.decode_bytes([token])
 
     def check(self, spec: str, field: str = "structured_outputs") -> None:
         """Raises InvalidRequest, naming `field`, for what cannot be compiled or can never match."""

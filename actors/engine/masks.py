@@ -1,13 +1,15 @@
 """Hold the constrained sequences of a batch to their forms, token by token.
 
-To ask whether one token fits costs a microsecond or two, to find all that fit costs ten and more: so a matcher is asked
-about the token that was drawn, and a mask is made only where that does not fit. Where a mask will hardly be spared, it
-is made on a thread of its own while the forward runs, as are automata: where the last one left few tokens, and where
-a filter has to know what is allowed before anything is drawn.
+To ask a matcher whether one token fits costs it some microseconds, to find all that fit costs ten and more: so it is
+asked about the token that was drawn, and a mask is made only where that does not fit. Where a mask will hardly be
+spared, it is made on a thread of its own while the forward runs, as are automata: where the last one left few tokens,
+and where a filter has to know what is allowed before anything is drawn. What a sequence of the same form found out
+before is not asked again: a matcher learns of the tokens that were taken meanwhile when it is asked next.
 A matcher that takes too long, or grows beyond its limits, is given up: its sequence is `stuck` and no other waits.
 """
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from llguidance import LLMatcher
 from actors.engine.grammar import Grammars
 from actors.engine.logits import Rows
 from actors.engine.redraw import FEW, Bits, allowed, counts, strike
+from actors.engine.states import State, States
 from cluster.errors import StrataError
 
 # What one sequence may take from all others of its batch, of the processor: on a busy machine the clock runs on while
@@ -32,14 +35,16 @@ Line = npt.NDArray[np.float32]
 
 @dataclass(slots=True, eq=False)
 class Bound:
-    """One sequence and the form that it must keep to. `tokens` is its whole output; `done` of them are matched."""
+    """One sequence and the form that it must keep to. `tokens` is its whole output; its matcher has seen `done`."""
 
     spec: str
     tokens: list[int]
     always: bool = False  # whether every step needs its mask
     done: int = 0
     matcher: LLMatcher | None = None
-    mask: Bits | None = None  # of what may follow `tokens`
+    states: States | None = None
+    state: State | None = None  # after `tokens`; None where that is not followed
+    mask: Bits | None = None  # of what may follow `tokens`; not ours to change
     forced: bool = False  # whether that is the one token that spells it best, though others may begin to spell it, too
     few: bool = False  # whether what was allowed was few tokens when a mask was made last
     seconds: float = 0.0
@@ -47,25 +52,40 @@ class Bound:
     renewed: bool = False
 
     def begin(self, grammars: Grammars) -> None:
-        """Make a matcher that has seen all tokens. What cannot be is stuck."""
+        """Make a matcher, and let it see the tokens that there are. What cannot be is stuck."""
         try:
-            self.matcher, self.done = grammars.matcher(self.spec), 0
+            automaton = grammars.automaton(self.spec)
         except (StrataError, ValueError, RecursionError):
             self.stuck = True
             return
+        self.matcher, self.done, self.states = automaton.matcher.deep_copy(), 0, automaton.states
+        self.state = self.states.begin() if not self.tokens else None
+        self.stuck = self.matcher.is_error()
         begun = time.thread_time()
-        for token in self.tokens:
-            if not self.matcher.is_stopped() and not self.matcher.consume_token(token):
-                break
-            self.done += 1
-        self.stuck = self.done < len(self.tokens) or self.matcher.is_error()
+        self._follow()
         self.spend(begun)
+
+    def needing(self) -> bool:
+        """Whether a mask that nobody has made yet will likely be needed."""
+        return (self.few or self.always) and (self.state is None or self.state.mask is None)
+
+    def walk(self, token: int) -> bool | None:
+        """Go on with `token` if it is known to fit. None where nothing is known about it."""
+        if self.state is None:
+            return None
+        after = self.state.steps.get(token)
+        if after is None or after is False:
+            return after
+        self.tokens.append(token)
+        self.state, self.mask = after, None
+        return True
 
     def take(self, token: int, ends: frozenset[int], grammars: Grammars, known: int) -> bool:
         """Go on with `token` if it fits. `known` tokens mean something: a model may have rows that none stands for."""
-        matcher = self.matcher
-        assert matcher is not None
         if token >= known or (self.mask is not None and self._misses(self.mask, token, ends)):
+            return False
+        matcher = self._caught_up(grammars)
+        if matcher is None:
             return False
         if matcher.is_stopped() and not matcher.is_error():
             fits = token in ends
@@ -73,26 +93,43 @@ class Bound:
             fits = matcher.try_consume_tokens([token]) == 1
             if not fits and matcher.is_error() and self._renew(grammars):
                 return self.take(token, ends, grammars, known)
+        if self.state is not None and self.states is not None:
+            spelled = grammars.spelled(token)
+            self.state = None if matcher.is_error() else self.states.learn(self.state, token, spelled, fits=fits)
         if fits:
             self.tokens.append(token)
             self.done += 1
             self.mask = None
         return fits
 
-    def free(self) -> bool:
+    def free(self, grammars: Grammars) -> bool:
         """Whether what may follow is neither known nor down to one token."""
-        return self.mask is None and self.matcher is not None and not self.matcher.compute_ff_tokens()
+        if self.mask is not None or (self.state is not None and self.state.mask is not None):
+            return False
+        matcher = self._caught_up(grammars)
+        return matcher is not None and not matcher.compute_ff_tokens()
 
     def _misses(self, mask: Bits, token: int, ends: frozenset[int]) -> bool:
         """Whether the mask rules `token` out without a question. Where one token is forced, others may fit as well."""
         return not self.forced and token not in ends and not int(mask[token >> 5]) >> (token & 31) & 1
 
-    def fitting(self, tokens: Sequence[int], vocab_size: int) -> int:
+    def fitting(self, tokens: Sequence[int], grammars: Grammars) -> int:
         """How many of `tokens` could be taken one after the other; takes none."""
-        matcher = self.matcher
-        if matcher is None or self.stuck or matcher.is_stopped():
+        if self.matcher is None or self.stuck:
+            return len(tokens)
+        at = self.state
+        for place, token in enumerate(tokens):
+            after = at.steps.get(token) if at is not None else None
+            if after is False:
+                return place
+            at = after
+        if at is not None:
             return len(tokens)
         begun = time.thread_time()
+        matcher = self._caught_up(grammars)
+        if matcher is None or matcher.is_stopped():
+            return len(tokens)
+        vocab_size = grammars.vocabulary.vocab_size
         known = next((at for at, token in enumerate(tokens) if token >= vocab_size), len(tokens))
         fits: int = matcher.validate_tokens([int(token) for token in tokens[:known]])
         self.spend(begun)
@@ -100,6 +137,8 @@ class Bound:
 
     def look(self, grammars: Grammars, vocab: int) -> Bits:
         """The mask of which of `vocab` tokens may come next, made if need be; empty where the form was given up."""
+        if self.mask is None and self.state is not None and self.state.mask is not None:
+            self.mask, self.forced = self.state.mask, self.state.forced
         if self.mask is None:
             known = grammars.vocabulary.vocab_size
             self.mask = np.zeros(-(-max(vocab, known) // 32), np.uint32)
@@ -108,22 +147,45 @@ class Bound:
             if vocab < known:
                 self.mask[vocab >> 5] &= np.uint32((1 << (vocab & 31)) - 1)
                 self.mask[(vocab >> 5) + 1 :] = 0
+            if not self.stuck and self.state is not None and self.states is not None:
+                self.states.learn_mask(self.state, self.mask, forced=self.forced)
         if self.stuck:
-            self.mask[:] = 0
+            self.mask = np.zeros_like(self.mask)
         return self.mask
 
     def _fill(self, grammars: Grammars, mask: Bits, known: int) -> None:
-        assert self.matcher is not None
         begun = time.thread_time()
-        forced = self.matcher.compute_ff_tokens()  # the first would be alone in the mask, and costs a tenth of it
+        matcher = self._caught_up(grammars)
+        if matcher is None:
+            return
+        forced = matcher.compute_ff_tokens()  # the first would be alone in the mask, and costs a tenth of it
         self.forced = bool(forced)
         if forced:
             mask[forced[0] >> 5] = 1 << (forced[0] & 31)
         else:
-            self.matcher.unsafe_compute_mask_ptr(mask.ctypes.data, 4 * -(-known // 32))
+            matcher.unsafe_compute_mask_ptr(mask.ctypes.data, 4 * -(-known // 32))
         self.spend(begun)
-        if self.matcher.is_error() and self._renew(grammars):
+        if matcher.is_error() and self._renew(grammars):
             self._fill(grammars, mask, known)
+
+    def _caught_up(self, grammars: Grammars) -> LLMatcher | None:
+        """The matcher, which has now seen all tokens; None where the form is given up."""
+        assert self.matcher is not None
+        if self.done < len(self.tokens):
+            self._follow()
+            if self.matcher.is_error():  # they fitted before: it is at a limit of what it may grow to
+                self.stuck = False
+                self._renew(grammars)
+        return None if self.stuck else self.matcher
+
+    def _follow(self) -> None:
+        """Let the matcher see the tokens that it has not. Where one does not fit, the form is stuck."""
+        assert self.matcher is not None
+        for token in self.tokens[self.done :]:
+            if not self.matcher.is_stopped() and not self.matcher.consume_token(token):
+                break
+            self.done += 1
+        self.stuck = self.stuck or self.done < len(self.tokens) or self.matcher.is_error()
 
     def spend(self, begun: float) -> float:
         """Count what its matcher took since `begun`: the time now."""
@@ -151,6 +213,7 @@ class Masks:
         self._bound: dict[int, Bound] = {}
         self._thread = ThreadPoolExecutor(1, "masks")
         self._job: Future[None] | None = None
+        self._new: deque[Bound] = deque()
 
     def warm(self) -> None:
         """Read the vocabulary now, beside the first steps, and not when the first form is asked for."""
@@ -162,12 +225,14 @@ class Masks:
         `always`: no token of it is drawn but from a mask.
         """
         bound = self._bound[slot] = Bound(spec, list(emitted), always)
-        self._job = self._thread.submit(bound.begin, self._grammars)
+        self._new.append(bound)
+        if self._job is None or self._job.done():  # one that is under way begins with this as well, or `settle` does
+            self._job = self._thread.submit(self._begin)
 
     def leave(self, slot: int) -> None:
         """Forget the sequence in `slot`."""
         bound = self._bound.pop(slot, None)
-        if bound is not None:
+        if bound is not None and bound.seconds:
             self._thread.submit(self._grammars.used, bound.spec, bound.seconds)
 
     def __contains__(self, slot: int) -> bool:
@@ -179,7 +244,7 @@ class Masks:
     def prepare(self, slots: Iterable[int]) -> None:
         """Begin with the masks of those of `slots` that will likely need one."""
         get = self._bound.get
-        needing = [bound for slot in slots if (bound := get(slot)) is not None and (bound.few or bound.always)]
+        needing = [bound for slot in slots if (bound := get(slot)) is not None and bound.needing()]
         if needing:
             self._job = self._thread.submit(self._look, needing)
 
@@ -188,11 +253,12 @@ class Masks:
         if self._job is not None:
             self._job.result()
             self._job = None
+            self._begin()
 
     def fitting(self, slot: int, tokens: Sequence[int]) -> int:
         """How many of `tokens` the form of `slot` allows next, one after the other."""
         self.settle()
-        return self._bound[slot].fitting(tokens, self._grammars.vocabulary.vocab_size)
+        return self._bound[slot].fitting(tokens, self._grammars)
 
     def stuck(self, slots: Sequence[int]) -> tuple[int, ...]:
         """The rows of `slots` whose form was given up."""
@@ -201,14 +267,16 @@ class Masks:
 
     def take(self, slots: Sequence[int], tokens: Sequence[int], again: bool = False) -> list[int]:
         """Let every sequence go on with its token. The rows where that does not fit, and another may."""
-        get, ends, grammars, known = self._bound.get, self._ends, self._grammars, self._grammars.vocabulary.vocab_size
-        astray, now = [], time.thread_time()
+        get, astray, now = self._bound.get, [], 0.0
         for row, slot in enumerate(slots):
             bound = get(slot)
             if bound is None or bound.stuck:
                 continue
-            fits = bound.take(tokens[row], ends, grammars, known)
-            now = bound.spend(now)
+            fits = bound.walk(tokens[row])
+            if fits is None:
+                now = now or time.thread_time()
+                fits = bound.take(tokens[row], self._ends, self._grammars, self._grammars.vocabulary.vocab_size)
+                now = bound.spend(now)
             if fits:
                 bound.few = bound.few and again
             elif not bound.stuck:
@@ -223,7 +291,7 @@ class Masks:
     def free(self, slot: int) -> bool:
         """Whether so much may come next, for all that is known, that to ask for a few tokens beats to make a mask."""
         bound = self._bound[slot]
-        return not bound.few and not bound.stuck and bound.free()
+        return not bound.few and not bound.stuck and bound.free(self._grammars)
 
     def bits(self, slots: Sequence[int]) -> tuple[Bits, Rows]:
         """What may come next, a row of bits for each of `slots`, and how many are set: none if a form was given up."""
@@ -242,7 +310,12 @@ class Masks:
         if not bound.stuck:
             strike(line, allowed(mask, len(line)))  # the form outranks `min_tokens`
 
+    def _begin(self) -> None:
+        while self._new:
+            self._new.popleft().begin(self._grammars)
+
     def _look(self, needing: list[Bound]) -> None:
+        self._begin()
         for bound in needing:
             if not bound.stuck:
                 bound.look(self._grammars, self._vocab)

@@ -23,6 +23,16 @@ END = 0
 OWN = tokenizer("bytes")
 VOCAB = OWN.vocab_size + 5  # a model may have more rows than its tokenizer has tokens
 LONGEST = 600
+PLAIN = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
+        "likes": {"type": "array", "items": {"type": "string"}},
+        "score": {"type": "number"},
+    },
+    "required": ["name"],
+}
 LETTERS = {"type": "string", "pattern": "^[a-d]{1,200}$"}
 
 
@@ -118,6 +128,59 @@ def test_a_mask_is_the_compiler_s_own(seed: int):
         fits = np.flatnonzero(allowed(bits, VOCAB)).tolist()
         assert bound.forced <= (len(fits) == 1)
         assert bound.take(dice.choice([token for token in fits if token != END] or fits), frozenset({END}), own, VOCAB)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_sequences_learn_of_each_other_is_what_the_compiler_says(seed: int):
+    """Whatever way a state was come by: its mask, and which tokens fit."""
+    dice, own, ends = Random(seed), Grammars(lambda: OWN), frozenset({END})
+    spec = "json:" + json.dumps(schema(dice) if seed % 2 else PLAIN)
+    for _ in range(2):
+        own.automaton(spec).states.begin()  # so many that it pays to learn
+    walked = 0
+    for _ in range(12):
+        bound, alone = masks.Bound(spec, []), Grammars(lambda: OWN).matcher(spec)
+        bound.begin(own)
+        for _ in range(60):
+            if alone.is_stopped():
+                break
+            expected = np.frombuffer(alone.deep_copy().compute_bitmask(), np.uint32)
+            assert bound.look(own, VOCAB)[: len(expected)].tolist() == expected.tolist()
+            fits = [token for token in np.flatnonzero(allowed(expected, OWN.vocab_size)).tolist() if token != END]
+            if not fits:
+                break
+            astray = dice.randrange(OWN.vocab_size)
+            if astray not in (*fits, END):
+                assert not (bound.walk(astray) or bound.take(astray, ends, own, VOCAB))
+            token = dice.choice(fits[:: max(1, len(fits) // 6)])
+            known = bound.walk(token)
+            assert known or bound.take(token, ends, own, VOCAB)
+            alone.consume_token(token)
+            walked += known is True
+    assert walked > 10
+
+
+def test_a_known_way_costs_a_matcher_nothing():
+    class Idle:
+        """A matcher that is not to be asked."""
+
+    own = sampler()
+    asked = asking({**PLAIN, "title": "asked of nobody"}, temperature=0.0)
+    for name, age, known in (("Ida", 12, False), ("Ada", 21, False), ("Ada", 12, True), ("Adada", 2121, True)):
+        tokens = [
+            token for part in ('{"name": "', *name, '", "age": ', *str(age), "}") for token in OWN.plain_tokens(part)
+        ]
+        own.join(0, asked, 1, 0, (5,), ())
+        own.join(1, asked, 1, 0, (5,), ())
+        own.masks.settle()
+        if known:
+            own.masks._bound[0].matcher = Idle()
+        for token in (*tokens, END):
+            row = torch.zeros(1, VOCAB)
+            row[0, token] = 9.0
+            assert own.sample(row, [0]).tokens == [token]
+        own.leave(0)
+        own.leave(1)
 
 
 def test_masks_are_made_beside_the_forward_where_they_will_be_needed():
