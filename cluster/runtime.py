@@ -25,6 +25,7 @@ _started: list["subprocess.Popen[bytes]"] = []  # heads whose parent is this pro
 
 START_SECONDS = 300.0  # 4 s on an idle machine; one that compiles on every core took 50. What fails ends before
 STOP_SECONDS = 15.0
+HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
 
 ALWAYS = {
     "RAY_AUTH_MODE": "token",

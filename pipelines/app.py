@@ -21,13 +21,14 @@ from actors.replica import Replica
 from actors.settings import ModelSettings
 from cluster import runtime
 from cluster.errors import SettingsInvalid, StrataError, Unavailable
+from cluster.runtime import HEAD
 from cluster.scheduling import placement
 from cluster.scheduling.placement import Gang, Node
 from cluster.settings import ClusterSettings
 from pipelines import placing, preflight, revision, room, scaler, workers
 from pipelines.evals import declared
 from pipelines.front import Gateway
-from pipelines.links import DIRECTORY, HEAD, demand, directory, watching
+from pipelines.links import DIRECTORY, demand, directory, watching
 from pipelines.routing.control import Control
 from pipelines.settings import Settings, load
 from pipelines.standing import Standing
@@ -225,25 +226,9 @@ def _control(settings: Settings, standing: Standing) -> serve.Application:
     evals = {model: {name: found.plain for name, found in sets.items()} for model, sets in declared(settings).items()}
     version = revision.of_control(settings, evals)
     routes = {model: route.model_dump(mode="json") for model, route in settings.routes.items()}
-    return (
-        serve.deployment(Control)
-        .options(
-            name=CONTROL,
-            version=version,
-            _internal=True,
-            max_surge_percent=0,  # never two
-            num_replicas=1,
-            max_ongoing_requests=_MANY,
-            ray_actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}, **_code(CONTROL, version, standing)},
-            logging_config=_LOGGING,
-            health_check_period_s=0.3,
-            graceful_shutdown_timeout_s=1.0,
-            graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
-        )
-        .bind(
-            routes, settings.routed, str(settings.cluster.state / "releases"), evals=evals, releaser=_releaser(settings)
-        )
-    )
+    made = _single(Control, CONTROL, version, standing, max_ongoing_requests=_MANY, health_check_period_s=0.3)
+    folder = str(settings.cluster.state / "releases")
+    return made.bind(routes, settings.routed, folder, evals=evals, releaser=_releaser(settings))
 
 
 def _releaser(settings: Settings) -> "Releaser | None":
@@ -287,20 +272,22 @@ def _post(settings: Settings, standing: Standing) -> serve.Application:
     from pipelines import versions, webhooks  # noqa: PLC0415 - tables and what opens the registry take 0.6 s
 
     version, hooks = revision.of_webhooks(settings), webhooks.hooks_of(settings, os.environ)
-    return (
-        serve.deployment(webhooks.Post)
-        .options(
-            name=POST,
-            version=version,
-            _internal=True,
-            max_surge_percent=0,  # never two
-            num_replicas=1,
-            ray_actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}, **_code(POST, version, standing)},
-            logging_config=_LOGGING,
-            graceful_shutdown_timeout_s=1.0,
-            graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
-        )
-        .bind(versions.place_of(settings), hooks)
+    return _single(webhooks.Post, POST, version, standing).bind(versions.place_of(settings), hooks)
+
+
+def _single(kind: type, name: str, version: str, standing: Standing, **more: Any) -> serve.Deployment:
+    """One process, and never two, on the head."""
+    return serve.deployment(kind).options(
+        name=name,
+        version=version,
+        _internal=True,
+        max_surge_percent=0,  # never two
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}, **_code(name, version, standing)},
+        logging_config=_LOGGING,
+        graceful_shutdown_timeout_s=1.0,
+        graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
+        **more,
     )
 
 

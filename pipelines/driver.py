@@ -62,9 +62,11 @@ def locate() -> str:
     cluster = load(None, os.environ).settings.cluster
     import ray  # noqa: PLC0415 - as above
 
+    from cluster.runtime import HEAD  # noqa: PLC0415 - as above
+
     if not ray.is_initialized() or (cluster.loopback and cluster.proxies == "every_node"):
         return cluster.url
-    head = next((node for node in ray.nodes() if node["Alive"] and "node:__internal_head__" in node["Resources"]), None)
+    head = next((node for node in ray.nodes() if node["Alive"] and HEAD in node["Resources"]), None)
     return f"http://{head['NodeManagerAddress']}:{cluster.http_port}" if head else cluster.url
 
 

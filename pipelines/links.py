@@ -13,12 +13,12 @@ from actors.demand import DEMAND, Demand, Wish
 from actors.directory import Directory, Entry
 from actors.replica import NAMESPACE
 from cluster.errors import StrataError, Unavailable
+from cluster.runtime import HEAD
 from cluster.security.keys import Principal
 from pipelines.gateway.desk import Registry
 from pipelines.settings import Settings
 
 DIRECTORY = "directory"
-HEAD = "node:__internal_head__"  # Ray's own mark of the head node, where the key file lies
 _CALL_SECONDS = 60.0  # three times as long as any call waits for news
 
 

@@ -3,9 +3,6 @@
 Knows which modules they need and what the code's revision is. Knows nothing of how a fork is asked for.
 """
 
-import shlex
-import sys
-
 from cluster import forking
 from pipelines import revision
 
@@ -25,9 +22,3 @@ def words() -> list[str]:
 def python() -> str:
     """What Ray runs instead of Python: the `py_executable` of a runtime environment."""
     return forking.command(words())
-
-
-def plain() -> str:
-    """This interpreter where it is, else the one that is found: what a Ray job's line begins with."""
-    mine = shlex.quote(sys.executable)
-    return f"$([ -x {mine} ] && echo {mine} || echo python)"

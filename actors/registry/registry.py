@@ -270,14 +270,16 @@ class Registry:
     def repair(self, progress: Progress = quietly) -> list[str]:
         """As `fsck`; what was changed is removed, so that a push of the same again stores it."""
         with self._using(alone=True):
-            for digest in self.blobs:
-                self.blobs.mend(digest)
-        return self.fsck(progress)
+            whole = {digest for digest in self.blobs if self.blobs.mend(digest)}
+        return self._check(whole, progress)
 
     def fsck(self, progress: Progress = quietly) -> list[str]:
         """Read everything that versions are made of: what is missing or was changed, a line each."""
+        return self._check(set(), progress)
+
+    def _check(self, good: set[str], progress: Progress) -> list[str]:
+        """As `fsck`, without reading again the pieces of these digests."""
         problems: list[str] = []
-        good: set[str] = set()
         for model, history, commit, content in self._every():
             if problem := self._unsigned(history, commit):
                 problems.append(f"{model} {commit[:12]}: {problem}")

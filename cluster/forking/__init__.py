@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
 
 def command(words: Sequence[str]) -> str:
-    """What starts a worker. `words` are the revision of the code and the modules that it has imported. A line for bash.
+    """What starts a worker, a line for bash. `words` are the revision of the code and the modules it has imported."""
+    revision, *modules = words
+    return f"{interpreter()} -m cluster.forking.ask {shlex.quote(revision)} {','.join(modules)}"
 
-    On a node where this interpreter is not, it is the one that bash finds.
-    """
-    mine, (revision, *modules) = shlex.quote(sys.executable), words
-    python = f"$([ -x {mine} ] && echo {mine} || echo python)"
-    return f"{python} -m cluster.forking.ask {shlex.quote(revision)} {','.join(modules)}"
+
+def interpreter() -> str:
+    """This interpreter; on a node where it is not, the one that bash finds. Words for bash."""
+    mine = shlex.quote(sys.executable)
+    return f"$([ -x {mine} ] && echo {mine} || echo python)"
 
 
 def start(words: Sequence[str], **told: str) -> "subprocess.Popen[bytes]":

@@ -81,14 +81,14 @@ class Blobs:
         return content
 
     def mend(self, digest: str) -> bool:
-        """Remove the piece if it is another by now, so that who puts it next is not told that it is there already."""
+        """Whether the piece is whole. One that is another by now is removed: who puts it next has to store it."""
         try:
-            changed = digest_of(bytes(self._system.cat_file(self._path(digest)))) != digest
+            whole = digest_of(bytes(self._system.cat_file(self._path(digest)))) == digest
         except OSError:
             return False
-        if changed:
+        if not whole:
             self.remove(digest)
-        return changed
+        return whole
 
     def read(self, digest: str, room: bytearray) -> memoryview:
         """As `get`; of a store on this disk into `room` if the piece fits, which saves fresh memory for each."""

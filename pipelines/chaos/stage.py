@@ -113,7 +113,7 @@ class Stage:
         """All but the head, which holds the gateway."""
         found = []
         for node in ray.nodes():
-            if node["Alive"] and "node:__internal_head__" not in node["Resources"]:
+            if node["Alive"] and runtime.HEAD not in node["Resources"]:
                 lost = tuple(gang.replica for gang in gangs if gang.node == node["NodeID"])
                 found.append(Target(NODE, 0, node["NodeID"], lost))
         return found

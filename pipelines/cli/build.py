@@ -7,10 +7,8 @@ a stamp in the state folder spares a start the seconds of import that asking the
 import hashlib
 import importlib.metadata
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster import folders, hardware
@@ -18,6 +16,7 @@ from cluster.errors import Unavailable, shorten
 from cluster.settings import ClusterSettings
 from pipelines.cli import show
 from pipelines.settings import HOME
+from pipelines.ticking import ticking
 
 SOURCES = HOME / "actors" / "models" / "kernels"
 TICK_SECONDS = 5.0  # how often a long compile says that it goes on
@@ -100,21 +99,3 @@ def reason(wrong: Exception) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(wrong).__name__]
     said = next((line for line in lines if "error" in line.lower()), lines[-1])
     return f"{shorten(said, 300)}; the compiler is {program}: set CXX to another, or run strata doctor"
-
-
-@contextmanager
-def ticking(tick: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call `tick` every so many seconds, from a thread, for as long as the block runs."""
-    over = threading.Event()
-
-    def go_on() -> None:
-        while not over.wait(seconds):
-            tick()
-
-    thread = threading.Thread(target=go_on, name="ticking", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

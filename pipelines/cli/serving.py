@@ -25,7 +25,6 @@ from pipelines.lookout import Lasting
 from pipelines.placing import APPLICATION
 from pipelines.settings import Settings
 
-HEAD = "node:__internal_head__"  # Ray's own mark of the head node
 LOOK_SECONDS = 0.5  # how often Serve is asked what it is doing while it replaces something
 STEADY_SECONDS = 2.0  # and when it says that it is done
 HEAVY = ("ray.serve", "pipelines.app")
@@ -169,7 +168,7 @@ def nodes() -> list[tuple[str, frozenset[str], bool]]:
         (
             node["NodeID"],
             frozenset({node["NodeManagerAddress"], node["NodeName"], *node["Resources"]} - {"CPU", "GPU", "memory"}),
-            HEAD in node["Resources"],
+            runtime.HEAD in node["Resources"],
         )
         for node in ray.nodes()
         if node["Alive"]

@@ -31,9 +31,7 @@ class Way:
     act: str
     fields: Mapping[str, type]
     revised: bool = False  # it has a revision: told in ETag, asked for in If-Match where it is changed
-    query: Mapping[str, str] = field(
-        default_factory=dict
-    )  # what the query has to say, by its name there and in the act
+    query: Mapping[str, str] = field(default_factory=dict)  # what it has to say, by its name there and in the act
 
     @property
     def permission(self) -> str:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import runtime
+from cluster import forking, runtime
 from cluster.errors import ExtraMissing, InvalidRequest, StrataError, Unavailable, shorten
 from cluster.settings import ClusterSettings
-from pipelines import workers
 from pipelines.lifecycle.declared import Train
 from pipelines.settings import HOME, Settings
 
@@ -96,7 +95,7 @@ def _tune(config: dict[str, Any]) -> None:
 def submit(cluster: ClusterSettings, run: str, attempt: str, variables: Mapping[str, str], file: str | None) -> str:
     """Have the cluster drive a run; the id of the Ray job. Raises Unavailable where it takes no jobs."""
     client = _client(cluster)
-    words = [workers.plain(), "-m", "pipelines.lifecycle.drive", run, *(["-f", file] if file else [])]
+    words = [forking.interpreter(), "-m", "pipelines.lifecycle.drive", run, *(["-f", file] if file else [])]
     given: dict[str, Any] = {"env_vars": {**variables, "PYTHONPATH": str(HOME)}}
     if cluster.address != "local":
         given["working_dir"] = str(HOME)  # other machines have no code of ours

@@ -275,8 +275,8 @@ def _unheard(terms: Terms, found: Sequence[Finding]) -> list[str]:
         str(each)
         for each in found
         if each.state is Found.UNKNOWN
-        and SCORES.match(each.rule)
-        and each.rule.split()[0].removeprefix("eval.") not in terms.evals
+        and SCORES.fullmatch(each.metric)
+        and each.metric.removeprefix("eval.") not in terms.evals
     ]
 
 

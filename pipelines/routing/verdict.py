@@ -50,9 +50,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule and what it comes to. `limit` is the interval of what the new version's is compared with."""
+    """A rule, of which metric, and what it comes to. `limit`: the interval that the new version's is compared with."""
 
     rule: str
+    metric: str
     state: State
     value: Interval | None = None
     limit: Interval | None = None
@@ -103,17 +104,17 @@ def _judge(rule: Rule, new: Arm, old: Arm, alpha: float) -> Finding:
     if paired:
         there = interval(old, condition.metric, alpha / 2)
         if there is None:
-            return Finding(str(rule), State.UNKNOWN)
+            return Finding(str(rule), condition.metric, State.UNKNOWN)
         limit = Interval(*(rule.factor * at + condition.number for at in (there.looks, there.low, there.high)))
     if value is None:
-        return Finding(str(rule), State.UNKNOWN)
+        return Finding(str(rule), condition.metric, State.UNKNOWN)
     above = condition.compare in (">", ">=")
     beyond = (value.low - limit.high, value.looks - limit.looks)
     if not above:
         beyond = (limit.low - value.high, limit.looks - value.looks)
     proven, looks = (gap > _SLACK for gap in beyond)
     state = State.BROKEN if proven else State.DOUBTFUL if looks else State.KEPT
-    return Finding(str(rule), state, value, limit)
+    return Finding(str(rule), condition.metric, state, value, limit)
 
 
 def interval(arm: Arm, metric: str, alpha: float) -> Interval | None:

@@ -1,13 +1,16 @@
 """The whole stack on three simulated nodes, deployed as a Ray job, with a random model that the fixture makes."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -136,6 +139,28 @@ def stack(nodes: ClusterSettings, model_folder: Path, clone: Path) -> Iterator[S
     from pipelines.cli import serving
 
     serving.withdraw()
+
+
+@contextmanager
+def also(stack: Stack, edit: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """The stack with other settings: deployed as `edit` leaves them, and as they were again afterwards."""
+    file = stack.clone / "strata.yaml"
+    written = file.read_text()
+    settings = yaml.safe_load(written)
+    edit(settings)
+    file.write_text(json.dumps(settings))  # which is YAML, without aliases for what stands there twice
+    try:
+        deploy(stack)
+        yield
+    finally:
+        file.write_text(written)
+        deploy(stack)
+
+
+def deploy(stack: Stack) -> None:
+    """What its clone says, or fail with what was said."""
+    done = submit(stack.clone)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
 def submit(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
 from actors.registry.aliases import Aliases
@@ -28,7 +27,7 @@ from pipelines.lifecycle.places import folder_of, runs_of
 from pipelines.lifecycle.run import OVER, UNDER_WAY, Run, State
 from pipelines.lifecycle.sets import plain, write
 from pipelines.settings import HOME, Settings, load
-from tests.system.conftest import Stack, submit, until
+from tests.system.conftest import Stack, also, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -73,10 +72,6 @@ def life(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lif
     write(folder / "train.jsonl", islice(plain(stream(1)), 40))
     write(folder / "held_out.jsonl", plain(held_out_set(1)))
     file = stack.clone / "strata.yaml"
-    written = file.read_text()
-    settings = yaml.safe_load(written)
-    model = {**settings["models"][0], "name": NAME, "registry": f"{NAME}@prod"}
-    del model["path"]
     evaluate = {
         "sets": {"tasks": str(folder / "held_out.jsonl")}, "require": ["exact_match >= baseline - 0.1"],
         "max_tokens": 24,
@@ -84,24 +79,22 @@ def life(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lif
     train = {"data": str(folder / "train.jsonl"), "steps": 3, "rows": 2, "warmup_steps": 0, "learning_rate": 1e-6}
     whole = {"model": NAME, "evaluate": evaluate, "merge_request": {}, "canary": {"patience": "3m"}, "live": {}}
     whole |= {"on": {"merge_request": True}, "push": {"adapter": True}}
-    settings |= {
-        "models": [*settings["models"], model | {"tensor_parallel_size": 1, "replicas": 1}],
-        "routes": {NAME: {"release": RELEASE}},
-        "registry": {"approvals": 0},
-        "pipelines": [
-            whole | {"name": "tune", "train": train | {"lora": {"rank": 2}}},
-            whole | {"name": "ruin", "train": train | {"learning_rate": 1.0}},
-        ],
-    }
-    file.write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
-    try:
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+    def edit(settings: dict[str, Any]) -> None:
+        more = {"name": NAME, "registry": f"{NAME}@prod", "tensor_parallel_size": 1, "replicas": 1}
+        settings["models"].append({**settings["models"][0], **more})
+        del settings["models"][-1]["path"]
+        settings |= {
+            "routes": {NAME: {"release": RELEASE}},
+            "registry": {"approvals": 0},
+            "pipelines": [
+                whole | {"name": "tune", "train": train | {"lora": {"rank": 2}}},
+                whole | {"name": "ruin", "train": train | {"learning_rate": 1.0}},
+            ],
+        }
+
+    with also(stack, edit):
         yield Life(registry, load(file, {}).settings, file, folder)
-    finally:
-        file.write_text(written)
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Merge means release, on the whole stack: from a merge request over HTTP to who is live."""
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -8,13 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from cluster.security.keys import KeyRing
 from tests.pipelines.test_webhooks import SECRET, Ear
-from tests.system.conftest import Stack, submit, until
+from tests.system.conftest import Stack, also, until
 from tests.system.model import write
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -38,28 +36,17 @@ def talk(stack: Stack, ear: Ear, tmp_path_factory: pytest.TempPathFactory) -> It
     registry.push(NAME, write(folder / "one"), author="ada")
     Aliases(registry).move(NAME, "prod", "v1", author="ada")
     registry.push(NAME, write(folder / "two", seed=5), author="ada", branch="tuned")
-    file = stack.clone / "strata.yaml"
-    written = file.read_text()
-    settings = yaml.safe_load(written)
-    model = {**settings["models"][0], "name": NAME, "registry": f"{NAME}@prod"}
-    del model["path"]
-    more = {"tensor_parallel_size": 1, "replicas": 1}
     (folder / "secret").write_text(SECRET)
     hook = {"url": ear.url, "secret_file": str(folder / "secret"), "events": ["merge_request.*", "alias.moved"]}
-    settings |= {
-        "models": [*settings["models"], model | more],
-        "routes": {NAME: {"release": RELEASE}},
-        "registry": {"webhooks": [hook]},
-    }
-    file.write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
-    try:
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+    def edit(settings: dict[str, Any]) -> None:
+        more = {"name": NAME, "registry": f"{NAME}@prod", "tensor_parallel_size": 1, "replicas": 1}
+        settings["models"].append({**settings["models"][0], **more})
+        del settings["models"][-1]["path"]
+        settings |= {"routes": {NAME: {"release": RELEASE}}, "registry": {"webhooks": [hook]}}
+
+    with also(stack, edit):
         yield registry
-    finally:
-        file.write_text(written)
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
 def test_what_is_merged_becomes_live_and_nobody_is_failed(stack: Stack, talk: Registry, ear: Ear) -> None:

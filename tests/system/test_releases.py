@@ -1,7 +1,6 @@
 """Versions side by side on the whole stack: bad ones are taken back by themselves, good ones change unnoticed."""
 
 import itertools
-import json
 import re
 import threading
 import time
@@ -13,10 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from pipelines.routing.route import Facts, Ramp, Route, choose
-from tests.system.conftest import MODEL, Stack, submit, until
+from tests.system.conftest import MODEL, Stack, also, until
 from tests.system.model import write
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -54,29 +52,22 @@ def fair(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fai
     """Three versions more: one like the model, one that says something else, and one of two hundred layers that runs
     one sequence at a time.
     """
-    file = stack.clone / "strata.yaml"
-    written = file.read_text()
-    settings = yaml.safe_load(written)
-    first = settings["models"][0]
-    one = {**first, "tensor_parallel_size": 1, "replicas": 1}
-    like = {**one, "name": f"{MODEL}@like"}
     folder = tmp_path_factory.mktemp("models")
-    unlike = {**one, "name": f"{MODEL}@unlike", "path": str(write(folder / "unlike", seed=4))}
-    slow = {**one, "name": f"{MODEL}@slow", "path": str(write(folder / "slow", layers=200))}
-    slow["limits"] = {**first["limits"], "running_sequences": 1, "queued_sequences": 0}
-    plain = json.dumps(
-        {**settings, "models": [first, like, unlike, slow]}
-    )  # YAML would write what is the same as an alias
-    file.write_text(yaml.safe_dump(json.loads(plain)))
-    try:
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        with httpx.Client(base_url=stack.url, headers=stack.headers, trust_env=False, timeout=60) as http:
-            yield Fair(stack, http)
-    finally:
-        file.write_text(written)
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+    def edit(settings: dict[str, Any]) -> None:
+        first = settings["models"][0]
+        one = {**first, "tensor_parallel_size": 1, "replicas": 1}
+        like = {**one, "name": f"{MODEL}@like"}
+        unlike = {**one, "name": f"{MODEL}@unlike", "path": str(write(folder / "unlike", seed=4))}
+        slow = {**one, "name": f"{MODEL}@slow", "path": str(write(folder / "slow", layers=200))}
+        slow["limits"] = {**first["limits"], "running_sequences": 1, "queued_sequences": 0}
+        settings["models"] += [like, unlike, slow]
+
+    with (
+        also(stack, edit),
+        httpx.Client(base_url=stack.url, headers=stack.headers, trust_env=False, timeout=60) as http,
+    ):
+        yield Fair(stack, http)
 
 
 def touched(version: str) -> list[str]:

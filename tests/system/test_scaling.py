@@ -4,14 +4,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import openai
 import pytest
-import yaml
 
 from actors.directory import Entry
 from pipelines.cli import serving
-from tests.system.conftest import MODEL, Stack, submit, until
+from tests.system.conftest import MODEL, Stack, also, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -23,25 +23,19 @@ QUESTION = [{"role": "user", "content": "What is 12 times 9?"}]
 @pytest.fixture(scope="module")
 def scaled(stack: Stack) -> Iterator[Stack]:
     """The shared stack with one model more, whose deploy proves a gang before it may sleep."""
-    file = stack.clone / "strata.yaml"
-    written = file.read_text()
-    settings = yaml.safe_load(written)
-    more = {**settings["models"][0], "name": SLEEPER, "tensor_parallel_size": 1, "scaling": SCALING}
-    more["limits"] = {**more["limits"], "running_sequences": 2}
-    del more["replicas"]
-    gateway = {**settings["gateway"], "hold_seconds": 120.0}  # a gang takes long to start where much else runs
-    file.write_text(yaml.safe_dump({**settings, "models": [*settings["models"], more], "gateway": gateway}))
+
+    def edit(settings: dict[str, Any]) -> None:
+        more = {**settings["models"][0], "name": SLEEPER, "tensor_parallel_size": 1, "scaling": SCALING}
+        more["limits"] = {**more["limits"], "running_sequences": 2}
+        del more["replicas"]
+        settings["models"].append(more)
+        settings["gateway"]["hold_seconds"] = 120.0  # a gang takes long to start where much else runs
+
     until(lambda: len(stack.entries()) == 2)
     others = set(stack.entries())
-    try:
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    with also(stack, edit):
         yield stack
         assert {entry for entry in stack.entries() if entry.model == MODEL} == others, "another model's gangs stay"
-    finally:
-        file.write_text(written)
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A spare gang: it answers nobody until the one that serves is lost, and then at once."""
 
-import copy
 import os
 import signal
 from collections.abc import Iterator
@@ -8,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
-import yaml
 
 from actors.directory import Entry
-from tests.system.conftest import Stack, submit, until
+from tests.system.conftest import Stack, also, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -22,20 +20,10 @@ TOKENS, STREAMS = 3000, 4
 @pytest.fixture
 def guarded(stack: Stack) -> Iterator[Stack]:
     """The shared stack with one model more, that has a gang and a spare one."""
-    file = stack.clone / "strata.yaml"
-    written = file.read_text()
-    settings = yaml.safe_load(written)
-    more = copy.deepcopy(settings["models"][0]) | {"name": NAME, "tensor_parallel_size": 1, "replicas": 1, "spares": 1}
-    file.write_text(yaml.safe_dump({**settings, "models": [*settings["models"], more]}))
     until(lambda: len(stack.entries()) == 2)
-    try:
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    more = {"name": NAME, "tensor_parallel_size": 1, "replicas": 1, "spares": 1}
+    with also(stack, lambda settings: settings["models"].append(settings["models"][0] | more)):
         yield stack
-    finally:
-        file.write_text(written)
-        done = submit(stack.clone)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
 def gangs(stack: Stack) -> dict[str, Entry]:

@@ -1,8 +1,6 @@
 """Fine-tune a version. Done is what has left its folder: a driver that comes after one that died finds it there."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from actors.registry.history import MAIN
@@ -12,6 +10,7 @@ from pipelines.lifecycle.declared import Train
 from pipelines.lifecycle.encoding import encode
 from pipelines.lifecycle.examples import digest, write
 from pipelines.lifecycle.work import Outcome, Work
+from pipelines.ticking import ticking
 
 LOOK_SECONDS = 1.0
 
@@ -30,7 +29,7 @@ def work(at: Work) -> Outcome:
             at.keep({"data": digest(Path(train.data), "train.data"), "examples": len(found), "longer": longer})
             write(file, found)
         config = {"train": train.model_dump(mode="json"), "base": str(base), "data": str(file), "out": str(out)}
-        with _told(at, train):
+        with ticking(_teller(at, train), LOOK_SECONDS):
             at.hands.tune(config)
     told = measured.read(out / "model" / "training.json")
     numbers = {name: float(told[name]) for name in ("loss", "steps", "examples") if told.get(name) is not None}
@@ -49,24 +48,16 @@ def _base(at: Work, train: Train) -> Path:
     return measured.checkout(at, commit)
 
 
-@contextmanager
-def _told(at: Work, train: Train) -> Iterator[None]:
-    """Tell meanwhile how far it is."""
-    over = threading.Event()
+def _teller(at: Work, train: Train) -> Callable[[], None]:
+    """Tells how far it is, where there is news of that."""
+    seen = 0
 
     def look() -> None:
-        seen = 0
-        while not over.wait(LOOK_SECONDS):
-            fresh, seen = progress.read(at.folder / "progress.jsonl", seen)
-            if fresh:
-                last = fresh[-1]
-                said = f"step {last['step'] + 1} of {train.steps}, loss {last['loss']:.3f}, "
-                at.tell((last["step"] + 1) / train.steps, said + f"{last['tokens_per_second']} tokens/s")
+        nonlocal seen
+        fresh, seen = progress.read(at.folder / "progress.jsonl", seen)
+        if fresh:
+            last = fresh[-1]
+            said = f"step {last['step'] + 1} of {train.steps}, loss {last['loss']:.3f}, "
+            at.tell((last["step"] + 1) / train.steps, said + f"{last['tokens_per_second']} tokens/s")
 
-    thread = threading.Thread(target=look, name="told", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return look

@@ -1,11 +1,13 @@
 """Merges of weights: the arithmetic, the parents, and what does not fit."""
 
+import fcntl
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from actors.registry.history import History
 from actors.registry.merging import Strategy
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound
 from tests.actors.registry.conftest import write_model
@@ -48,6 +50,24 @@ def test_a_task_vector_is_added_from_where_both_began(registry, forked, tmp_path
     _, found = merged(registry, tmp_path, "tuned", Strategy("task", 2.0))
     wanted = forked["v3"]["a.weight"] + 2 * (forked["v2"]["a.weight"] - forked["v1"]["a.weight"])
     torch.testing.assert_close(found["a.weight"], wanted)
+
+
+@pytest.mark.parametrize("strategy", ["linear", "theirs"])
+def test_nobody_collects_what_a_merge_has_stored_before_its_commit_names_it(registry, forked, monkeypatch, strategy):
+    free, commit = [], History.commit
+
+    def look(self, *given):
+        with (registry.folder / "content.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as a collection takes it
+                free.append(True)
+            except BlockingIOError:
+                free.append(False)
+        return commit(self, *given)
+
+    monkeypatch.setattr(History, "commit", look)
+    registry.merge("chat", "tuned", author="ada", strategy=Strategy(strategy))
+    assert free == [False]
 
 
 @pytest.mark.parametrize(("strategy", "version"), [("ours", "v3"), ("theirs", "v2")])

@@ -82,7 +82,10 @@ def test_changed_content_ends_with_one(
     for piece in (tmp_path / "state" / "registry" / "content").glob("??/*"):
         piece.write_bytes(b"x")
     assert strata(monkeypatch, "models", "fsck") == 1
-    assert "was changed" in capsys.readouterr().out
+    assert "was changed; run `strata models fsck --repair`, then push its version again" in capsys.readouterr().out
+    assert strata(monkeypatch, "models", "fsck", "--repair") == 1
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    assert strata(monkeypatch, "models", "fsck") == 0
 
 
 @pytest.mark.usefixtures("home")

@@ -1,5 +1,6 @@
 """Versions side by side behind the gateway, with the real controller and fake models."""
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 
@@ -298,6 +299,28 @@ async def test_feedback_is_evidence_for_a_rollout(fair):
     await fair.turn()
     await fair.turn()
     assert "feedback.thumbs" in (await fair.call("GET", "/v1/rollouts")).json()["data"][0]["reason"]
+
+
+async def test_an_answer_may_be_spoken_of_as_soon_as_it_begins_and_never_where_there_is_none(fair):
+    await experiment(fair)
+    known = fair.desk.feedback._answers
+    for client in fair.versions.values():
+        client.free_deltas = 1
+    asked = asyncio.ensure_future(fair.ask("ann"))
+    while not known:  # it is held at its second token, and nobody has been told its end
+        await asyncio.sleep(0)
+    assert not asked.done()
+    (name,) = known
+    told = await fair.call("POST", "/v1/feedback", {"id": f"chatcmpl-{name}", "rating": "up"})
+    assert told.status_code == 200, told.text
+    for client in fair.versions.values():
+        client.gate.set()
+    assert (await asked).json()["id"] == f"chatcmpl-{name}"
+    for client in fair.versions.values():
+        client.refuses = Overloaded("chat", 1, 1)
+    refused = await fair.ask("bob")
+    assert refused.status_code == 429, refused.text
+    assert list(known) == [name]
 
 
 async def test_another_tenant_s_answer_and_one_that_nobody_gave_are_the_same(fair):
