@@ -148,7 +148,7 @@ def also(stack: Stack, edit: Callable[[dict[str, Any]], None]) -> Iterator[None]
     written = file.read_text()
     settings = yaml.safe_load(written)
     edit(settings)
-    file.write_text(json.dumps(settings))  # which is YAML, without aliases for what stands there twice
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(settings))))  # else what stands there twice is an alias
     try:
         deploy(stack)
         yield
