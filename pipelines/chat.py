@@ -4,7 +4,7 @@ Knows a served model's client and tokenizer. Knows nothing of HTTP, of JSON or o
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Protocol
@@ -79,6 +79,14 @@ class Meter(Protocol):
     def ended(self, choice: int, finish: str, tokens: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A place in a choice: after so many tokens, and whether also after its end."""
+
+    tokens: int
+    ended: bool
+
+
 HEAD = 160  # characters of an answer that tell what kind it is
 Heard = tuple["Voice", Delta]
 Arrived = asyncio.Queue[tuple["Voice", Delta | asyncio.Task[None]]]
@@ -144,12 +152,14 @@ class Answer:
     """A turn under way. Iterate it for the parts that became ready together; closing it cancels what runs.
 
     With `keeps`, a reader that goes leaves it paused: it holds nothing, and is iterated again from where it was.
+    With `cuts`, by choice, no part reaches over a cut.
     """
 
     voices: list[Voice]
     usage: Usage
     meter: Meter | None = None
     keeps: bool = False
+    cuts: Mapping[int, Cut] = field(default_factory=dict)
     _arrived: Arrived = field(default_factory=asyncio.Queue)
 
     async def parts(self) -> AsyncGenerator[list[Part]]:
@@ -160,8 +170,9 @@ class Answer:
         batches = single(self.voices[0]) if alone else merge(self.voices, self._arrived)
         try:
             async for batch in batches:
-                if parts := self._take(batch):
-                    yield parts
+                for pieces in self._cut(batch):
+                    if parts := self._take(pieces):
+                        yield parts
         except (asyncio.CancelledError, GeneratorExit):
             left = self.keeps
             raise
@@ -201,6 +212,16 @@ class Answer:
                 self.meter.ended(voice.choice, part.finish, voice.tokens)
         return list(parts.values())
 
+    def _cut(self, batch: list[Heard]) -> Iterator[list[Heard]]:
+        """What came together, or each of it alone and none over a cut."""
+        if not self.cuts:
+            yield batch
+            return
+        for voice, delta in batch:
+            cut = self.cuts[voice.choice]
+            for piece in split(delta, cut.tokens - voice.tokens, cut.ended):
+                yield [(voice, piece)]
+
     def _pause(self) -> bool:
         """Whether all that runs can be gone on with; it is freed in any case."""
         paused = [voice.stream.pause() for voice in self.voices if voice.finish is None]
@@ -214,6 +235,16 @@ class Answer:
                 voice.stream.cancel()
                 if self.meter:
                     self.meter.ended(voice.choice, "abort", voice.tokens)
+
+
+def split(delta: Delta, tokens: int, ended: bool) -> Iterator[Delta]:
+    """The first `tokens` of a delta and the rest, where both are something; its end is with the rest unless `ended`."""
+    there = len(delta.tokens)
+    if 0 < tokens < there or (tokens == there and delta.finish == "length" and not ended):
+        yield replace(delta, tokens=delta.tokens[:tokens], logprobs=delta.logprobs[:tokens], finish=None)
+        yield replace(delta, tokens=delta.tokens[tokens:], logprobs=delta.logprobs[tokens:], cached_tokens=0)
+    else:
+        yield delta
 
 
 async def single(voice: Voice) -> AsyncGenerator[list[Heard]]:

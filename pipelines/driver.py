@@ -9,9 +9,11 @@ the gateway from a driver of its Ray cluster.
             print(piece, end="")
 """
 
+import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +24,9 @@ from cluster.errors import Unavailable
 from pipelines.refusals import refusal, told
 
 Messages = str | Sequence[Mapping[str, Any]]
+CHAT = "/v1/chat/completions"
+RESUME_SECONDS = 60.0  # how long a stream that was cut is asked for again
+PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class Client:
     def chat(self, messages: Messages, model: str | None = None, **sampling: Any) -> Answer:
         """The answer to a conversation, or to one sentence."""
         body = chat_body(messages, model or self.models()[0], sampling)
-        return chat_answer(self.request("POST", "/v1/chat/completions", body))
+        return chat_answer(self.request("POST", CHAT, body))
 
     def complete(self, prompt: str, model: str | None = None, **sampling: Any) -> Answer:
         """What follows `prompt`."""
@@ -97,16 +102,26 @@ class Client:
         return completion_answer(self.request("POST", "/v1/completions", body))
 
     def stream(self, messages: Messages, model: str | None = None, **sampling: Any) -> Iterator[str]:
-        """The answer to a conversation, piece by piece. Leaving the loop cancels the rest."""
+        """The answer to a conversation, piece by piece. Leaving the loop cancels the rest.
+
+        One that is cut, by a proxy's or a gateway's death, goes on where it was.
+        """
         body = chat_body(messages, model or self.models()[0], sampling) | {"stream": True}
-        try:
-            with self.http.stream("POST", "/v1/chat/completions", json=body) as response:
-                if response.is_error:
-                    response.read()
-                    raise refusal(response)
-                yield from pieces(response.iter_lines())
-        except httpx.TransportError as wrong:
-            raise unreachable(self.http.base_url, wrong) from None
+        heard = Heard()
+        while True:
+            try:
+                with self.http.stream("POST", CHAT, json=body, headers=heard.headers) as response:
+                    if response.is_error:
+                        response.read()
+                        heard.refused(response)
+                    else:
+                        for line in response.iter_lines():
+                            yield from heard.take(line)
+            except httpx.TransportError as wrong:
+                heard.cut = unreachable(self.http.base_url, wrong)
+            if heard.whole:
+                return
+            time.sleep(heard.pause())
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """What any path answers, as JSON has it."""
@@ -135,7 +150,7 @@ class AsyncClient:
     async def chat(self, messages: Messages, model: str | None = None, **sampling: Any) -> Answer:
         """See `Client.chat`."""
         body = chat_body(messages, model or (await self.models())[0], sampling)
-        return chat_answer(await self._request("POST", "/v1/chat/completions", body))
+        return chat_answer(await self._request("POST", CHAT, body))
 
     async def complete(self, prompt: str, model: str | None = None, **sampling: Any) -> Answer:
         """See `Client.complete`."""
@@ -145,16 +160,22 @@ class AsyncClient:
     async def stream(self, messages: Messages, model: str | None = None, **sampling: Any) -> AsyncIterator[str]:
         """See `Client.stream`."""
         body = chat_body(messages, model or (await self.models())[0], sampling) | {"stream": True}
-        try:
-            async with self.http.stream("POST", "/v1/chat/completions", json=body) as response:
-                if response.is_error:
-                    await response.aread()
-                    raise refusal(response)
-                async for line in response.aiter_lines():
-                    for piece in pieces([line]):
-                        yield piece
-        except httpx.TransportError as wrong:
-            raise unreachable(self.http.base_url, wrong) from None
+        heard = Heard()
+        while True:
+            try:
+                async with self.http.stream("POST", CHAT, json=body, headers=heard.headers) as response:
+                    if response.is_error:
+                        await response.aread()
+                        heard.refused(response)
+                    else:
+                        async for line in response.aiter_lines():
+                            for piece in heard.take(line):
+                                yield piece
+            except httpx.TransportError as wrong:
+                heard.cut = unreachable(self.http.base_url, wrong)
+            if heard.whole:
+                return
+            await asyncio.sleep(heard.pause())
 
     async def _request(self, method: str, path: str, body: Any = None) -> Any:
         try:
@@ -181,17 +202,59 @@ def completion_answer(body: Mapping[str, Any]) -> Answer:
     return Answer(choice["text"], choice["finish_reason"], body["model"], body.get("usage") or {})
 
 
-def pieces(lines: Iterator[str] | Sequence[str]) -> Iterator[str]:
-    """The text in lines of server-sent events. Raises Unavailable for an error that came in the stream."""
-    for line in lines:
-        if not line.startswith("data:") or line == "data: [DONE]":
-            continue
-        event = json.loads(line.removeprefix("data:"))
-        if "error" in event:
-            raise told(event["error"], Unavailable.status)
-        for choice in event.get("choices", ()):
-            if text := choice.get("delta", {}).get("content"):
-                yield text
+class Heard:
+    """What has come of a streamed answer: whether it is whole, and the event after which it can be gone on with."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.whole = False
+        self.cut = Unavailable("the answer", "it ended in its midst")
+        self._clock = clock
+        self._last = ""
+        self._event: list[str] = []
+        self._silent = clock()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What asks for the rest."""
+        return {"last-event-id": self._last} if self._last else {}
+
+    def take(self, line: str) -> list[str]:
+        """One more line; the pieces of text of an event that ends with it. Raises what an error in an event says."""
+        if line:
+            self._event.append(line)
+            return []
+        event, self._event = self._event, []
+        self._silent = self._clock()
+        found = []
+        for each in event:
+            if each == "data: [DONE]":
+                self.whole = True
+            elif each.startswith("data:"):
+                found += pieces(json.loads(each.removeprefix("data:")))
+        self._last = next((each.removeprefix("id: ") for each in event if each.startswith("id: ")), self._last)
+        return found
+
+    def refused(self, response: httpx.Response) -> None:
+        """No answer began. Raises what was said, unless that may pass."""
+        wrong = refusal(response)
+        if not isinstance(wrong, Unavailable):
+            raise wrong
+        self.cut = wrong
+
+    def pause(self) -> float:
+        """Seconds to wait before asking for the rest. Raises `cut` where nothing can be gone on with, or for long."""
+        self._event.clear()
+        if not self._last or self._clock() - self._silent > RESUME_SECONDS:
+            raise self.cut
+        return PAUSE_SECONDS
+
+
+def pieces(event: Mapping[str, Any]) -> list[str]:
+    """The text of an event. Raises the error that one tells of."""
+    if "error" in event:
+        raise told(event["error"], Unavailable.status)
+    choices = event.get("choices", ())
+    return [text for choice in choices if (text := choice.get("delta", {}).get("content"))]
 
 
 def checked(response: httpx.Response) -> Any:

@@ -21,13 +21,21 @@ def waiting(models: Sequence[ModelSettings]) -> list[str]:
     if not waits:
         return []
     gpus = ray.cluster_resources().get("GPU", 0)
-    free = placing.machines(ray.nodes(), ray._private.state.available_resources_per_node())
+    free = placing.machines(_open(ray.nodes()), ray._private.state.available_resources_per_node())
     counts = [(model, waits.pop(placing.deployment_name(model.name), 0)) for model in models]
     needs = [placing.need(model, placing.device_of(model, gpus), count) for model, count in counts if count]
     unknown = [
         f"{name}: {count} wait for a place; these settings do not name the model" for name, count in waits.items()
     ]
     return placing.waiting(free, needs) + unknown
+
+
+def _open(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The nodes on which something new may start, as those that are drained may not."""
+    import ray  # noqa: PLC0415 - not before its environment stands
+
+    leaving = ray._private.state.state.get_draining_nodes()
+    return [row for row in rows if row["NodeID"] not in leaving]
 
 
 def gather(models: Sequence[ModelSettings], entries: Iterable[Entry]) -> dict[str, Any]:

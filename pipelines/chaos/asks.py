@@ -4,21 +4,25 @@ Knows bodies and answers of the HTTP API. Knows nothing of how they travel.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 DIGITS = "0123456789"
 LONG_FORM = 20  # times the ten digits are said by a form that leaves one answer
+END = "THE END"  # never among them
+COLOURS = ("red", "green", "blue")
+LEAVES = 100  # events after which a client who leaves has enough
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request that has one answer: greedy, seeded, or held to a form."""
+    """One request that has one answer: greedy, seeded, or held to a form. `leaves`: events until its client goes."""
 
     name: str
     path: str
     body: Mapping[str, Any]
+    leaves: int | None = None
 
     @property
     def streams(self) -> bool:
@@ -38,12 +42,13 @@ class Answer:
 
 @dataclass(slots=True)
 class Heard:
-    """What a client has of one request. `whole`: it came to its end as the API has it."""
+    """What a client has of one request. `whole`: it came to its end as the API has it. `left`: its client went."""
 
     status: int = 0
     whole: bool = False
     error: str = ""
     answer: Answer = Answer()
+    left: bool = False
 
 
 OK, FAILED, CUT, WRONG, USAGE = "ok", "failed", "cut", "wrong", "usage"
@@ -51,15 +56,23 @@ OK, FAILED, CUT, WRONG, USAGE = "ok", "failed", "cut", "wrong", "usage"
 
 def judge(expected: Answer, heard: Heard) -> str:
     """Failed: no answer began. Cut: it did not come to its end. Wrong: another text. Usage: counted otherwise."""
+    said, meant = heard.answer, expected
     if heard.status != 200:
         return FAILED
+    if heard.left:
+        return OK if _begins(meant, said) else WRONG
     if not heard.whole:
         return CUT
-    said, meant = heard.answer, expected
     if (said.texts, said.finishes, said.logprobs) != (meant.texts, meant.finishes, meant.logprobs):
         return WRONG
     counted = (said.prompt_tokens, said.completion_tokens) == (meant.prompt_tokens, meant.completion_tokens)
     return OK if counted else USAGE
+
+
+def _begins(whole: Answer, said: Answer) -> bool:
+    """Whether each choice of what was said is how the whole answer begins."""
+    pairs = zip(whole.texts, said.texts, strict=False)  # a choice may have said nothing yet
+    return len(said.texts) <= len(whole.texts) and all(text.startswith(begun) for text, begun in pairs)
 
 
 def live(model: str, tokens: int) -> list[Ask]:
@@ -76,6 +89,13 @@ def live(model: str, tokens: int) -> list[Ask]:
             "form", CHAT, model, seed=2, max_tokens=20 * LONG_FORM, guided_regex=f"({DIGITS}){{{LONG_FORM}}}",
             **_said("Say the digits."),
         ),
+        _stream(
+            "stop", CHAT, model, seed=6, max_tokens=20 * LONG_FORM, stop=[END],
+            guided_regex=f"({DIGITS}){{{LONG_FORM}}}{END}{DIGITS}", **_said("Say the digits and end."),
+        ),
+        _stream("schema", CHAT, model, seed=8, temperature=1, max_tokens=800, **_schema(), **_said("Paint.")),
+        _stream("tools", CHAT, model, seed=10, temperature=1, max_tokens=800, **_tool(), **_said("Paint.")),
+        replace(_stream("leaves", CHAT, model, seed=12, temperature=1, **long, **_said("Go on.")), leaves=LEAVES),
         _stream("penalties", TEXT, model, seed=9, presence_penalty=0.5, frequency_penalty=0.2, **long, prompt="On"),
     ]  # fmt: skip
 
@@ -89,6 +109,29 @@ def plain(model: str, tokens: int) -> list[Ask]:
         _ask("plain-choices", TEXT, model, seed=22, temperature=1, n=2, **short, prompt="Two words"),
         _ask("plain-form", CHAT, model, max_tokens=64, guided_choice=["yes", "no"], seed=4, **_said("Well?")),
     ]
+
+
+def _picture() -> dict[str, Any]:
+    """The JSON schema of a list whose length is set."""
+    colours = {"type": "array", "items": {"enum": COLOURS}, "minItems": LONG_FORM, "maxItems": LONG_FORM}
+    return {
+        "type": "object",
+        "properties": {"colours": colours},
+        "required": ["colours"],
+        "additionalProperties": False,
+    }
+
+
+def _schema() -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "picture", "schema": _picture()}}}
+
+
+def _tool() -> dict[str, Any]:
+    return {
+        "tools": [{"type": "function", "function": {"name": "paint", "parameters": _picture()}}],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+    }
 
 
 def _said(text: str) -> dict[str, Any]:
@@ -137,8 +180,11 @@ class Gathering:
 
 
 def _text(choice: Mapping[str, Any]) -> str:
+    """What a choice says, or calls: names and arguments of tools."""
     said = choice.get("delta") or choice.get("message") or {}
-    return said.get("content") or choice.get("text") or ""
+    calls = (call.get("function", {}) for call in said.get("tool_calls") or ())
+    called = "".join(f"{call.get('name') or ''}{call.get('arguments') or ''}" for call in calls)
+    return called or said.get("content") or choice.get("text") or ""
 
 
 def _probabilities(choice: Mapping[str, Any]) -> int:

@@ -8,10 +8,11 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 
-from cluster.errors import Unavailable
+from cluster.errors import InvalidRequest, Unavailable
 from pipelines.chaos.asks import Answer, Ask, Gathering, Heard, judge
 from pipelines.chaos.story import NOTED_SECONDS, Record, Story
 
@@ -34,10 +35,15 @@ async def client(
 
 
 async def undisturbed(http: httpx.AsyncClient, asks: Sequence[Ask]) -> Expected:
-    """What each is answered when nobody else is there. Raises Unavailable where one is not answered."""
+    """What each is answered when nobody else is there; nothing of one that the model does not take, as tools.
+
+    Raises Unavailable where one is not answered.
+    """
     answers: Expected = {}
     for ask in asks:
-        heard = await hear(http, ask, lambda _: None)
+        heard = await hear(http, replace(ask, leaves=None), lambda _: None)
+        if heard.status == InvalidRequest.status:
+            continue
         if heard.status != 200 or not heard.whole:
             raise Unavailable(f"{ask.path} ({ask.name})", heard.error or f"status {heard.status}")
         answers[ask.name] = heard.answer
@@ -145,7 +151,11 @@ async def _listen(
         if response.is_error:
             heard.error = (await response.aread()).decode(errors="replace")[:300]
             return
+        events = 0
         async for line in response.aiter_lines():
+            if events == ask.leaves:
+                heard.left = True
+                return
             if line == "data: [DONE]":
                 heard.whole = True
             elif line.startswith("data: "):
@@ -154,3 +164,4 @@ async def _listen(
                     heard.error = str(piece["error"])
                     return
                 came(gathering.take(piece))
+                events += 1

@@ -82,6 +82,9 @@ class Run:
         async with client(self.url, self.key, self.transport) as http:
             self.tell("asking while nothing is wrong")
             expected = await undisturbed(http, [*live, *plain])
+            if refused := [ask.name for ask in (*live, *plain) if ask.name not in expected]:
+                self.tell(f"the model does not take, and is not asked: {', '.join(refused)}")
+            live, plain = ([ask for ask in asks if ask.name in expected] for asks in (live, plain))
             self._begun = self.clock()
             load = Load(http, expected, self.story, self._now)
             asking = asyncio.create_task(load.run(live, wanted.streams, plain, wanted.rate))

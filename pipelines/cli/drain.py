@@ -12,8 +12,10 @@ from pathlib import Path
 from actors.directory import Entry
 from cluster import runtime
 from cluster.errors import InvalidRequest, NotReady
+from pipelines import places
 from pipelines.cli import serving, show
 from pipelines.cli.config import settle
+from pipelines.lookout import Lasting
 
 _SHORTEST = 4  # characters of a node's id that may stand for it
 _LOOK_SECONDS = 0.5
@@ -36,13 +38,16 @@ def run(file: Path | None, word: str, minutes: float, *, as_json: bool) -> None:
     before = on(node, serving.gangs())
     serving.drain(node.id, 60 * minutes)
     show.progress(f"{node.id[:8]} takes no new gangs; {len(before)} of its gangs move")
-    deadline = time.monotonic() + 60 * minutes
+    deadline, lasting, told = time.monotonic() + 60 * minutes, Lasting(), ""
     while left := on(node, serving.gangs()):
+        waits = "; ".join(lasting.of(places.waiting(settings.models)).values())
+        if waits and waits != told:
+            show.progress(waits)
+        told = waits
         if time.monotonic() > deadline:
             names = ", ".join(sorted(entry.replica for entry in left))
-            raise NotReady(
-                f"drain of {node.id[:8]}", f"{names} still there after {minutes:g} min: is there room elsewhere?"
-            )
+            why = waits or "none of those that shall take their place answers; see `strata status`"
+            raise NotReady(f"drain of {node.id[:8]}", f"{names} still there after {minutes:g} min: {why}")
         time.sleep(_LOOK_SECONDS)
     runtime.disconnect()
     if as_json:

@@ -2,44 +2,46 @@
 `Last-Event-ID`, and goes on with the event after that.
 
 Keeps the end of what each stream has sent, for a bounded time, of a bounded number of them, each for the principal that
-it belongs to. Whoever goes away leaves a turn that holds nothing of the engine's. Knows events as bytes.
+it belongs to. Whoever goes away leaves a turn that holds nothing of the engine's. What is not kept may be made again,
+by `regain`. Knows events as bytes.
 """
 
 import asyncio
-import re
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from cluster.errors import InvalidRequest, NotFound
-from pipelines.chat import Answer
+from cluster.errors import InvalidRequest
+from pipelines.chat import Answer, Part
 from pipelines.gateway.body import ClientGone
+from pipelines.gateway.regain import HEADER, Mark
 from pipelines.gateway.shapes import Shape
 
 TAIL_BYTES = 256 * 1024  # of events sent: what buffers between here and a client may hold at the most, and then some
-_ID = re.compile(r"([A-Za-z0-9._\-]{1,64})-(\d{1,9})")
-HEADER = "Last-Event-ID"
 
 
 class Kept:
-    """One stream. `digest` is its request's: only the same one takes it up."""
+    """One stream, of `owner`: a principal and a request. `mark`: where its reader is, `sent`: after how many events."""
 
-    def __init__(self, name: str, owner: tuple[str, bytes], begun: Answer, shape: Shape) -> None:
-        self.name, self.owner, self.begun, self.shape = name, owner, begun, shape
+    def __init__(
+        self, name: str, owner: tuple[str, bytes], begun: Answer, shape: Shape, mark: Mark | None = None, sent: int = 0
+    ) -> None:
+        self.name, self.owner, self.begun, self.shape, self.mark = name, owner, begun, shape, mark
         self._tail: deque[bytes] = deque()
         self._bytes = 0
-        self._sent = 0
+        self._sent = sent
         self._prefix = f"id: {name}-".encode()
         self.holder: asyncio.Task[Any] | None = None  # who sends it now
         self.wanted = False  # by a client that has come again, while its old connection is not known to be dead
         self.whole = False  # all of it has been sent
 
-    def number(self, events: bytes) -> bytes:
-        """The events with their ids, remembered."""
+    def number(self, events: bytes, mark: Mark | None = None) -> bytes:
+        """The events with their ids, remembered. `mark`: where their reader is after the last of them."""
         told = b""
-        for event in events.split(b"\n\n")[:-1]:
+        *inner, last = events.split(b"\n\n")[:-1]
+        for event, place in [*((event, b"") for event in inner), (last, f"~{mark}".encode() if mark else b"")]:
             self._sent += 1
-            line = b"%b%d\n%b\n\n" % (self._prefix, self._sent, event)
+            line = b"%b%d%b\n%b\n\n" % (self._prefix, self._sent, place, event)
             self._tail.append(line)
             self._bytes += len(line)
             told += line
@@ -74,25 +76,22 @@ class Shelf:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._ends: dict[str, asyncio.TimerHandle] = {}
 
-    def keep(self, name: str, owner: tuple[str, bytes], begun: Answer, shape: Shape) -> Kept | None:
+    def keep(
+        self, name: str, owner: tuple[str, bytes], begun: Answer, shape: Shape, mark: Mark | None = None, sent: int = 0
+    ) -> Kept | None:
         """A stream that has begun; None where none is kept."""
         if self.seconds <= 0 or self._most <= 0 or name in self._kept:
             return None
         while len(self._kept) >= self._most:
             self.drop(next(iter(self._kept)))
-        kept = self._kept[name] = Kept(name, owner, begun, shape)
+        kept = self._kept[name] = Kept(name, owner, begun, shape, mark, sent)
         begun.keeps = True
         return kept
 
-    def take(self, last: str, owner: tuple[str, bytes]) -> tuple[Kept, int]:
-        """The stream that an event id is of, and the event's number. Raises InvalidRequest or NotFound."""
-        match = _ID.fullmatch(last)
-        if match is None:
-            raise InvalidRequest(HEADER, last, "send the last `id` of the stream that was cut, as it came")
-        kept = self._kept.get(match[1])
-        if kept is None or kept.owner != owner:  # a stranger learns nothing of whose it is
-            raise NotFound("stream", match[1])
-        return kept, int(match[2])
+    def find(self, name: str, owner: tuple[str, bytes]) -> Kept | None:
+        """The stream of that name, if it is kept and the owner's."""
+        kept = self._kept.get(name)
+        return kept if kept is not None and kept.owner == owner else None
 
     def hold(self, kept: Kept) -> None:
         """The running task sends it from now on."""
@@ -122,15 +121,15 @@ class Shelf:
 
 
 class Pen:
-    """Who sends a stream, kept or not: numbers its events for as long as it has it."""
+    """Who sends a stream, kept or not: makes parts events, and numbers them for as long as it has it."""
 
     def __init__(self, shelf: Shelf, kept: Kept | None, shape: Shape, begun: Answer) -> None:
-        self._shelf, self._kept, self.shape, self._begun = shelf, kept, shape, begun
+        self._shelf, self._kept, self._shape, self._begun = shelf, kept, shape, begun
 
-    def __enter__(self) -> Callable[[bytes], bytes]:
+    def __enter__(self) -> Callable[[Sequence[Part]], bytes]:
         if self._kept is not None:
             self._shelf.hold(self._kept)
-        return self._number
+        return self._events
 
     def __exit__(self, kind: type[BaseException] | None, wrong: BaseException | None, trace: object) -> None:
         kept = self._kept
@@ -144,10 +143,20 @@ class Pen:
 
     def end(self) -> bytes:
         """What ends the stream, numbered."""
-        ending = self._number(self.shape.last(self._begun.usage))
-        if self._kept is not None:
-            self._kept.whole = True
-        return ending
+        ending = self._shape.last(self._begun.usage)
+        if self._kept is None:
+            return ending
+        self._kept.whole = True
+        return self._kept.number(ending)
 
-    def _number(self, events: bytes) -> bytes:
-        return events if self._kept is None else self._kept.number(events)
+    def _events(self, parts: Sequence[Part]) -> bytes:
+        """No event where the beginning of a call has to wait for more."""
+        return b"".join(map(self._event, parts))
+
+    def _event(self, part: Part) -> bytes:
+        events, kept = self._shape.event(part), self._kept
+        if kept is None:
+            return events
+        if kept.mark is not None:
+            kept.mark = kept.mark.after(part, self._begun.voices[part.choice].tokens)
+        return kept.number(events, kept.mark) if events else b""

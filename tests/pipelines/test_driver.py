@@ -5,7 +5,7 @@ import httpx
 import pytest
 import ray
 
-from cluster.errors import Unavailable
+from cluster.errors import NotFound, Unavailable
 from pipelines import driver
 from pipelines.driver import AsyncClient, Client, connect
 
@@ -69,6 +69,60 @@ async def test_the_same_for_coroutines() -> None:
         assert [piece async for piece in strata.stream("hi")] == ["Hel", "lo"]
         with pytest.raises(Unavailable):
             await strata.chat("hi", "lost")
+
+
+class Dying:
+    """A gateway that dies after each event, and is away once before it goes on: in one of the ways there are."""
+
+    def __init__(self, death: str, goes_on: bool = True) -> None:
+        self.death, self.goes_on, self.asked = death, goes_on, []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [{"id": "first"}]})
+        last = request.headers.get("last-event-id", "")
+        self.asked.append(last)
+        if last and not self.goes_on:
+            return httpx.Response(404, json={"error": {"message": "no stream x", "code": "not_found"}})
+        if self.asked.count(last) == 1 and last:
+            if self.death == "refused":
+                return httpx.Response(503, text="no server is there")
+            raise httpx.ConnectError("nobody listens")
+        number = int(last.rpartition("-")[2]) if last else 0
+        if number == 3:
+            return httpx.Response(200, text="id: x-4\ndata: [DONE]\n\n")
+        event = {"choices": [{"delta": {"content": "abc"[number]}}]}
+        half = 'id: x-9\ndata: {"choices": [{"delta": {"content": "twice"}}]}\n'  # the line that ends it never came
+        return httpx.Response(200, text=f"id: x-{number + 1}\ndata: {json.dumps(event)}\n\n{half}")
+
+
+@pytest.mark.parametrize("death", ["refused", "away"])
+async def test_a_stream_that_is_cut_goes_on_after_its_last_event(monkeypatch: pytest.MonkeyPatch, death: str) -> None:
+    monkeypatch.setattr(driver, "PAUSE_SECONDS", 0.0)
+    dying = Dying(death)
+    with Client(httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(dying))) as strata:
+        assert list(strata.stream("hi")) == ["a", "b", "c"]
+    assert dying.asked == ["", "x-1", "x-1", "x-2", "x-2", "x-3", "x-3"]
+    dying = Dying(death)
+    http = httpx.AsyncClient(base_url="http://gateway", transport=httpx.MockTransport(dying))
+    async with AsyncClient(http) as strata:
+        assert [piece async for piece in strata.stream("hi")] == ["a", "b", "c"]
+
+
+def test_a_stream_that_cannot_go_on_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "PAUSE_SECONDS", 0.0)
+    with Client(httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(Dying("", False)))) as strata:
+        pieces = strata.stream("hi")
+        assert next(pieces) == "a"
+        with pytest.raises(NotFound, match="no stream x"):
+            next(pieces)
+    clock = iter([0.0, 1.0, 1.0 + driver.RESUME_SECONDS, 2.0 + driver.RESUME_SECONDS])
+    heard = driver.Heard(lambda: next(clock))
+    heard.take("id: x-1")
+    heard.take("")
+    assert heard.pause() == 0.0
+    with pytest.raises(Unavailable, match="it ended in its midst"):
+        heard.pause()
 
 
 def test_nobody_there_is_one_sentence() -> None:

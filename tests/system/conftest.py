@@ -21,6 +21,7 @@ from cluster.settings import ClusterSettings
 from tests.system.machines import ROOT, Machines, joined
 
 MODEL = "tiny"
+STANDING: list["Stack"] = []
 
 
 @dataclass
@@ -63,12 +64,49 @@ class Stack:
         return list(ray.get(ray.get_actor("directory", namespace="strata").entries.remote()))
 
 
-def until(done: Callable[[], object], seconds: float = 120.0) -> None:
-    """Poll until `done()` is true; fail after `seconds`."""
+def until(done: Callable[[], object], seconds: float = 120.0, what: Callable[[], object] = lambda: "") -> None:
+    """Poll until `done()` is true; fail after `seconds` and say `what` there is instead."""
     deadline = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, f"it did not come to pass {what()}"
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def given_back() -> Iterator[None]:
+    """After each file, all cores are free again but those of the shared stack's own gangs."""
+    yield
+    if STANDING:
+        until(lambda: len(STANDING[0].entries()) == 2)
+        until(lambda: cores_held() == 2 * 2, 30.0, holders)
+
+
+def cores_held() -> float:
+    """How many of the cluster's cores somebody has."""
+    import ray
+
+    return ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)
+
+
+def holders() -> str:
+    """Who may have them, for a person to read."""
+    import ray
+
+    from pipelines import places
+
+    groups = [
+        (each["name"], each["state"], each["bundles"], each["bundles_to_node_id"])
+        for each in places.groups()
+        if each["state"] != "REMOVED"
+    ]
+    jobs = [(row["JobID"], row["Entrypoint"]) for row in ray._private.state.jobs() if not row["IsDead"]]
+    actors = [
+        (row["ActorClassName"], row["Name"], row["Address"]["NodeID"], row["Pid"])
+        for row in ray._private.state.actors().values()
+        if row["State"] != "DEAD"
+    ]
+    rows = [*groups, *jobs, *actors, *ray._private.state.available_resources_per_node().items()]
+    return "\n".join(map(str, rows))
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +173,9 @@ def stack(nodes: ClusterSettings, model_folder: Path, clone: Path) -> Iterator[S
     made = Stack(nodes, key, model_folder, clone)
     assert made.get("/ready").status_code == 200, "deploy returns when it is"
     until(lambda: len(made.entries()) == 2)
+    STANDING.append(made)
     yield made
+    STANDING.clear()
     from pipelines.cli import serving
 
     serving.withdraw()

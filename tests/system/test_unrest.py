@@ -1,22 +1,26 @@
 """Faults of every kind under live streams and short requests: no answer fails, is cut or says another thing."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import httpx
 import pytest
 
-from pipelines.chaos.asks import Gathering
+from pipelines.chaos.asks import TEXT, Answer, Gathering, live
 from pipelines.chaos.faults import HARMLESS, Sight, Target, named
 from pipelines.chaos.run import Run, Wanted
 from pipelines.chaos.stage import Stage
 from pipelines.chaos.story import Story, summary
 from pipelines.cli import serving
-from tests.system.conftest import MODEL, Stack, submit, until
+from tests.system.conftest import MODEL, Stack, cores_held, holders, submit, until
 from tests.system.machines import ROOT, Machines, there
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -57,6 +61,7 @@ def test_a_drained_node_s_streams_move_and_go_on(stack: Stack, machines: Machine
     import ray
 
     until(lambda: len(stack.entries()) == 2)
+    until(lambda: cores_held() == 4, what=holders)
     heads = {node["NodeID"] for node in ray.nodes() if "node:__internal_head__" in node["Resources"]}
     victim = next(entry.node for entry in stack.entries() if entry.node not in heads)
     name = next(
@@ -81,6 +86,50 @@ def test_a_rolling_update_moves_streams_and_cuts_none(stack: Stack) -> None:
     until(lambda: len(stack.entries()) == 2)
 
 
+class Listener:
+    """A client that comes again after the last event that it has, as often as its connection is cut."""
+
+    def __init__(self, stack: Stack, path: str, body: Mapping[str, Any]) -> None:
+        self._stack, self._path, self._body = stack, path, body
+        self._gathering = Gathering()
+        self.events, self.whole, self.last = 0, False, ""
+
+    def listen(self, most: int | None = None) -> None:
+        """Until so many events came, or the connection ends in whatever way."""
+        until_event = None if most is None else self.events + most
+        headers = self._stack.headers | ({"last-event-id": self.last} if self.last else {})
+        lines: list[str] = []
+        with httpx.stream(
+            "POST", self._stack.url + self._path, json=self._body, headers=headers, timeout=60, trust_env=False
+        ) as response:
+            assert response.status_code in (200, 503), response.read()
+            for line in response.iter_lines():
+                if line:
+                    lines.append(line)
+                    continue
+                self._take(lines)
+                lines.clear()
+                if self.events == until_event:
+                    return
+
+    def follow(self) -> Answer:
+        """To the end, through whatever happens."""
+        while not self.whole:
+            with suppress(httpx.TransportError):
+                self.listen()
+        return self._gathering.answer()
+
+    def _take(self, lines: list[str]) -> None:
+        for line in lines:
+            if line.startswith("id: "):
+                self.last = line.removeprefix("id: ")
+            elif line.startswith("data: {"):
+                self._gathering.take(json.loads(line[6:]))
+                self.events += 1
+            elif line == "data: [DONE]":
+                self.whole = True
+
+
 @pytest.mark.parametrize("choices", [1, 2])
 def test_a_cut_connection_is_made_again_after_the_last_event(stack: Stack, choices: int) -> None:
     until(lambda: len(stack.entries()) == 2)
@@ -88,38 +137,36 @@ def test_a_cut_connection_is_made_again_after_the_last_event(stack: Stack, choic
         "model": MODEL, "prompt": "On and on", "seed": 4, "n": choices, "max_tokens": 1500, "ignore_eos": True,
         "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
-
-    def listen(last: str, events: int | None) -> tuple[Gathering, str, bool]:
-        """So many events from after `last` on, or all; the last id, and whether it came to the end."""
-        heard, whole = gathered, False
-        headers = stack.headers | ({"last-event-id": last} if last else {})
-        with httpx.stream(
-            "POST", f"{stack.url}/v1/completions", json=body, headers=headers, timeout=60, trust_env=False
-        ) as response:
-            assert response.status_code == 200, response.read()
-            for line in response.iter_lines():
-                if line.startswith("id: "):
-                    last = line.removeprefix("id: ")
-                elif line.startswith("data: {"):
-                    heard.take(json.loads(line[6:]))
-                    events = None if events is None else events - 1
-                    if events == 0:
-                        break
-                whole = whole or line == "data: [DONE]"
-        return heard, last, whole
-
-    gathered = Gathering()
-    expected, _, whole = listen("", None)
-    assert whole
-    gathered = Gathering()
-    last = ""
+    expected = Listener(stack, TEXT, body).follow()
+    client = Listener(stack, TEXT, body)
     for events in (3, 5):
-        _, last, whole = listen(last, events)
-        assert not whole
+        client.listen(events)
+        assert not client.whole
         until(lambda: stack.gauge("vllm:num_requests_running") == 0)  # nobody listens: nothing is held
-    _, _, whole = listen(last, None)
-    assert whole
-    assert gathered.answer() == expected.answer()
+    assert client.follow() == expected
+
+
+def test_a_gateway_dies_and_another_goes_on_with_its_streams(stack: Stack) -> None:
+    until(lambda: len(stack.entries()) == 2)
+    asks = [ask for ask in live(MODEL, 1000) if ask.leaves is None]
+    expected = [Listener(stack, ask.path, ask.body).follow() for ask in asks]
+    clients = [Listener(stack, ask.path, ask.body) for ask in asks]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        answers = [pool.submit(client.follow) for client in clients]
+        until(lambda: all(client.events > 3 for client in clients))
+        assert not all(client.whole for client in clients)
+        os.kill(gateway(), signal.SIGKILL)
+        found = [answer.result() for answer in answers]
+    assert found == expected
+
+
+def gateway() -> int:
+    """The process of the gateway that answers."""
+    from ray.serve.context import _get_global_client
+
+    details = _get_global_client().get_serve_details()["applications"]["strata"]["deployments"]["gateway"]
+    (pid,) = {replica["pid"] for replica in details["replicas"] if replica["state"] == "RUNNING"}
+    return pid
 
 
 def under_load(stack: Stack, act: Callable[[], subprocess.CompletedProcess[str]]) -> Story:

@@ -21,6 +21,10 @@ WHOLE = Heard(200, True, "", MEANT)
         (replace(WHOLE, answer=replace(MEANT, logprobs=(0, 1))), WRONG),
         (replace(WHOLE, answer=replace(MEANT, completion_tokens=10)), USAGE),
         (replace(WHOLE, answer=replace(MEANT, prompt_tokens=8)), USAGE),
+        (Heard(200, answer=Answer(("on",)), left=True), OK),
+        (Heard(200, left=True), OK),
+        (Heard(200, answer=Answer(("on", "tow")), left=True), WRONG),
+        (Heard(200, answer=Answer(("one", "two", "three")), left=True), WRONG),
     ],
 )
 def test_an_answer_is_judged_by_what_it_should_have_been(heard: Heard, verdict: str) -> None:
@@ -46,6 +50,13 @@ def test_a_whole_body_is_one_piece() -> None:
     told = {"index": 0, "text": "ab", "logprobs": {"tokens": ["a", "b"]}, "finish_reason": "length"}
     gathering.take({"choices": [told]})
     assert gathering.answer() == Answer(("ab",), ("length",), (2,))
+
+
+def test_calls_of_tools_are_gathered_from_their_pieces() -> None:
+    gathering = Gathering()
+    for function in ({"name": "paint", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ":1}"}):
+        gathering.take({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": function}]}}]})
+    assert gathering.answer().texts == ('paint{"a":1}',)
 
 
 def test_every_request_has_one_answer() -> None:

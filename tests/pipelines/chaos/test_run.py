@@ -39,6 +39,8 @@ class Stack:
         await asyncio.sleep(0.001)  # as a network does, it lets others run
         assert request.headers["authorization"] == "Bearer k"
         body = json.loads(request.content)
+        if body.get("tools"):
+            return httpx.Response(400, json={"error": {"message": "this model knows no tools"}})
         spoilt = self.spoils if self.struck else ""
         if spoilt == "failed":
             return httpx.Response(503, text="none is up")
@@ -73,6 +75,8 @@ def test_all_faults_strike_and_nothing_is_bad() -> None:
     ]
     assert len(stack.struck) == 5
     assert {record.streams for record in story.records} == {True, False}
+    assert "the model does not take, and is not asked: tools" in said
+    assert "tools" not in {record.name for record in story.records}
     assert said[-1].endswith("5 of 5")
 
 

@@ -6,7 +6,8 @@ from cluster.errors import DeadlineExceeded
 from pipelines.chat import Served
 from pipelines.gateway import generate
 from pipelines.gateway.desk import Desk
-from pipelines.gateway.generate import Terms, let_in
+from pipelines.gateway.generate import let_in
+from pipelines.gateway.reply import Terms
 from tests.pipelines.gateway.conftest import Stage
 from tests.pipelines.gateway.fakes import full
 
