@@ -14,6 +14,7 @@ from pipelines.routing.cases import NAME, SETS
 
 BASE = "base"  # what a model that is served without a version is called beside versions of it
 WHOLE = 100.0
+STEPS = (0.5, 5.0, 25.0, 50.0, WHOLE)  # a version that is broken is met by few at first
 SLACK = 1e-6  # what sums of shares such as 33.3 + 66.7 are off by
 HEADER = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 RESERVED = re.compile(
@@ -66,7 +67,7 @@ class Release(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on: str = Field("main", min_length=1, description="a branch, whose merges count, or an alias, whose moves do")
-    steps: tuple[float, ...] = Field((1.0, 5.0, 25.0, 50.0, 100.0), description="percent of the users")
+    steps: tuple[float, ...] = Field(STEPS, description="percent of the users")
     every_seconds: float = 600.0
     abort_if: tuple[str, ...] = ()
     margin: float | None = Field(0.2, description="how much slower it may be; null: only abort_if counts")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.routing.route import Facts, Ramp, Route, choose, first, holds
-from pipelines.routing.settings import RouteSettings, When
+from pipelines.routing.settings import STEPS, RouteSettings, When
 from pipelines.routing.writing import writing
 
 USERS = [f"user-{number}" for number in range(10_000)]
@@ -28,7 +28,7 @@ def test_ten_thousand_users_are_split_within_one_percent(weights):
         assert abs(counts[version] / len(USERS) - share / 100) < 0.01
 
 
-@pytest.mark.parametrize("steps", [(1, 5, 25, 50, 100), (0.5, 3, 100), tuple(range(1, 101, 3))])
+@pytest.mark.parametrize("steps", [STEPS, (1, 10, 100), (0.5, 3, 100), tuple(range(1, 101, 3))])
 def test_a_ramp_is_kept_within_one_percent_and_moves_a_user_at_most_once(steps):
     before, moves = split(Route("chat", {"v6": 100.0})), Counter[str]()
     for share in steps:
@@ -38,6 +38,21 @@ def test_a_ramp_is_kept_within_one_percent_and_moves_a_user_at_most_once(steps):
         assert not [user for user in USERS if before[user] == "v7" and now[user] == "v6"]
         before = now
     assert max(moves.values()) == 1
+
+
+@pytest.mark.parametrize("tenant", ["acme", "other"])
+@pytest.mark.parametrize("count", [10_000, 60_000])
+def test_the_first_step_touches_half_a_percent_and_the_same_users_each_time(count, tenant):
+    users = [f"{tenant}-{number}" for number in range(count)]
+
+    def touched(share: float) -> set[str]:
+        route = Route("chat", {"v6": 100.0}, ramp=Ramp("v6", "v7", share))
+        return {user for user in users if choose(route, Facts(tenant, user)).version == "v7"}
+
+    first_step, wanted = touched(STEPS[0]), count * 0.005
+    assert STEPS[0] == 0.5
+    assert abs(len(first_step) - wanted) < 4 * wanted**0.5, "four standard deviations of a fair draw"
+    assert touched(STEPS[0]) == first_step < touched(STEPS[1])
 
 
 def test_a_ramp_leaves_the_users_of_other_versions_alone_and_takes_other_users_for_the_next_version():
