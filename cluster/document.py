@@ -72,7 +72,7 @@ def _text(path: Path) -> str:
             raise SettingsInvalid(str(path), f"{found.st_size} bytes", f"a settings file has at most {FILE_BYTES}")
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise SettingsInvalid(str(path), "no such file", "check the path given with -f") from None
+        raise SettingsInvalid(str(path), "no such file", "check the path") from None
     except UnicodeDecodeError:
         raise SettingsInvalid(str(path), "not UTF-8 text", "name a YAML file") from None
     except OSError as wrong:

@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli.flags import File, Json, Model, Port, Url
 from pipelines.cli.model_commands import models
+from pipelines.cli.route_commands import routes
 from pipelines.cli.run_commands import runs
 
 strata = typer.Typer(
@@ -28,6 +29,7 @@ strata.add_typer(config, name="config")
 strata.add_typer(models, name="models")
 strata.add_typer(keys, name="keys")
 strata.add_typer(runs, name="runs")
+strata.add_typer(routes, name="routes")
 
 
 @strata.command()

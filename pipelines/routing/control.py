@@ -8,14 +8,14 @@ other code of ours than this for a while. Every call from one event loop.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.news import News
 from cluster.errors import Conflict, InvalidRequest, NotFound
-from pipelines.routing import asking, cases
+from pipelines.routing import asking, cases, reroute
 from pipelines.routing.arms import Arms
 from pipelines.routing.casebook import Casebook
 from pipelines.routing.evidence import Arm, Score
@@ -33,7 +33,7 @@ from pipelines.routing.rollout import (
     findings,
 )
 from pipelines.routing.route import Route, first
-from pipelines.routing.settings import WHOLE, RouteSettings
+from pipelines.routing.settings import WHOLE, RouteSettings, weights_of
 from pipelines.routing.trials import Trials, shown
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Control:
         weights = {model: route.weights for model, route in self._routes.items()}
         model, given = str(asked.get("model")), asking.evals(asked)
         sets = {**self._evals.get(model, {}), **given}
-        shadow = self._settings[model].shadow if model in self._settings else None
+        shadow = self._routes[model].settings.shadow if model in self._routes else None
         terms = asking.terms(asked, self._versions, weights, sets, shadow.version if shadow else None)
         for rollout in self._running():
             if rollout.terms.model == terms.model:
@@ -244,12 +244,57 @@ class Control:
         return [
             {
                 "model": model,
-                "versions": list(self._versions[model]),
                 **self._shown(model),
                 "waits": self._waits.get(model, ""),
             }
             for model in self._routes
         ]
+
+    async def route(self, model: str) -> Plain:
+        """One of them as it may be set again, with who set it. Raises NotFound."""
+        (told,) = [each for each in await self.routes() if each["model"] == self._known(model)]
+        audit = [line for line in self._ledger.audit() if line.get("route") == model]
+        more = {name: told[name] for name in ("versions", "ramp", "trial", "waits")}
+        return {"model": model, **reroute.shown(self._routes[model]), **more, "audit": audit}
+
+    async def reroute(self, model: str, asked: Mapping[str, Any], by: str) -> Plain:
+        """Set a route. Raises NotFound, InvalidRequest, or Conflict while something else moves the model's users or
+        where it leads to what has no replica.
+        """
+        route, versions = self._routes[self._known(model)], self._versions[model]
+        settings = reroute.settings(asked, self._settings[model], model, versions)
+        made = replace(route.weighed(weights_of(settings, versions)), settings=settings)
+        self._free(model)
+        self._answering(model, made.versions)
+        was, now = reroute.shown(route), reroute.shown(made)
+        self._routes[model] = made
+        self._news.bump()
+        self._save([{"route": model, "event": "set", "by": by, "was": was, "now": now}])
+        log.info("route_set", extra={"model": model, "by": by})
+        return await self.route(model)
+
+    def _known(self, model: str) -> str:
+        if model not in self._routes:
+            raise NotFound("model", model, tuple(sorted(self._routes)))
+        return model
+
+    def _free(self, model: str) -> None:
+        """Raises Conflict while a rollout or an experiment has the model's users."""
+        held = [f"the rollout {each.name}, {each.state}" for each in self._running() if each.terms.model == model]
+        held += [f"the experiment {trial.name}"] if (trial := self._trials.running(model)) else []
+        if held:
+            raise Conflict(f"the route of {model}", "free to be set", f"held by {held[0]},")
+
+    def _answering(self, model: str, versions: Collection[str]) -> None:
+        """Raises Conflict for a version of which no gateway has a replica; while none has said, all may have."""
+        ready = {
+            version: [told.ready[name] for told in self._told.values() if (name := _full(model, version)) in told.ready]
+            for version in self._versions[model]
+        }
+        for version in sorted(versions):
+            if ready[version] and not any(ready[version]):
+                others = ", ".join(each for each, said in ready.items() if any(said)) or "none"
+                raise Conflict(f"{model}@{version}", "ready", f"without a replica (ready: {others})")
 
     def _look(self) -> None:
         """Decide from now on, whether anybody reports or not."""
@@ -327,14 +372,13 @@ class Control:
 
     def _weigh(self, model: str, weights: Mapping[str, float]) -> None:
         """Other weights; the gateways know next."""
-        route = self._routes[model]
-        self._routes[model] = Route(model, dict(weights), route.settings)
+        self._routes[model] = self._routes[model].weighed(weights)
         self._news.bump()
 
     def _shown(self, model: str) -> Plain:
         """A route as gateways take it."""
         route, ramp, evals = self._routes[model], None, None
-        settings = self._settings[model].model_dump(mode="json")
+        settings = route.settings.model_dump(mode="json")
         for rollout in self._running():
             if rollout.terms.model == model:
                 terms = rollout.terms
@@ -346,6 +390,7 @@ class Control:
                     settings["shadow"] = {"version": terms.new, "share": terms.mirror}
         trial = self._trials.running(model)
         return {
+            "versions": list(self._versions[model]),
             "weights": dict(route.weights),
             "seeds": dict(route.seeds),
             "ramp": ramp,
@@ -400,7 +445,11 @@ class Control:
             "revision": self._news.revision,
             "declared": {model: self._declared(model) for model in self._routes},
             "routes": {
-                model: {"weights": dict(route.weights), "seeds": dict(route.seeds)}
+                model: {
+                    "weights": dict(route.weights),
+                    "seeds": dict(route.seeds),
+                    "parts": reroute.parts(route.settings),
+                }
                 for model, route in self._routes.items()
             },
             "experiments": self._trials.plain,
@@ -416,16 +465,22 @@ class Control:
         self._trials = Trials(state.get("experiments", ()))
         self._rollouts = {each["name"]: Rollout.of(each) for each in state.get("rollouts", ())}
         self._arms = {name: Arms.of(each) for name, each in state.get("arms", {}).items()}
-        renewed = set()
+        renewed, lines = set(), list[Plain]()
         for model, versions in self._versions.items():
-            route = first(model, self._settings[model], versions)
-            kept = state.get("routes", {}).get(model)
-            if kept and state["declared"].get(model) == self._declared(model) and set(kept["weights"]) <= set(versions):
-                route = Route(model, kept["weights"], route.settings, seeds=kept["seeds"])
-            elif kept:
-                renewed.add(model)
+            route, kept = first(model, self._settings[model], versions), state.get("routes", {}).get(model)
+            if kept:
+                was = state["declared"].get(model, {})
+                settings, lost = reroute.restored(route.settings, was, kept.get("parts"), versions)
+                route = replace(route, settings=settings)
+                if lost:
+                    line = {"event": "end", "by": "the settings", "reason": _RENEWED, "now": reroute.shown(route)}
+                    lines.append({"route": model, **line})
+                if was.get("weights") == route.weights and set(kept["weights"]) <= set(versions):
+                    route = replace(route, weights=kept["weights"], seeds=kept["seeds"])
+                else:
+                    renewed.add(model)
             self._routes[model] = route
-        lines = [self._end(rollout) for rollout in self._running() if self._lacks(rollout, renewed)]
+        lines += [self._end(rollout) for rollout in self._running() if self._lacks(rollout, renewed)]
         for trial in [trial for model in renewed if (trial := self._trials.running(model))]:
             self._trials.end(trial.name, self._wall())
             lines.append({"experiment": trial.name, "event": "end", "by": "the settings", "reason": _REDEPLOYED})
@@ -433,7 +488,7 @@ class Control:
 
     def _declared(self, model: str) -> Plain:
         settings, versions = self._settings[model], self._versions[model]
-        return {"weights": dict(first(model, settings, versions).weights)}
+        return {"weights": weights_of(settings, versions), **reroute.parts(settings)}
 
     def _lacks(self, rollout: Rollout, renewed: set[str]) -> bool:
         terms = rollout.terms
@@ -449,6 +504,7 @@ class Control:
         return self._line(over, record, "the settings")
 
 
+_RENEWED = "a deploy changed the rules or the shadow of this model, or took off a version that they lead to"
 _REDEPLOYED = "a deploy changed the weights of this model, or took one of the two versions off"
 
 

@@ -107,12 +107,17 @@ def check(routes: Mapping[str, RouteSettings], versions: Mapping[str, Sequence[s
             else:
                 remedy = f"route one of {', '.join(sorted(versions))}, or add `- name: {model}@VERSION` to models"
             raise SettingsInvalid(key, "a model that is not served", remedy)
-        _check_weights(f"{key}.weights", route.weights, versions[model])
-        for place, rule in enumerate(route.rules):
-            _check_rule(f"{key}.rules.{place}", rule, versions[model])
-        _check_evals(f"{key}.evals", route.evals)
-        if route.shadow is not None:
-            _check_shadow(f"{key}.shadow.version", route, versions[model])
+        check_route(key, route, versions[model])
+
+
+def check_route(key: str, route: RouteSettings, versions: Sequence[str]) -> None:
+    """One route, called `key`, of a model that is served in `versions`. Raises as `check`."""
+    _check_weights(f"{key}.weights", route.weights, versions)
+    for place, rule in enumerate(route.rules):
+        _check_rule(f"{key}.rules.{place}", rule, versions)
+    _check_evals(f"{key}.evals", route.evals)
+    if route.shadow is not None:
+        _check_shadow(f"{key}.shadow.version", route, versions)
 
 
 def weights_of(route: RouteSettings, versions: Sequence[str]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 from collections import Counter
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.routing.route import Facts, Ramp, Route, choose, first, holds
@@ -80,6 +81,24 @@ def test_who_takes_a_place_has_its_users_and_nobody_else_moves():
     assert {user for user in USERS if again[user] == "v8"} == {user for user in USERS if after[user] == "v7"}
 
 
+def test_other_weights_move_only_whom_they_have_to():
+    promoted = Route("chat", {"v6": 100.0}).replaced("v6", "v7")
+    before = split(promoted.weighed({"v7": 80.0, "v8": 20.0}))
+    assert before == split(promoted.weighed({"v7": 80.0, "v8": 20.0}).weighed({"v8": 20.0, "v7": 80.0}))
+    grown = split(promoted.weighed({"v7": 70.0, "v8": 30.0}))
+    assert {grown[user] for user in USERS if grown[user] != before[user]} == {"v8"}
+
+
+@pytest.mark.parametrize("chain", [("v6", "v7"), ("v6", "v7", "v8")])
+def test_a_version_that_comes_back_draws_other_users_than_who_took_its_place(chain):
+    route = Route("chat", {"v6": 100.0})
+    for old, new in pairwise(chain):
+        route = route.weighed({old: 60.0, "other": 40.0}).replaced(old, new)
+    back = route.weighed({chain[-1]: 50.0, "v6": 50.0})
+    assert len({back.seeds.get(version, version) for version in back.weights}) == 2
+    assert abs(Counter(split(back).values())["v6"] / len(USERS) - 0.5) < 0.02
+
+
 def test_a_user_is_one_of_the_tenant():
     route = Route("chat", {"a": 50.0, "b": 50.0})
     here = [choose(route, Facts("acme", user)).version for user in USERS[:200]]
@@ -87,6 +106,7 @@ def test_a_user_is_one_of_the_tenant():
     assert here != there
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.sampled_from([0.0, 0.5, 50.0, 100.0]))
 def test_any_name_gets_a_version_and_always_the_same(tenant, user, share):
     route = Route("chat", {"v6": 60.0, "v5": 40.0}, ramp=Ramp("v6", "v7", share))
