@@ -178,6 +178,8 @@ async def test_what_became_of_one_version_in_another(stage: Stage):
         found = (await http.get(f"{BASE}/chat/diff", params={"from": "main", "to": "tuned"})).json()
         assert (found["from"], found["to"], found["changed"]) == ("v1", "v2", ["model.safetensors"])
         assert found["tensors"]["model.safetensors"]["changed"] == ["a"]
+        (sizes,) = found["sizes"].items()
+        assert (sizes[0], sizes[1][0] == sizes[1][1], found["entries"]) == ("model.safetensors", True, {})
         assert found["tensors"]["model.safetensors"]["norms"] == {"a": 1.0}
         for query, field in (
             ({"from": "v1"}, "to"), ({"from": "v1", "to": ""}, "to"), ({"from": "v1", "to": "v2", "by": "x"}, "by")
