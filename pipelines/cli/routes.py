@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
 from rich.markup import escape
 
 from cluster import document
@@ -69,4 +68,4 @@ def shares(weights: Mapping[str, float]) -> str:
 
 def written(told: Mapping[str, Any]) -> str:
     """A route as a file has it."""
-    return yaml.safe_dump({name: told[name] for name in FIELDS if told[name]}, sort_keys=False, allow_unicode=True)
+    return document.written({name: told[name] for name in FIELDS if told[name]})

@@ -182,7 +182,7 @@ def test_versions_are_found_by_what_is_known_of_them(
         return capsys.readouterr().out
 
     facts = tmp_path / "facts.yaml"
-    facts.write_text("license: mit\nmetrics: {exact_match: 0.93}\ndata: [a, b]\n")
+    facts.write_text("license: mit\nmetrics: {exact_match: 93e-2}\ndata: [a, b]\n")
     write_model(tmp_path / "model", {"a": torch.ones(8)})
     run("push", "model", "--name", "chat", "--facts", "facts.yaml", "--meta", "seed=7")
     (row,) = json.loads(run("search", "metrics.exact_match > 0.9 and seed = 7 and data = b", "--json"))
