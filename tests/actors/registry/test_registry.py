@@ -9,7 +9,7 @@ from filecmp import dircmp
 import pytest
 import torch
 
-from actors.registry.aliases import Aliases
+from actors.registry.aliases import Aliases, Moved
 from actors.registry.pieces import PIECE
 from actors.registry.registry import Registry
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, Unavailable
@@ -143,7 +143,7 @@ def test_of_a_hundred_promotions_of_one_revision_one_wins(registry, model, weigh
 
     with ThreadPoolExecutor(16) as pool:
         ended = list(pool.map(promote, range(100)))
-    assert sum(isinstance(each, str) for each in ended) == 1
+    assert sum(isinstance(each, Moved) for each in ended) == 1
     assert registry.show("chat", "prod").names == ("v2", "main", "@prod")
 
 
