@@ -1,7 +1,8 @@
 """Read a settings file: YAML in, plain values and the line of each out.
 
 Refuses what YAML lets pass and a person never means: keys twice, tabs, aliases that grow without end, dates and
-sexagesimal numbers, a file that is no text. Knows nothing of which keys exist.
+sexagesimal numbers, a file that is no text. Reads the floats that PyYAML, of YAML 1.1, takes for texts, such as 1e-6.
+Knows nothing of which keys exist.
 """
 
 import math
@@ -21,6 +22,20 @@ DEPTH = 32
 
 Keys = tuple[str | int, ...]
 SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")  # YAML 1.1 reads 12:30 as 750
+
+FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+\Z")  # YAML 1.2.2, 10.3.2, with an exponent
+
+
+class Loader(yaml.SafeLoader):
+    """PyYAML's, with YAML 1.2's floats."""
+
+
+class Dumper(yaml.SafeDumper):
+    """What it writes, `Loader` reads as it was: a text such as 1e-6 in quotes."""
+
+
+for _kind in (Loader, Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +58,7 @@ def read(path: Path) -> Document:
 def parse(text: str, name: str) -> Document:
     """The document that `text` holds; `name` stands in errors."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as wrong:
         raise _syntax(name, wrong) from None
     except yaml.YAMLError as wrong:
@@ -63,6 +78,16 @@ def parse(text: str, name: str) -> Document:
     return document
 
 
+def value(text: str) -> Any:
+    """What a YAML text means, as `yaml.safe_load` has it but for the floats. Raises YAMLError and ValueError."""
+    return yaml.load(text, Loader=Loader)  # noqa: S506 - it is a SafeLoader
+
+
+def written(values: Any) -> str:
+    """Plain values as YAML, their keys in order, which `parse` and `value` read again."""
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
 def _text(path: Path) -> str:
     try:
         found = path.stat()
@@ -72,7 +97,7 @@ def _text(path: Path) -> str:
             raise SettingsInvalid(str(path), f"{found.st_size} bytes", f"a settings file has at most {FILE_BYTES}")
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise SettingsInvalid(str(path), "no such file", "check the path given with -f") from None
+        raise SettingsInvalid(str(path), "no such file", "check the path") from None
     except UnicodeDecodeError:
         raise SettingsInvalid(str(path), "not UTF-8 text", "name a YAML file") from None
     except OSError as wrong:

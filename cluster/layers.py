@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cluster import document
 from cluster.document import Document, Keys, read
 from cluster.errors import SettingsInvalid
 
@@ -194,7 +195,7 @@ def _decode(root: type[BaseModel], keys: Keys, text: str) -> Any:
     if str in kinds and not (type(None) in kinds and text.lower() in ("", "null", "none")):
         return text
     try:
-        return yaml.safe_load(text)
+        return document.value(text)
     except (yaml.YAMLError, ValueError):
         return text
 

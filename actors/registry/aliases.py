@@ -29,6 +29,15 @@ class Move:
         return json.dumps(asdict(self), indent=2, sort_keys=True).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What came of a move: where the alias was, where it is, and its revision by this move and no later one."""
+
+    was: str | None
+    commit: str
+    revision: str
+
+
 def parse(text: bytes) -> Move:
     """`Move.text` again. Raises ModelInvalid."""
     try:
@@ -84,11 +93,10 @@ class Aliases:
         author: str,
         reason: str = "",
         revision: str | None = None,
-    ) -> str:
+    ) -> Moved:
         """Point `alias` at the version that `name` names, if it is at the version `expected`, None for nowhere yet.
 
-        Its commit. With a `revision`, if it is at that. Of many that expect the same one wins. Raises NotFound and
-        Conflict.
+        With a `revision`, if it is at that. Of many that expect the same one wins. Raises NotFound and Conflict.
         """
         history = self._registry.history(model)
         commit = history.resolve(name)
@@ -98,13 +106,12 @@ class Aliases:
             if (at or before) != revision:
                 raise Conflict(f"{model}@{alias}", revision[:12], (at or before)[:12])
         move = Move(named("alias", alias), before, commit)
-        self._record(model, move, author, reason or f"Point {alias} at {name}", at)
-        return commit
+        return self._record(model, move, author, reason or f"Point {alias} at {name}", at)
 
     def rollback(
         self, model: str, alias: str, to: str | None = None, *, expected: str | None = None, author: str
-    ) -> tuple[str, str]:
-        """Take an alias back to the version it was at before, or to the version `to`: where it was, and where it is.
+    ) -> Moved:
+        """Take an alias back to the version it was at before, or to the version `to`.
 
         Raises NotFound, and Conflict where there is nothing before, or it is not at `expected`, or moved meanwhile.
         """
@@ -119,8 +126,8 @@ class Aliases:
             back = come[-2]
         else:
             back = history.resolve(to)
-        self._record(model, Move(alias, now, back, back=True), author, f"Roll {alias} back to {to or back[:12]}", at)
-        return now, back
+        move, reason = Move(alias, now, back, back=True), f"Roll {alias} back to {to or back[:12]}"
+        return self._record(model, move, author, reason, at)
 
     def log(self, model: str, alias: str) -> list[tuple[Entry, Move]]:
         """Where an alias has been, the latest move first. Raises NotFound."""
@@ -129,9 +136,10 @@ class Aliases:
         tip = history.refs(MOVES).get(alias)
         return [(entry, parse(history.files(entry.id)[FILE])) for entry in history.log(tip)] if tip else []
 
-    def _record(self, model: str, move: Move, author: str, reason: str, at: str | None) -> None:
+    def _record(self, model: str, move: Move, author: str, reason: str, at: str | None) -> Moved:
         history, alias = self._registry.history(model), {ALIASES + move.alias: (move.before, move.after)}
         if move.before == move.after:  # nothing happens, but both have to be where they were seen
             history.shift(alias | ({MOVES + move.alias: (at, at)} if at else {}))
-            return
-        self._registry.record(model, MOVES + move.alias, {FILE: move.text()}, author, reason, at, alias)
+            return Moved(move.before, move.after, at or move.after)
+        made = self._registry.record(model, MOVES + move.alias, {FILE: move.text()}, author, reason, at, alias)
+        return Moved(move.before, move.after, made)

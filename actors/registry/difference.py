@@ -1,13 +1,13 @@
-"""What became of one version in another: files, lines of text, tensors and by how much they changed.
+"""What became of one version in another: files and their sizes, lines of text, tensors and by how much they changed.
 
-Knows trees, and content where tensors changed. Knows no names of versions.
+Knows trees, and content where tensors or tokenizers changed. Knows no names of versions.
 """
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from actors.registry import merging, pieces
+from actors.registry import merging, pieces, vocabulary
 from actors.registry.pieces import SUFFIX, Pieces, Progress, quietly
 from actors.registry.tree import Tree, listed, plain
 from cluster.storage import Blobs
@@ -20,14 +20,17 @@ class Difference:
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[str, ...]
+    sizes: Mapping[str, tuple[int, int]]  # of files that changed, before and after
     lines: Mapping[str, tuple[str, ...]]
     tensors: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]  # added, removed, changed
     norms: Mapping[str, Mapping[str, float]]  # by file, of all tensors that both have in one shape, in their order
+    entries: Mapping[str, Mapping[str, vocabulary.Counts]]  # of tokenizers that changed: added, removed, changed
 
 
 def between(old: Tree, new: Tree, blobs: Blobs, progress: Progress = quietly) -> Difference:
     """From `old` to `new`. Reads the tensors that changed: the norm of the change over that of what they were."""
-    changed = [name for name in new if name in old and old[name] != new[name]]
+    there, before = ({plain(name): name for name in tree} for tree in (new, old))  # one that grew large is in pieces
+    changed = [name for name in there if name in before and old[before[name]] != new[there[name]]]
     now, known = listed(new), listed(old)
     empty = Pieces(0, ())
     tensors = {
@@ -37,13 +40,31 @@ def between(old: Tree, new: Tree, blobs: Blobs, progress: Progress = quietly) ->
         if added or gone or others
     }
     return Difference(
-        tuple(plain(name) for name in new if name not in old),
-        tuple(plain(name) for name in old if name not in new),
-        tuple(plain(name) for name in changed),
-        {name: _unified(name, old[name], new[name]) for name in changed if not name.endswith(SUFFIX)},
+        tuple(name for name in there if name not in before),
+        tuple(name for name in before if name not in there),
+        tuple(changed),
+        {name: (_size(name, old, known), _size(name, new, now)) for name in changed},
+        {name: _unified(name, old[name], new[name]) for name in changed if name in old and name in new},
         tensors,
         {name: _norms(known[name], now[name], blobs, progress) for name in tensors if name in known and name in now},
+        {name: found for name in changed if (found := _entries(name, old, new, blobs)) is not None},
     )
+
+
+def _size(name: str, tree: Tree, large: Mapping[str, Pieces]) -> int:
+    return large[name].size if name in large else len(tree[name])
+
+
+def _entries(name: str, old: Tree, new: Tree, blobs: Blobs) -> dict[str, vocabulary.Counts] | None:
+    if name.rpartition("/")[2] != vocabulary.NAME:
+        return None
+    texts = []
+    for tree in (old, new):
+        large = pieces.parse(name, tree[name + SUFFIX]) if name not in tree else None
+        if large is not None and large.size > vocabulary.MOST:
+            return None
+        texts.append(b"".join(map(blobs.get, large.digests())) if large is not None else tree[name])
+    return vocabulary.compared(*texts)
 
 
 def _norms(before: Pieces, after: Pieces, blobs: Blobs, progress: Progress) -> dict[str, float]:

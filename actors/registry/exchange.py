@@ -1,7 +1,7 @@
 """Versions to and from folders of other tools: Hugging Face's, which a version is, and MLflow's model folder.
 
-Knows MLflow's layout (flavor `transformers`: `MLmodel`, the model in `model`, what goes with it in `components`) and
-imports nothing of it. Knows no store.
+Knows MLflow's layout (flavor `transformers`: `MLmodel`, the model in `model`, what goes with it in `components`); what
+stands in it is `mlmodel`'s. Knows no store.
 """
 
 import json
@@ -15,18 +15,17 @@ from typing import Any
 
 import yaml
 
+from actors.registry import mlmodel
 from actors.registry.folder import TOKENIZERS, checked
+from actors.registry.mlmodel import MODEL, OURS
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Registry
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid
 
 FORMS = ("huggingface", "mlflow")
-MLMODEL, MODEL, COMPONENTS = "MLmodel", "model", "components"
-OURS = "strata"  # the key of MLflow's free metadata under which a version's own go along
-_VERSION = "2.22.0"  # of MLflow: whose layout this is; later ones read it
+MLMODEL, COMPONENTS = "MLmodel", "components"
 _WITH_TOKENIZER = ("special_tokens_map.json", "tokenizer_config.json", "added_tokens.json", "chat_template.jinja",
                    "vocab.json", "merges.txt", *TOKENIZERS)  # fmt: skip
-_NEEDS = ("transformers", "torch", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +77,16 @@ def export(registry: Registry, model: str, name: str, into: Path, form: str, pro
     try:
         commit = registry.checkout(model, name, scratch, progress)
         if form == "mlflow":
-            wrap(scratch, registry.show(model, commit).metadata)
+            version, digest = registry.show(model, commit), registry.pin(model, commit).manifest
+            wrap(scratch, version.metadata, version.entry.at, digest)
         os.rename(scratch, into)  # noqa: PTH104 - a Path says the same longer
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return commit
 
 
-def wrap(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Make of a checked out version MLflow's folder of it, in place; equal versions become equal folders."""
+def wrap(folder: Path, metadata: Mapping[str, Any], at: int, digest: str) -> None:
+    """Make MLflow's folder of a checked out version, in place; equal versions of one time become equal folders."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     names = sorted(path.name for path in folder.iterdir())
     if MODEL in names:
@@ -99,50 +99,22 @@ def wrap(folder: Path, metadata: Mapping[str, Any]) -> None:
     for name in _WITH_TOKENIZER:
         if (folder / MODEL / name).is_file():
             shutil.copyfile(folder / MODEL / name, tokenizer / name)
-    needs = _requirements(config)
-    (folder / MLMODEL).write_text(yaml.safe_dump(_described(config, metadata)), "utf-8")
+    said = mlmodel.Said(config, _chats(folder / MODEL), metadata, at, digest)
+    needs = mlmodel.requirements(config)
     (folder / "requirements.txt").write_text("".join(f"{need}\n" for need in needs), "utf-8")
-    python = {"python": "3.11", "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-    (folder / "python_env.yaml").write_text(yaml.safe_dump(python), "utf-8")
-    pip: list[Any] = ["python=3.11", "pip", {"pip": needs}]
-    conda = {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": pip}
-    (folder / "conda.yaml").write_text(yaml.safe_dump(conda), "utf-8")
+    for name, holds in {MLMODEL: mlmodel.described(said), **mlmodel.environments(needs)}.items():
+        (folder / name).write_text(yaml.safe_dump(holds), "utf-8")
 
 
-def _described(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What `MLmodel` says."""
-    architectures = config.get("architectures") or ["AutoModelForCausalLM"]
-    return {
-        "artifact_path": MODEL,
-        "flavors": {
-            "python_function": {
-                "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
-                "loader_module": "mlflow.transformers",
-                "model_binary": MODEL,
-                "python_version": "3.11",
-            },
-            "transformers": {
-                "code": None,
-                "components": ["tokenizer"],
-                "framework": "pt",
-                "instance_type": "TextGenerationPipeline",
-                "model_binary": MODEL,
-                "pipeline_model_type": architectures[0],
-                "source_model_name": MODEL,
-                "task": "text-generation",
-                "tokenizer_type": "PreTrainedTokenizerFast",
-                "torch_dtype": f"torch.{config.get('dtype') or config.get('torch_dtype') or 'float32'}",
-                "transformers_version": config.get("transformers_version"),
-            },
-        },
-        "metadata": {OURS: dict(metadata)},
-        "mlflow_version": _VERSION,
-    }
-
-
-def _requirements(config: Mapping[str, Any]) -> list[str]:
-    version = config.get("transformers_version")
-    return [f"{name}=={version}" if name == "transformers" and version else name for name in _NEEDS]
+def _chats(folder: Path) -> bool:
+    """Whether there is a chat template."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
 def _mlmodel(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from actors.registry import tree
+from cluster import document
 
 MOST_FACTS, MOST_DEPTH, MOST_LETTERS = 1000, 8, 500
 CARD = "README.md"
@@ -95,7 +96,7 @@ def _card(content: tree.Tree) -> dict[str, Any]:
     if not text.startswith("---\n"):
         return {}
     try:
-        found = yaml.safe_load(text[4:].partition("\n---")[0])
+        found = document.value(text[4:].partition("\n---")[0])
     except (yaml.YAMLError, RecursionError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.registry import requests, stages
-from actors.registry.aliases import Aliases
+from actors.registry.aliases import Aliases, Moved
 from actors.registry.desk import Desk
 from actors.registry.history import HEADS, Entry, numbered
 from actors.registry.merging import Strategy
@@ -106,7 +106,8 @@ class Service:
         }
         numbers = {word: self._registry.number(model, name) for word, name in (("from", before), ("to", after))}
         return {"object": "registry.diff", "model": model, **numbers} | {
-            "added": found.added, "removed": found.removed, "changed": found.changed, "lines": lines, "tensors": tensors
+            "added": found.added, "removed": found.removed, "changed": found.changed, "lines": lines,
+            "sizes": found.sizes, "entries": found.entries, "tensors": tensors,
         }  # fmt: skip
 
     def move_stage(self, who: str, model: str, version: str, stage: str, expected: str | None = None) -> Answer:
@@ -118,11 +119,14 @@ class Service:
         return _list([self.show_alias(who, model, alias) for alias in self._aliases.all(model)])
 
     def show_alias(self, _who: str, model: str, alias: str) -> Answer:
-        revision, commit = self._aliases.revision(model, alias), self._aliases.at(model, alias)
-        number = _number(numbered(self._registry.history(model)), commit)
+        revision = self._aliases.revision(model, alias)
+        return self._alias(model, alias, Moved(None, self._aliases.at(model, alias), revision))
+
+    def _alias(self, model: str, alias: str, at: Moved) -> Answer:
+        number = _number(numbered(self._registry.history(model)), at.commit)
         return {
-            "object": "registry.alias", "model": model, "alias": alias, "version": number, "commit": commit,
-            "revision": revision,
+            "object": "registry.alias", "model": model, "alias": alias, "version": number, "commit": at.commit,
+            "revision": at.revision,
         }  # fmt: skip
 
     def alias_history(self, _who: str, model: str, alias: str) -> Answer:
@@ -138,12 +142,10 @@ class Service:
 
     def move_alias(self, who: str, model: str, alias: str, version: str, revision: str | None) -> Answer:
         """`revision`: what the alias is at as `show_alias` says it; None: it is not there yet."""
-        self._aliases.move(model, alias, version, author=who, revision=revision)
-        return self.show_alias(who, model, alias)
+        return self._alias(model, alias, self._aliases.move(model, alias, version, author=who, revision=revision))
 
     def rollback_alias(self, who: str, model: str, alias: str, to: str | None = None) -> Answer:
-        self._aliases.rollback(model, alias, to, author=who)
-        return self.show_alias(who, model, alias)
+        return self._alias(model, alias, self._aliases.rollback(model, alias, to, author=who))
 
     def search(self, _who: str, query: str, limit: int = 200) -> Answer:
         found = self._catalogue.search(query, min(limit, MOST))

@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli.flags import File, Json, Model, Port, Url
 from pipelines.cli.model_commands import models
+from pipelines.cli.route_commands import routes
 from pipelines.cli.run_commands import runs
 
 strata = typer.Typer(
@@ -28,6 +29,7 @@ strata.add_typer(config, name="config")
 strata.add_typer(models, name="models")
 strata.add_typer(keys, name="keys")
 strata.add_typer(runs, name="runs")
+strata.add_typer(routes, name="routes")
 
 
 @strata.command()
@@ -177,7 +179,7 @@ def rollout(
     source: Annotated[
         str | None, typer.Option("--from", help="Whose users.", show_default="the version with most")
     ] = None,
-    steps: Annotated[str, typer.Option(help="Percent of them, one after the other.")] = "1,5,25,50,100",
+    steps: Annotated[str, typer.Option(help="Percent of them, one after the other.")] = "0.5,5,25,50,100",
     every: Annotated[str, typer.Option(help="How long a step is, such as 30s or 10m.")] = "10m",
     abort_if: Annotated[
         list[str] | None, typer.Option(help="Such as 'p99_latency > 500ms' or 'error_rate > 1%'. Repeatable.")

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from actors.registry.registry import Registry
+from cluster import document
 from cluster.errors import InvalidRequest, StrataError
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
@@ -34,7 +35,7 @@ def facts(pairs: list[str]) -> dict[str, Any]:
 def described_in(file: Path) -> dict[str, Any]:
     """Metadata of a JSON or YAML file. Raises InvalidRequest."""
     try:
-        found = yaml.safe_load(file.read_text("utf-8"))
+        found = document.value(file.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as wrong:
         said = str(wrong).partition("\n")[0]
         raise InvalidRequest("--facts", str(file), f"it cannot be read as JSON or YAML: {said}") from None

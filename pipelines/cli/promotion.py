@@ -18,7 +18,7 @@ def alias(reference: str, alias: str, expected: str | None, file: Path | None) -
     """Point an alias at a version."""
     model, name = split(reference)
     _, registry, principal = entered(file, "move_alias")
-    commit = Aliases(registry).move(model, alias, name, expected, author=principal)
+    commit = Aliases(registry).move(model, alias, name, expected, author=principal).commit
     show.line(f"{model}@{alias} is {commit[:12]}")
 
 
@@ -26,12 +26,12 @@ def rollback(reference: str, to: str | None, file: Path | None, *, as_json: bool
     """Take an alias back."""
     model, alias = aliased(reference)
     _, registry, principal = entered(file, "rollback_alias")
-    was, now = Aliases(registry).rollback(model, alias, to, author=principal)
+    moved = Aliases(registry).rollback(model, alias, to, author=principal)
     if as_json:
-        show.document({"model": model, "alias": alias, "was": was, "commit": now})
+        show.document({"model": model, "alias": alias, "was": moved.was, "commit": moved.commit})
     else:
-        names = [registry.number(model, commit) for commit in (was, now)]
-        show.line(f"{model}@{alias} was {names[0]} and is {names[1]} {now[:12]}; deploy to have it served")
+        names = " and is ".join(registry.number(model, commit) for commit in (moved.was, moved.commit) if commit)
+        show.line(f"{model}@{alias} was {names} {moved.commit[:12]}; deploy to have it served")
 
 
 def history(reference: str, file: Path | None, *, as_json: bool) -> None:

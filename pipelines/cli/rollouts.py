@@ -158,5 +158,5 @@ def percent(field: str, text: str) -> float:
     """A percentage. Raises InvalidRequest."""
     found = _PERCENT.fullmatch(text.strip())
     if found is None:
-        raise InvalidRequest(field, text, "give percentages such as 1,5,25,50,100")
+        raise InvalidRequest(field, text, "give percentages such as 0.5,5,25,50,100")
     return float(found[1])

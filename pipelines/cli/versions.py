@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from actors.registry import exchange, history
@@ -120,6 +121,8 @@ def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
     for mark, names in (("+", found.added), ("-", found.removed)):
         for name in names:
             show.line(f"{mark} {name}")
+    for name, (was, now) in found.sizes.items():
+        show.line(f"~ {escape(name)}: {sized(was, now)}{counted(found.entries.get(name, {}))}")
     for lines in found.lines.values():
         for text in lines[:MOST_LINES]:
             style = {"+": "green", "-": "red", "@": "cyan"}.get(text[:1], "")
@@ -139,6 +142,22 @@ def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
         show.table(("", "tensor", "change"), rows[:MOST_LINES])
         if len(rows) > MOST_LINES:
             show.line(f"[dim]and {len(rows) - MOST_LINES} tensors more; --json has them all[/]")
+
+
+def sized(was: int, now: int) -> str:
+    """Bytes before and after; exact where a person could not tell them apart."""
+    before, after = show.amount(was), show.amount(now)
+    if was == now:
+        return f"{after}, as large as before"
+    return f"{before} → {after}" if before != after else f"{was} B → {now} B"
+
+
+def counted(entries: Mapping[str, tuple[int, int, int]]) -> str:
+    """What became of a tokenizer's entries."""
+    return "".join(
+        f"; {part}: {added} added, {removed} removed, {changed} changed"
+        for part, (added, removed, changed) in entries.items()
+    )
 
 
 def checkout(reference: str, into: Path, file: Path | None, *, as_json: bool) -> None:

@@ -33,7 +33,7 @@ Registry = Callable[[Principal, str, Mapping[str, Any]], Awaitable[dict[str, Any
 
 
 class Releases(Protocol):
-    """Who is asked for rollouts and experiments; see `routing.control.Control`."""
+    """Who is asked for routes, rollouts and experiments; see `routing.control.Control`."""
 
     def start(self, asked: Mapping[str, Any], by: str) -> Awaitable[Any]: ...
 
@@ -44,6 +44,10 @@ class Releases(Protocol):
     def rollout(self, name: str) -> Awaitable[Any]: ...
 
     def routes(self) -> Awaitable[Any]: ...
+
+    def route(self, model: str) -> Awaitable[Any]: ...
+
+    def reroute(self, model: str, asked: Mapping[str, Any], by: str) -> Awaitable[Any]: ...
 
     def experiment(self, asked: Mapping[str, Any], by: str) -> Awaitable[Any]: ...
 

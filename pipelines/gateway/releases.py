@@ -1,4 +1,4 @@
-"""The doors to rollouts: begin one, look, pause, resume, abort, promote.
+"""The doors to routes and rollouts: look at one, set or begin it, pause, resume, abort, promote.
 
 Knows bodies and who asks. What is decided is the controller's, which may be in another process.
 """
@@ -15,6 +15,17 @@ from pipelines.gateway.strict import parse
 async def routes(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
     """GET /v1/routes."""
     await respond_json(send, 200, listing(await there(desk).routes()))
+
+
+async def route(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    """GET /v1/routes/{model}: one, as it may be set again, with who set it."""
+    await respond_json(send, 200, await there(desk).route(exchange(scope).tail))
+
+
+async def reroute(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
+    """PUT /v1/routes/{model}: weights, rules and shadow, whole."""
+    asked, noted = parse(await read_body(scope, receive, desk.settings)), exchange(scope)
+    await respond_json(send, 200, await there(desk).reroute(noted.tail, asked, noted.principal.name))
 
 
 async def rollouts(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001

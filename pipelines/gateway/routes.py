@@ -37,6 +37,8 @@ ROUTES = (
     Route("GET", "/v1/models", probes.models, "models.read"),
     Route("GET", "/v1/models/{id}", probes.model, "models.read"),
     Route("GET", "/v1/routes", releases.routes, "releases.read"),
+    Route("GET", "/v1/routes/{id}", releases.route, "releases.read"),
+    Route("PUT", "/v1/routes/{id}", releases.reroute, "releases.write"),
     Route("GET", "/v1/rollouts", releases.rollouts, "releases.read"),
     Route("POST", "/v1/rollouts", releases.begin, "releases.write"),
     Route("GET", "/v1/rollouts/{id}", releases.rollout, "releases.read"),

@@ -11,13 +11,13 @@ from cluster.errors import InvalidRequest, NotFound, SettingsInvalid, sent
 from pipelines.routing import cases
 from pipelines.routing.cases import NAME, SETS, Cases
 from pipelines.routing.rollout import Terms
-from pipelines.routing.settings import WHOLE, RouteSettings
+from pipelines.routing.settings import STEPS, WHOLE, RouteSettings
 from pipelines.routing.verdict import rule
 
 FIELDS = frozenset(
     {"model", "to", "from", "steps", "every_seconds", "abort_if", "margin", "answers", "mirror", "evals", "dry_run"}
 )
-STEPS, RULES = 100, 20
+MOST_STEPS, MOST_RULES = 100, 20
 LONGEST = 30 * 86_400.0  # seconds of one step
 LEAST_SECONDS = 0.1
 
@@ -57,7 +57,7 @@ def terms(
         model,
         old,
         new,
-        steps=_steps(asked.get("steps", [1, 5, 25, 50, 100])),
+        steps=_steps(asked.get("steps", STEPS)),
         every_seconds=_number("every_seconds", asked.get("every_seconds", 600.0), LEAST_SECONDS, LONGEST),
         abort_if=rules,
         margin=None if margin is None else _number("margin", margin, 0.0, 100.0),
@@ -137,8 +137,9 @@ def _version(field: str, value: Any, model: str, versions: Sequence[str]) -> str
 
 
 def _steps(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or not 0 < len(value) <= STEPS:
-        raise InvalidRequest("steps", sent(value), f"it is a list of 1 to {STEPS} percentages, such as 1, 5, 25, 100")
+    if not isinstance(value, list | tuple) or not 0 < len(value) <= MOST_STEPS:
+        remedy = f"it is a list of 1 to {MOST_STEPS} percentages, such as 0.5, 5, 25, 100"
+        raise InvalidRequest("steps", sent(value), remedy)
     steps = [_number(f"steps[{place}]", step, 0.0, WHOLE) for place, step in enumerate(value)]
     if steps[0] == 0 or sorted(set(steps)) != steps:
         raise InvalidRequest("steps", sent(value), "each step is above 0 and above the one before")
@@ -146,8 +147,8 @@ def _steps(value: Any) -> tuple[float, ...]:
 
 
 def _rules(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or len(value) > RULES:
-        raise InvalidRequest("abort_if", sent(value), f"it is a list of at most {RULES} conditions")
+    if not isinstance(value, list | tuple) or len(value) > MOST_RULES:
+        raise InvalidRequest("abort_if", sent(value), f"it is a list of at most {MOST_RULES} conditions")
     texts = [_text(f"abort_if[{place}]", one) for place, one in enumerate(value)]
     return tuple(str(rule(text, f"abort_if[{place}]")) for place, text in enumerate(texts))
 

@@ -9,16 +9,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.news import News
 from cluster.errors import Conflict, InvalidRequest, NotFound
-from pipelines.routing import asking, cases
+from pipelines.routing import asking, cases, reroute
 from pipelines.routing.arms import Arms
 from pipelines.routing.casebook import Casebook
 from pipelines.routing.evidence import Arm, Score
+from pipelines.routing.hearing import Gateways
 from pipelines.routing.ledger import Ledger
 from pipelines.routing.rollout import (
     AT_A_STEP,
@@ -33,7 +34,7 @@ from pipelines.routing.rollout import (
     findings,
 )
 from pipelines.routing.route import Route, first
-from pipelines.routing.settings import WHOLE, RouteSettings
+from pipelines.routing.settings import WHOLE, RouteSettings, weights_of
 from pipelines.routing.trials import Trials, shown
 
 if TYPE_CHECKING:
@@ -42,20 +43,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("strata.releases")
 
 LOOK_SECONDS = 0.5
-SILENCE_SECONDS = 5.0  # after which a gateway is gone: it reports ten times as often
-GATHER_SECONDS = 2.0  # after a start, until every gateway that there is has been heard
 KEPT = 100  # rollouts that are over and still shown; the audit has all
 
 Plain = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Told:
-    """What one gateway said last: the revision that it uses, which versions have a replica there, and when."""
-
-    revision: int
-    ready: Mapping[str, bool]
-    at: float
 
 
 class Control:
@@ -83,14 +73,11 @@ class Control:
             for model, sets in (evals or {}).items()
         }
         self._ledger, self._casebook = Ledger(Path(folder)), Casebook(Path(folder) / "evals")
-        self._told: dict[str, Told] = {}
         self._trials = Trials()
-        self._heard: dict[str, int] = {}  # the last report of each gateway that counted
         self._rollouts: dict[str, Rollout] = {}
         self._arms: dict[str, Arms] = {}
         self._routes: dict[str, Route] = {}
-        self._warm: dict[str, float] = {}  # when a version was last known to have a replica
-        self._began, self._unsaved = clock(), False
+        self._unsaved = False
         self._releaser, self._waits = releaser, dict[str, str]()
         self._tasks: list[asyncio.Task[None]] = []
         self._load(self._ledger.load())
@@ -104,10 +91,8 @@ class Control:
     async def report(self, gateway: str, report: Mapping[str, Any]) -> int:
         """What a gateway uses and has answered; the number of the last report that counted, as one may come twice."""
         self._look()
-        now, number = self._clock(), int(report["number"])
-        self._told[gateway] = Told(report["revision"], report["ready"], now)
-        if number > self._heard.get(gateway, 0):
-            self._heard[gateway], self._unsaved = number, True
+        if self._gateways.report(gateway, report):
+            self._unsaved = True
             for each in report["arms"]:
                 self._add(each["model"], each["version"], each["revision"], Arm.of(each["arm"]))
             for each in report.get("outcomes", ()):
@@ -116,11 +101,9 @@ class Control:
             for each in report.get("grades", ()):
                 self._grade(each)
         for rollout in self._running():
-            model = rollout.terms.model
-            if self._has(model, rollout.terms.new):
-                self._warm[model] = now
+            self._gateways.look(rollout.terms.model, rollout.terms.new)
         self._decide()
-        return number
+        return int(report["number"])
 
     async def start(self, asked: Mapping[str, Any], by: str) -> Plain:
         """Begin a rollout. Raises InvalidRequest, NotFound or Conflict."""
@@ -162,7 +145,7 @@ class Control:
         weights = {model: route.weights for model, route in self._routes.items()}
         model, given = str(asked.get("model")), asking.evals(asked)
         sets = {**self._evals.get(model, {}), **given}
-        shadow = self._settings[model].shadow if model in self._settings else None
+        shadow = self._routes[model].settings.shadow if model in self._routes else None
         terms = asking.terms(asked, self._versions, weights, sets, shadow.version if shadow else None)
         for rollout in self._running():
             if rollout.terms.model == terms.model:
@@ -179,7 +162,7 @@ class Control:
             for name in terms.evals:
                 self._casebook.keep(sets[name])
             self._rollouts[made.name] = made
-            self._warm[terms.model] = self._clock()
+            self._gateways.begin(terms.model)
             self._news.bump()
             self._save([self._line(made, None, by)])
         return self._told_of(made)
@@ -204,7 +187,7 @@ class Control:
         """One, with what the audit has of it. Raises NotFound."""
         self._decide()
         found = self._rollout(name)
-        looks = [] if found.over else [str(each) for each in findings(found, self._seen(found, self._clock()))]
+        looks = [] if found.over else [str(each) for each in findings(found, self._seen(found))]
         audit = [line for line in self._ledger.audit() if line.get("rollout") == name]
         return self._told_of(found) | {"findings": looks, "audit": audit}
 
@@ -244,12 +227,46 @@ class Control:
         return [
             {
                 "model": model,
-                "versions": list(self._versions[model]),
                 **self._shown(model),
                 "waits": self._waits.get(model, ""),
             }
             for model in self._routes
         ]
+
+    async def route(self, model: str) -> Plain:
+        """One of them as it may be set again, with who set it. Raises NotFound."""
+        (told,) = [each for each in await self.routes() if each["model"] == self._known(model)]
+        audit = [line for line in self._ledger.audit() if line.get("route") == model]
+        more = {name: told[name] for name in ("versions", "ramp", "trial", "waits")}
+        return {"model": model, **reroute.shown(self._routes[model]), **more, "audit": audit}
+
+    async def reroute(self, model: str, asked: Mapping[str, Any], by: str) -> Plain:
+        """Set a route. Raises NotFound, InvalidRequest, or Conflict while something else moves the model's users or
+        where it leads to what has no replica.
+        """
+        route, versions = self._routes[self._known(model)], self._versions[model]
+        settings = reroute.settings(asked, self._settings[model], model, versions)
+        made = replace(route.weighed(weights_of(settings, versions)), settings=settings)
+        self._free(model)
+        self._gateways.require(model, made.versions, versions)
+        was, now = reroute.shown(route), reroute.shown(made)
+        self._routes[model] = made
+        self._news.bump()
+        self._save([{"route": model, "event": "set", "by": by, "was": was, "now": now}])
+        log.info("route_set", extra={"model": model, "by": by})
+        return await self.route(model)
+
+    def _known(self, model: str) -> str:
+        if model not in self._routes:
+            raise NotFound("model", model, tuple(sorted(self._routes)))
+        return model
+
+    def _free(self, model: str) -> None:
+        """Raises Conflict while a rollout or an experiment has the model's users."""
+        held = [f"the rollout {each.name}, {each.state}" for each in self._running() if each.terms.model == model]
+        held += [f"the experiment {trial.name}"] if (trial := self._trials.running(model)) else []
+        if held:
+            raise Conflict(f"the route of {model}", "free to be set", f"held by {held[0]},")
 
     def _look(self) -> None:
         """Decide from now on, whether anybody reports or not."""
@@ -269,25 +286,17 @@ class Control:
                 log.exception("no decision")
 
     def _decide(self) -> None:
-        now = self._clock()
-        self._told = {name: told for name, told in self._told.items() if now - told.at <= SILENCE_SECONDS}
+        self._gateways.forget()
         for rollout in self._running():
-            after, records = decide(rollout, self._seen(rollout, now), self._wall())
+            after, records = decide(rollout, self._seen(rollout), self._wall())
             if records:
                 self._keep(rollout, after, records, "")
 
-    def _seen(self, rollout: Rollout, now: float) -> Seen:
-        model, arms = rollout.terms.model, self._arms.get(rollout.name, Arms(self._news.revision))
-        everybody = list(self._told.values()) if now - self._began >= GATHER_SECONDS else []
-        warm = bool(everybody) and all(told.ready.get(_full(model, rollout.terms.new)) for told in everybody)
-        told = bool(everybody) and all(told.revision >= self._news.revision for told in everybody)
-        lost = now - self._warm.setdefault(model, now) if everybody else 0.0
-        terms = rollout.terms
+    def _seen(self, rollout: Rollout) -> Seen:
+        terms, arms = rollout.terms, self._arms.get(rollout.name, Arms(self._news.revision))
+        warm, told = self._gateways.ready(terms.model, terms.new), self._gateways.know(self._news.revision)
         new, old = (arms.judged(at, arm, terms.evals) for at, arm in ((terms.new, arms.new), (terms.old, arms.old)))
-        return Seen(warm, told, lost, new, old)
-
-    def _has(self, model: str, version: str) -> bool:
-        return any(told.ready.get(_full(model, version)) for told in self._told.values())
+        return Seen(warm, told, self._gateways.lost(terms.model), new, old)
 
     def _add(self, model: str, version: str, revision: int, arm: Arm) -> None:
         for rollout in self._running():
@@ -327,14 +336,13 @@ class Control:
 
     def _weigh(self, model: str, weights: Mapping[str, float]) -> None:
         """Other weights; the gateways know next."""
-        route = self._routes[model]
-        self._routes[model] = Route(model, dict(weights), route.settings)
+        self._routes[model] = self._routes[model].weighed(weights)
         self._news.bump()
 
     def _shown(self, model: str) -> Plain:
         """A route as gateways take it."""
         route, ramp, evals = self._routes[model], None, None
-        settings = self._settings[model].model_dump(mode="json")
+        settings = route.settings.model_dump(mode="json")
         for rollout in self._running():
             if rollout.terms.model == model:
                 terms = rollout.terms
@@ -346,6 +354,7 @@ class Control:
                     settings["shadow"] = {"version": terms.new, "share": terms.mirror}
         trial = self._trials.running(model)
         return {
+            "versions": list(self._versions[model]),
             "weights": dict(route.weights),
             "seeds": dict(route.seeds),
             "ramp": ramp,
@@ -394,13 +403,16 @@ class Control:
 
     def _save(self, lines: Sequence[Plain] = ()) -> None:
         self._unsaved = False
-        self._heard = {name: number for name, number in self._heard.items() if name in self._told or not self._told}
         state = {
-            "heard": self._heard,
+            "heard": self._gateways.numbers,
             "revision": self._news.revision,
             "declared": {model: self._declared(model) for model in self._routes},
             "routes": {
-                model: {"weights": dict(route.weights), "seeds": dict(route.seeds)}
+                model: {
+                    "weights": dict(route.weights),
+                    "seeds": dict(route.seeds),
+                    "parts": reroute.parts(route.settings),
+                }
                 for model, route in self._routes.items()
             },
             "experiments": self._trials.plain,
@@ -412,20 +424,26 @@ class Control:
     def _load(self, state: Plain) -> None:
         """What was kept; weights that the settings say anew count from now on, and end a rollout of that model."""
         self._news = News(int(state.get("revision", 0)) + 1)
-        self._heard = dict(state.get("heard", {}))
+        self._gateways = Gateways(self._clock, state.get("heard", {}))
         self._trials = Trials(state.get("experiments", ()))
         self._rollouts = {each["name"]: Rollout.of(each) for each in state.get("rollouts", ())}
         self._arms = {name: Arms.of(each) for name, each in state.get("arms", {}).items()}
-        renewed = set()
+        renewed, lines = set(), list[Plain]()
         for model, versions in self._versions.items():
-            route = first(model, self._settings[model], versions)
-            kept = state.get("routes", {}).get(model)
-            if kept and state["declared"].get(model) == self._declared(model) and set(kept["weights"]) <= set(versions):
-                route = Route(model, kept["weights"], route.settings, seeds=kept["seeds"])
-            elif kept:
-                renewed.add(model)
+            route, kept = first(model, self._settings[model], versions), state.get("routes", {}).get(model)
+            if kept:
+                was = state["declared"].get(model, {})
+                settings, lost = reroute.restored(route.settings, was, kept.get("parts"), versions)
+                route = replace(route, settings=settings)
+                if lost:
+                    line = {"event": "end", "by": "the settings", "reason": _RENEWED, "now": reroute.shown(route)}
+                    lines.append({"route": model, **line})
+                if was.get("weights") == route.weights and set(kept["weights"]) <= set(versions):
+                    route = replace(route, weights=kept["weights"], seeds=kept["seeds"])
+                else:
+                    renewed.add(model)
             self._routes[model] = route
-        lines = [self._end(rollout) for rollout in self._running() if self._lacks(rollout, renewed)]
+        lines += [self._end(rollout) for rollout in self._running() if self._lacks(rollout, renewed)]
         for trial in [trial for model in renewed if (trial := self._trials.running(model))]:
             self._trials.end(trial.name, self._wall())
             lines.append({"experiment": trial.name, "event": "end", "by": "the settings", "reason": _REDEPLOYED})
@@ -433,7 +451,7 @@ class Control:
 
     def _declared(self, model: str) -> Plain:
         settings, versions = self._settings[model], self._versions[model]
-        return {"weights": dict(first(model, settings, versions).weights)}
+        return {"weights": weights_of(settings, versions), **reroute.parts(settings)}
 
     def _lacks(self, rollout: Rollout, renewed: set[str]) -> bool:
         terms = rollout.terms
@@ -449,6 +467,7 @@ class Control:
         return self._line(over, record, "the settings")
 
 
+_RENEWED = "a deploy changed the rules or the shadow of this model, or took off a version that they lead to"
 _REDEPLOYED = "a deploy changed the weights of this model, or took one of the two versions off"
 
 
@@ -460,7 +479,3 @@ def _owed(rollout: Rollout) -> Plain:
         "cause": rollout.cause or f"by {rollout.by}",
         "owes": rollout.owes, "promoted": rollout.state is State.PROMOTED, "reason": rollout.reason,
     }  # fmt: skip
-
-
-def _full(model: str, version: str) -> str:
-    return f"{model}@{version}"

@@ -142,6 +142,7 @@ class Guide:
         self._under_way: dict[int, Witness] = {}
         self._name = secrets.token_hex(8)
         self._number = 0
+        self._versions: dict[str, tuple[str, ...]] = {}  # of each model, those that the controller knows
         self._trials: dict[str, tuple[str, str]] = {}  # the experiment of a model, and what it looks at
         self._outcomes: dict[tuple[str, str, str], Score] = {}
         self._evals: dict[str, dict[str, Any]] = {}  # the questions that versions of a model are to be asked
@@ -256,8 +257,9 @@ class Guide:
         """The routes as the controller has them; one that leads to what this gateway does not serve is left alone."""
         for model, plain in table["routes"].items():
             made = _route(model, plain)
-            if made is not None and all(self._served(full(model, version)) for version in _versions(made)):
+            if made is not None and all(self._served(full(model, version)) for version in made.versions):
                 self._routes[model] = made
+            self._versions[model] = tuple(plain.get("versions", ()))
             self._evals.pop(model, None)
             if plain.get("evals"):
                 self._evals[model] = plain["evals"]
@@ -295,7 +297,7 @@ class Guide:
         ready = {
             f"{model}@{version}": self._ready(full(model, version))
             for model, route in self._routes.items()
-            for version in _versions(route)
+            for version in route.versions.union(self._versions.get(model, ()))
         }
         return {**self._unheard, "revision": self.revision, "ready": ready}
 
@@ -372,12 +374,6 @@ def refuses(head: str) -> bool:
 async def _within(work: Awaitable[Any], seconds: float) -> Any:
     async with asyncio.timeout(seconds):
         return await work
-
-
-def _versions(route: Route) -> set[str]:
-    ramp = {route.ramp.old, route.ramp.new} if route.ramp else set()
-    shadow = {route.settings.shadow.version} if route.settings.shadow else set()
-    return {*route.weights, *(rule.to for rule in route.settings.rules), *ramp, *shadow}
 
 
 def _route(model: str, plain: Mapping[str, Any]) -> Route | None:

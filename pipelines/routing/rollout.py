@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from cluster.errors import Conflict
 from pipelines.routing.evidence import Arm, Score
-from pipelines.routing.settings import WHOLE
+from pipelines.routing.settings import STEPS, WHOLE
 from pipelines.routing.verdict import ALPHA, SCORES, Finding, Rule, guards, judge, rule
 from pipelines.routing.verdict import State as Found
 
@@ -78,7 +78,7 @@ class Terms:
     model: str
     old: str
     new: str
-    steps: tuple[float, ...] = (1.0, 5.0, 25.0, 50.0, 100.0)
+    steps: tuple[float, ...] = STEPS
     every_seconds: float = 600.0
     abort_if: tuple[str, ...] = ()
     margin: float | None = 0.2  # of slowness that is let pass; None: only what `abort_if` says counts

@@ -58,6 +58,27 @@ class Route:
         seeds = {version: seed for version, seed in self.seeds.items() if version in weights}
         return replace(self, weights={**weights, new: share}, ramp=None, seeds={**seeds, new: self.seeds.get(old, old)})
 
+    @property
+    def versions(self) -> set[str]:
+        """All that it may lead to."""
+        ramp = {self.ramp.old, self.ramp.new} if self.ramp else set()
+        shadow = {self.settings.shadow.version} if self.settings.shadow else set()
+        return {*self.weights, *(rule.to for rule in self.settings.rules), *ramp, *shadow}
+
+    def weighed(self, weights: Mapping[str, float]) -> "Route":
+        """The route with other weights. Whoever may stay with a version does: one that had another's place keeps its
+        users, and where that other one comes back, it draws its own anew.
+        """
+        seeds = {version: seed for version, seed in self.seeds.items() if version in weights}
+        taken = {seed: version for version, seed in seeds.items()}
+        for version in weights.keys() - seeds.keys():
+            seed = version
+            while seed in taken:
+                seed = taken[seed]
+            if seed != version:
+                seeds[version] = seed
+        return replace(self, weights=dict(weights), seeds=seeds)
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

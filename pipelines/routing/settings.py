@@ -14,6 +14,7 @@ from pipelines.routing.cases import NAME, SETS
 
 BASE = "base"  # what a model that is served without a version is called beside versions of it
 WHOLE = 100.0
+STEPS = (0.5, 5.0, 25.0, 50.0, WHOLE)  # a version that is broken is met by few at first
 SLACK = 1e-6  # what sums of shares such as 33.3 + 66.7 are off by
 HEADER = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 RESERVED = re.compile(
@@ -66,7 +67,7 @@ class Release(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on: str = Field("main", min_length=1, description="a branch, whose merges count, or an alias, whose moves do")
-    steps: tuple[float, ...] = Field((1.0, 5.0, 25.0, 50.0, 100.0), description="percent of the users")
+    steps: tuple[float, ...] = Field(STEPS, description="percent of the users")
     every_seconds: float = 600.0
     abort_if: tuple[str, ...] = ()
     margin: float | None = Field(0.2, description="how much slower it may be; null: only abort_if counts")
@@ -106,12 +107,17 @@ def check(routes: Mapping[str, RouteSettings], versions: Mapping[str, Sequence[s
             else:
                 remedy = f"route one of {', '.join(sorted(versions))}, or add `- name: {model}@VERSION` to models"
             raise SettingsInvalid(key, "a model that is not served", remedy)
-        _check_weights(f"{key}.weights", route.weights, versions[model])
-        for place, rule in enumerate(route.rules):
-            _check_rule(f"{key}.rules.{place}", rule, versions[model])
-        _check_evals(f"{key}.evals", route.evals)
-        if route.shadow is not None:
-            _check_shadow(f"{key}.shadow.version", route, versions[model])
+        check_route(key, route, versions[model])
+
+
+def check_route(key: str, route: RouteSettings, versions: Sequence[str]) -> None:
+    """One route, called `key`, of a model that is served in `versions`. Raises as `check`."""
+    _check_weights(f"{key}.weights", route.weights, versions)
+    for place, rule in enumerate(route.rules):
+        _check_rule(f"{key}.rules.{place}", rule, versions)
+    _check_evals(f"{key}.evals", route.evals)
+    if route.shadow is not None:
+        _check_shadow(f"{key}.shadow.version", route, versions)
 
 
 def weights_of(route: RouteSettings, versions: Sequence[str]) -> dict[str, float]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.document import FILE_BYTES, parse, read
+from cluster.document import FILE_BYTES, parse, read, value, written
 from cluster.errors import SettingsInvalid
 
 
@@ -27,6 +27,20 @@ def test_comments_alone_are_no_settings() -> None:
         ("1_000", 1000),
         ("'7'", "7"),
         ("1.5", 1.5),
+        ("1e-6", 1e-6),
+        ("1E5", 1e5),
+        ("-.5e+3", -500.0),
+        ("1.e2", 100.0),
+        ("2.5e-3", 2.5e-3),
+        ("'1e-6'", "1e-6"),
+        ('"1E5"', "1E5"),
+        ("!!str 1e-6", "1e-6"),
+        ("e5", "e5"),
+        ("1e", "1e"),
+        ("1e-6s", "1e-6s"),
+        (".e5", ".e5"),
+        ("1_0e5", "1_0e5"),
+        ("0x1e5", 0x1E5),
     ],
 )
 def test_scalars(text: str, value: object) -> None:
@@ -44,6 +58,7 @@ def test_scalars(text: str, value: object) -> None:
         ("a: {b: 1", "s.yaml:1"),
         ("a: !!python/object:os.system x", "tag"),
         ("a: .inf", "finite"),
+        ("a: 1e999", "finite"),
         ("a: !!int abc", "quote"),
         ("? [1, 2]\n: 3\n", "plain word"),
         ("base: &b {x: 1}\na:\n  <<: *b\n", "plain word"),
@@ -58,6 +73,16 @@ def test_what_nobody_means_is_refused(text: str, says: str) -> None:
         parse(text, "s.yaml")
     assert says in str(wrong.value)
     assert "\n" not in str(wrong.value)
+
+
+def test_a_key_that_looks_like_a_number_is_a_text() -> None:
+    assert parse("weights: {1e5: 100}", "s.yaml").values == {"weights": {"1e5": 100}}
+
+
+@pytest.mark.parametrize("text", ["1e-6", "1E5", "12:30", "7", "yes", "", "ä", "2024-01-01", ".5e3"])
+def test_what_is_written_is_read_again(text: str) -> None:
+    values = {"b": [text, 1e-6], "a": 1e22}
+    assert parse(written(values), "s.yaml").values == values == value(written(values))
 
 
 def test_aliases_do_not_fill_the_memory() -> None:

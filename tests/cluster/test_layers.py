@@ -50,7 +50,7 @@ def source(tree: Any, key: str) -> tuple[Any, str]:
 
 
 def test_flag_beats_environment_beats_file_beats_default(file: Path) -> None:
-    names = {"STRATA_PLACE__PORT": "82", "STRATA_PLACE__RATIO": "3.5", "STRATA_ENGINES__1__SIZE": "4"}
+    names = {"STRATA_PLACE__PORT": "82", "STRATA_PLACE__RATIO": "35e-1", "STRATA_ENGINES__1__SIZE": "4"}
     tree = load(Tree, file, names, {"place.port": 83, "place.folder": None})
     assert source(tree, "place.port") == (83, "flag --port")
     assert source(tree, "place.ratio") == (3.5, "environment STRATA_PLACE__RATIO")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from actors.registry.aliases import Aliases, Move, way
+from actors.registry.service import Place, Service
 from cluster.errors import Conflict, NotFound
 from tests.actors.registry.conftest import write_model
 
@@ -44,9 +45,9 @@ def at(aliases):
 def test_back_and_further_back_and_on(aliases):
     assert at(aliases) == "v3"
     for version in ("v2", "v1"):
-        was, now = aliases.rollback("chat", "prod", author="bob")
-        assert (at(aliases), aliases._registry.number("chat", now)) == (version, version)
-        assert was != now
+        moved = aliases.rollback("chat", "prod", author="bob")
+        assert (at(aliases), aliases._registry.number("chat", moved.commit)) == (version, version)
+        assert moved.was != moved.commit
     with pytest.raises(Conflict, match="chat@prod is at its first"):
         aliases.rollback("chat", "prod", author="bob")
     aliases.rollback("chat", "prod", "v3", author="bob")
@@ -66,10 +67,25 @@ def test_who_comes_second_is_told(aliases):
         aliases.move("chat", "prod", "v2", "v2", author="bob")
     with pytest.raises(Conflict):
         aliases.rollback("chat", "prod", expected="v1", author="bob")
-    assert aliases.move("chat", "prod", "v3", "v3", author="bob") == aliases.at("chat", "prod")
+    assert aliases.move("chat", "prod", "v3", "v3", author="bob").commit == aliases.at("chat", "prod")
     assert len(aliases.log("chat", "prod")) == 3
     with pytest.raises(NotFound, match="no alias canary; there is prod"):
         aliases.rollback("chat", "canary", author="bob")
+
+
+def test_who_moved_is_told_the_revision_of_its_own_move(aliases, monkeypatch):
+    service, move = Service(Place(str(aliases._registry.folder))), Aliases.move
+
+    def followed(self, model, alias, name, **more):
+        moved = move(self, model, alias, name, **more)
+        move(self, model, alias, "v2", author="eve", revision=moved.revision)
+        return moved
+
+    monkeypatch.setattr(Aliases, "move", followed)
+    told = service.move_alias("bob", "chat", "prod", "v1", aliases.revision("chat", "prod"))
+    moves = service.alias_history("bob", "chat", "prod")["data"]
+    assert (told["version"], told["revision"]) == ("v1", moves[1]["revision"])
+    assert [move["author"] for move in moves[:2]] == ["eve", "bob"]
 
 
 def test_an_alias_without_a_history(aliases):

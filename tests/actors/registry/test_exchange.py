@@ -36,7 +36,7 @@ def pushed(registry, model):
 @pytest.mark.parametrize("form", exchange.FORMS)
 def test_what_goes_out_comes_in_as_it_was(pushed, model, tmp_path, form):
     exchange.export(pushed, "chat", "v1", tmp_path / "out", form)
-    other = Registry(tmp_path / "other")
+    other = Registry(tmp_path / "other", clock=lambda: 1_700_000_000.0)
     taken(other, tmp_path / "out")
     assert other.pin("chat", "v1").manifest == pushed.pin("chat", "v1").manifest
     other.checkout("chat", "v1", tmp_path / "again")
@@ -59,6 +59,28 @@ def test_a_folder_as_mlflow_has_it(pushed, model, tmp_path):
     assert {path.name for path in tokenizer.iterdir()} == {"tokenizer.json", "chat_template.jinja"}
     for file in (said["flavors"]["python_function"]["env"]["conda"], "requirements.txt", "python_env.yaml"):
         assert (folder / file).is_file()
+    assert "mlflow" in (folder / "requirements.txt").read_text().splitlines()
+    assert said["model_uuid"] == pushed.pin("chat", "v1").manifest[:32]
+    assert said["utc_time_created"] == "2023-11-14 22:13:20.000000"
+
+
+@pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json", None])
+def test_what_mlflow_is_told_to_ask(registry, model, tmp_path, where):
+    """A model that chats takes OpenAI's messages, another one texts; the signature's parts are JSON in a text."""
+    if where is not None:
+        text = "{{ messages }}"
+        (model / where).write_text(json.dumps({"chat_template": text}) if where.endswith("json") else text)
+    registry.push("chat", model, author="ada", metadata={"task": "sums"})
+    exchange.export(registry, "chat", "v1", tmp_path / "out", "mlflow")
+    said = yaml.safe_load((tmp_path / "out" / "MLmodel").read_text())
+    inputs = json.loads(said["signature"]["inputs"])
+    assert {"inputs", "outputs", "params"} == said["signature"].keys()
+    assert said["metadata"] == {"strata": {"task": "sums"}, **({"task": "llm/v1/chat"} if where else {})}
+    assert said["flavors"]["transformers"].get("inference_task") == ("llm/v1/chat" if where else None)
+    if where:
+        assert [field["name"] for field in inputs if field["required"]] == ["messages"]
+    else:
+        assert inputs == json.loads(said["signature"]["outputs"]) == [{"type": "string", "required": True}]
 
 
 def test_a_folder_that_mlflow_wrote(registry, tmp_path, weights):

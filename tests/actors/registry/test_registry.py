@@ -9,7 +9,7 @@ from filecmp import dircmp
 import pytest
 import torch
 
-from actors.registry.aliases import Aliases
+from actors.registry.aliases import Aliases, Moved
 from actors.registry.pieces import PIECE
 from actors.registry.registry import Registry
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, Unavailable
@@ -69,6 +69,27 @@ def test_a_diff_shows_what_text_became(registry, model, weights):
     assert found.tensors["model.safetensors"] == (("bias",), (), ())
 
 
+def test_a_diff_says_what_became_of_large_and_binary_files(registry, model):
+    def written(size, **more):
+        vocab = {f"token-{number}": number for number in range(size)} | more
+        (model / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}}))
+        (model / "tokenizer.model").write_bytes(b"\xff\xfe" * size)
+        push(registry, model)
+
+    written(100_000)
+    written(100_001, **{"token-5": 7})
+    written(10)
+    found = registry.diff("chat", "v1", "v2")
+    before, after = found.sizes["tokenizer.json"]
+    assert (found.changed, after - before) == (("tokenizer.json", "tokenizer.model"), len(', "token-100000": 100000'))
+    assert found.sizes["tokenizer.model"] == (200_000, 200_002)
+    assert found.entries == {"tokenizer.json": {"tokens": (1, 0, 1)}}
+    assert found.lines == {"tokenizer.model": ()}
+    found = registry.diff("chat", "v2", "v3")  # from pieces into the tree itself
+    assert (found.added, found.removed, found.changed) == ((), (), ("tokenizer.json", "tokenizer.model"))
+    assert found.entries == {"tokenizer.json": {"tokens": (0, 99_991, 1)}}
+
+
 def test_git_reads_the_history(registry, model, weights, tmp_path):
     push(registry, model, message="First")
     write_model(model, weights | {"norm": torch.zeros(64)})
@@ -122,7 +143,7 @@ def test_of_a_hundred_promotions_of_one_revision_one_wins(registry, model, weigh
 
     with ThreadPoolExecutor(16) as pool:
         ended = list(pool.map(promote, range(100)))
-    assert sum(isinstance(each, str) for each in ended) == 1
+    assert sum(isinstance(each, Moved) for each in ended) == 1
     assert registry.show("chat", "prod").names == ("v2", "main", "@prod")
 
 

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from pipelines.cli import rollouts
+from pipelines.routing.rollout import Terms
+from pipelines.routing.settings import STEPS
 from tests.pipelines.cli.conftest import Far, strata
 
 TERMS = {
@@ -41,6 +43,12 @@ def test_a_rollout_is_sent_as_it_was_typed(far: Far, monkeypatch, capsys) -> Non
         "margin": 0.2, "answers": 50, "dry_run": False,
     }  # fmt: skip
     assert json.loads(capsys.readouterr().out)["name"] == "chat-v7"
+
+
+def test_the_first_step_is_half_a_percent_unless_another_is_given(far: Far, monkeypatch) -> None:
+    assert strata(monkeypatch, "rollout", "chat", "--to", "v7") == 0
+    assert tuple(far.asked[0][2]["steps"]) == Terms("chat", "v6", "v7").steps == STEPS
+    assert STEPS[0] == 0.5
 
 
 def test_what_it_would_do_is_said_in_words(far: Far, monkeypatch, capsys) -> None:

@@ -41,6 +41,7 @@ def test_a_folder_goes_in_and_comes_out(
     assert strata(monkeypatch, "models", "diff", "chat@v1", "v2") == 0
     said = capsys.readouterr().out
     assert '+  "size": 2' in said
+    assert "~ model.safetensors: 96 B, as large as before" in said
     assert "1 tensors changed" in said
     assert "█" in said
     assert "100 %" in said
@@ -50,6 +51,20 @@ def test_a_folder_goes_in_and_comes_out(
     for words in (("show", "chat@v1"), ("log", "chat"), ("fsck",), ("gc",), ("branch", "chat@v1", "old"),
                   ("tag", "chat@v1", "first")):  # fmt: skip
         assert strata(monkeypatch, "models", *words) == 0, words
+
+
+@pytest.mark.usefixtures("home")
+def test_a_tokenizer_that_changed_is_seen(home: Path, monkeypatch, capsys) -> None:
+    write_model(home / "model", {"a": torch.ones(8)})
+    for tokens in ({"a": 0}, {"a": 1, "b": 0}):
+        (home / "model" / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
+        (home / "model" / "tokenizer.model").write_bytes(b"\xff" * 2_000_000 * len(tokens))
+        assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    capsys.readouterr()
+    assert strata(monkeypatch, "models", "diff", "chat@v1", "v2") == 0
+    said = capsys.readouterr().out
+    assert "~ tokenizer.json: 30 B → 38 B; tokens: 1 added, 0 removed, 1 changed" in said
+    assert "~ tokenizer.model: 2.0 MB → 4.0 MB" in said
 
 
 @pytest.mark.usefixtures("home")
@@ -167,7 +182,7 @@ def test_versions_are_found_by_what_is_known_of_them(
         return capsys.readouterr().out
 
     facts = tmp_path / "facts.yaml"
-    facts.write_text("license: mit\nmetrics: {exact_match: 0.93}\ndata: [a, b]\n")
+    facts.write_text("license: mit\nmetrics: {exact_match: 93e-2}\ndata: [a, b]\n")
     write_model(tmp_path / "model", {"a": torch.ones(8)})
     run("push", "model", "--name", "chat", "--facts", "facts.yaml", "--meta", "seed=7")
     (row,) = json.loads(run("search", "metrics.exact_match > 0.9 and seed = 7 and data = b", "--json"))

@@ -202,6 +202,12 @@ class FakeReleases:
     async def routes(self):
         return []
 
+    async def route(self, model: str):
+        return {"model": model}
+
+    async def reroute(self, model: str, asked, by: str):
+        return {"model": model, "asked": dict(asked), "by": by}
+
     async def experiment(self, asked, by: str):
         return {"asked": dict(asked), "by": by}
 

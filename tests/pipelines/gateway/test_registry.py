@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from actors.registry.service import Place, Registrar
 from cluster.errors import Unavailable
@@ -89,6 +90,41 @@ async def test_an_alias_moves_from_the_revision_that_its_mover_saw(stage: Stage)
             ("v2", "v1", True, "tests"), ("v1", "v2", False, "tests"), (None, "v1", False, "tests"),
         ]  # fmt: skip
         assert (await http.get(f"{BASE}/chat/aliases")).json()["data"][0]["alias"] == "prod"
+
+
+@pytest.mark.parametrize("look", ["once", "each"])
+async def test_of_a_hundred_promotions_at_once_each_revision_has_one_winner(stage: Stage, place: Place, look: str):
+    """A hundred people, from the one revision that they all saw, or each from what is there when they look."""
+    path, people = (
+        f"{BASE}/chat/aliases/prod",
+        [stage.ring.issue(f"p{n}", "acme", "admin", created=1) for n in range(8)],
+    )
+    async with stage.http() as http:
+        made = await http.put(path, json={"version": "v1"}, headers={"if-none-match": "*"})
+
+        async def promote(number: int) -> tuple[str, Any]:
+            held = {"authorization": f"Bearer {people[number % len(people)]}"}
+            there = await http.get(path, headers=held) if look == "each" else made
+            seen, version = there.headers["etag"], "v1" if there.json()["version"] == "v2" else "v2"
+            return seen, await http.put(path, json={"version": version}, headers={**held, "if-match": seen})
+
+        ended = await asyncio.gather(*map(promote, range(100)))
+        codes = [answer.status_code for _, answer in ended]
+        assert set(codes) == {200, 409}
+        assert {error(answer)[1] for _, answer in ended if answer.status_code == 409} == {"conflict"}
+        won = {seen: answer.headers["etag"] for seen, answer in ended if answer.status_code == 200}
+        assert len(won) == codes.count(200), "two winners of one revision"
+        assert look == "each" or len(won) == 1
+        chain = [made.headers["etag"]]
+        while chain[-1] in won:
+            chain.append(won[chain[-1]])
+        assert len(chain) == len(won) + 1, "each winner started from what the one before left"
+        assert (await http.get(path)).headers["etag"] == chain[-1]
+        moves = (await http.get(f"{path}/history")).json()["data"][::-1]
+        assert len(moves) == len(chain)
+        assert [move["from"] for move in moves] == [None, *(move["to"] for move in moves[:-1])]
+    entries = [entry for entry, _ in Aliases(Registry(Path(place.folder))).log("chat", "prod")]
+    assert [list(entry.parents) for entry in entries] == [*([entry.id] for entry in entries[1:]), []], "a line"
 
 
 @pytest.mark.parametrize("match", ["", "*", 'a"b', '""'])
@@ -178,6 +214,8 @@ async def test_what_became_of_one_version_in_another(stage: Stage):
         found = (await http.get(f"{BASE}/chat/diff", params={"from": "main", "to": "tuned"})).json()
         assert (found["from"], found["to"], found["changed"]) == ("v1", "v2", ["model.safetensors"])
         assert found["tensors"]["model.safetensors"]["changed"] == ["a"]
+        (sizes,) = found["sizes"].items()
+        assert (sizes[0], sizes[1][0] == sizes[1][1], found["entries"]) == ("model.safetensors", True, {})
         assert found["tensors"]["model.safetensors"]["norms"] == {"a": 1.0}
         for query, field in (
             ({"from": "v1"}, "to"), ({"from": "v1", "to": ""}, "to"), ({"from": "v1", "to": "v2", "by": "x"}, "by")

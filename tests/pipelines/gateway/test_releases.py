@@ -63,7 +63,7 @@ def fair(tokenizer: Tokenizer, tmp_path: Path) -> Fair:
     versions = {"v6": FakeClient(), "v7": FakeClient()}
     served = {f"chat@{name}": Served(f"chat@{name}", client, tokenizer, 5) for name, client in versions.items()}
     settings = RouteSettings.model_validate(RULES)
-    guide = Guide({"chat": first("chat", settings, ("v6", "v7"))})
+    guide = Guide({"chat": first("chat", settings, ("v6", "v7"))}, ready=lambda name: served[name].client.ready)
     ring, metrics = KeyRing(tmp_path / "keys.json"), Metrics()
     key = ring.issue("ann", "acme", "admin", created=1)
     clock = Clock()
@@ -99,6 +99,43 @@ async def test_an_answer_says_which_version_it_is_of_and_the_name_that_was_asked
 async def test_a_rule_sees_the_header_that_it_names(fair):
     assert (await fair.ask("ann", headers={"x-beta": "yes"})).headers["x-strata-version"] == "v7"
     assert (await fair.ask("ann", headers={"x-beta": "no"})).headers["x-strata-version"] == "v6"
+
+
+async def test_a_route_is_set_over_http_and_counts_at_once(fair):
+    path = "/v1/routes/chat"
+    before = (await fair.call("GET", path)).json()
+    assert (before["weights"], before["rules"]) == ({"v6": 100.0}, RULES["rules"])
+    rules = [{"when": {"characters_least": 50}, "to": "v7"}, {"when": {"languages": ["chinese"]}, "to": "v7"}]
+    answer = await fair.call("PUT", path, {"weights": {"v6": 100}, "rules": rules, "shadow": None})
+    assert (answer.status_code, answer.json()["audit"][-1]["by"]) == (200, "ann"), answer.text
+    await fair.turn()
+    for text, version in (("hello", "v6"), ("x" * 50, "v7"), ("你好", "v7")):
+        told = await fair.ask(messages=[{"role": "user", "content": text}])
+        assert told.headers["x-strata-version"] == version
+    assert (await fair.ask("ann", headers={"x-beta": "yes"})).headers["x-strata-version"] == "v6", "no rule any more"
+    assert (await fair.call("PUT", path, {"weights": {"v7": 100}})).status_code == 200
+    await fair.turn()
+    assert {(await fair.ask(str(user))).headers["x-strata-version"] for user in range(20)} == {"v7"}
+
+
+async def test_a_route_that_cannot_be_set_says_why_in_openai_s_shape(fair):
+    path = "/v1/routes/chat"
+    wrong = await fair.call("PUT", path, {"weights": {"v9": 100}})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "weights.v9")
+    assert "served: v6, v7" in wrong.text
+    fair.versions["v7"].ready = False
+    await fair.turn()
+    away = await fair.call("PUT", path, {"weights": {"v7": 100}})
+    assert (away.status_code, "ready: v6" in away.text) == (409, True)
+    fair.versions["v7"].ready = True
+    await begin(fair)
+    held = await fair.call("PUT", path, {"weights": {"v6": 100}})
+    assert (held.status_code, held.json()["error"]["code"]) == (409, "conflict")
+    assert "held by the rollout chat-v7, ramping" in held.text
+    assert (await fair.call("PUT", "/v1/routes/chart", {})).json()["error"]["code"] == "model_not_found"
+    monitor = fair.ring.issue("eve", "acme", "monitor", created=1)
+    assert (await fair.call("GET", path, key=monitor)).status_code == 200
+    assert (await fair.call("PUT", path, {}, monitor)).status_code == 403
 
 
 async def test_models_are_listed_by_both_names(fair):

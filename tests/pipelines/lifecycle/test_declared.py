@@ -30,6 +30,17 @@ def test_paths_are_those_beside_the_file_and_steps_come_in_order(tmp_path):
     assert found.steps == ("train", "evaluate", "push", "merge_request", "canary", "live")
 
 
+def test_a_rate_may_be_written_as_json_and_python_write_it(tmp_path):
+    file = tmp_path / "strata.yaml"
+    for written, wanted in (("1e-6", 1e-6), ("2E-5", 2e-5)):
+        train = f"{{data: x, learning_rate: {written}}}"
+        file.write_text(f"pipelines: [{{name: t, model: chat, train: {train}, push: {{}}}}]")
+        assert load(file, {}).settings.pipelines[0].train.learning_rate == wanted
+    file.write_text(file.read_text().replace("2E-5", "'2E-5'"))
+    with pytest.raises(SettingsInvalid, match=r'learning_rate .*"2E-5" is not accepted; it is a number'):
+        load(file, {})
+
+
 def test_held_out_questions_are_no_file(tmp_path):
     (found,) = settled(tmp_path, GOOD | {"evaluate": {"sets": {"tasks": "held-out"}}})
     assert found.evaluate.sets == {"tasks": "held-out"}

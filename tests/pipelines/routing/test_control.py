@@ -8,6 +8,7 @@ import pytest
 from cluster.errors import Conflict, InvalidRequest, NotFound, SettingsInvalid
 from pipelines.routing.control import Control
 from pipelines.routing.evidence import Arm, Sketch
+from pipelines.routing.settings import STEPS
 
 VERSIONS = {"chat": ("v6", "v7"), "other": ("base",)}
 ASKED = {"model": "chat", "to": "v7", "steps": [1, 10, 100], "every_seconds": 60, "answers": 20}
@@ -135,6 +136,13 @@ async def test_answers_of_before_a_step_and_reports_that_come_twice_do_not_count
     found = await world.control.rollout("chat-v7")
     assert found["answers"]["new"] == 3
     assert "error_rate > baseline + 0.01: no answers yet" in found["findings"]
+
+
+async def test_what_is_not_said_of_steps_begins_at_half_a_percent(world):
+    made = await world.control.start({"model": "chat", "to": "v7"}, "ann")
+    assert made["terms"]["steps"] == STEPS
+    await world.turn()
+    assert world.ramp["share"] == 0.5
 
 
 async def test_people_pause_resume_promote_and_abort(world):

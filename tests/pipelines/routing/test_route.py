@@ -1,11 +1,12 @@
 from collections import Counter
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.routing.route import Facts, Ramp, Route, choose, first, holds
-from pipelines.routing.settings import RouteSettings, When
+from pipelines.routing.settings import STEPS, RouteSettings, When
 from pipelines.routing.writing import writing
 
 USERS = [f"user-{number}" for number in range(10_000)]
@@ -28,7 +29,7 @@ def test_ten_thousand_users_are_split_within_one_percent(weights):
         assert abs(counts[version] / len(USERS) - share / 100) < 0.01
 
 
-@pytest.mark.parametrize("steps", [(1, 5, 25, 50, 100), (0.5, 3, 100), tuple(range(1, 101, 3))])
+@pytest.mark.parametrize("steps", [STEPS, (1, 10, 100), (0.5, 3, 100), tuple(range(1, 101, 3))])
 def test_a_ramp_is_kept_within_one_percent_and_moves_a_user_at_most_once(steps):
     before, moves = split(Route("chat", {"v6": 100.0})), Counter[str]()
     for share in steps:
@@ -38,6 +39,21 @@ def test_a_ramp_is_kept_within_one_percent_and_moves_a_user_at_most_once(steps):
         assert not [user for user in USERS if before[user] == "v7" and now[user] == "v6"]
         before = now
     assert max(moves.values()) == 1
+
+
+@pytest.mark.parametrize("tenant", ["acme", "other"])
+@pytest.mark.parametrize("count", [10_000, 60_000])
+def test_the_first_step_touches_half_a_percent_and_the_same_users_each_time(count, tenant):
+    users = [f"{tenant}-{number}" for number in range(count)]
+
+    def touched(share: float) -> set[str]:
+        route = Route("chat", {"v6": 100.0}, ramp=Ramp("v6", "v7", share))
+        return {user for user in users if choose(route, Facts(tenant, user)).version == "v7"}
+
+    first_step, wanted = touched(STEPS[0]), count * 0.005
+    assert STEPS[0] == 0.5
+    assert abs(len(first_step) - wanted) < 4 * wanted**0.5, "four standard deviations of a fair draw"
+    assert touched(STEPS[0]) == first_step < touched(STEPS[1])
 
 
 def test_a_ramp_leaves_the_users_of_other_versions_alone_and_takes_other_users_for_the_next_version():
@@ -65,6 +81,24 @@ def test_who_takes_a_place_has_its_users_and_nobody_else_moves():
     assert {user for user in USERS if again[user] == "v8"} == {user for user in USERS if after[user] == "v7"}
 
 
+def test_other_weights_move_only_whom_they_have_to():
+    promoted = Route("chat", {"v6": 100.0}).replaced("v6", "v7")
+    before = split(promoted.weighed({"v7": 80.0, "v8": 20.0}))
+    assert before == split(promoted.weighed({"v7": 80.0, "v8": 20.0}).weighed({"v8": 20.0, "v7": 80.0}))
+    grown = split(promoted.weighed({"v7": 70.0, "v8": 30.0}))
+    assert {grown[user] for user in USERS if grown[user] != before[user]} == {"v8"}
+
+
+@pytest.mark.parametrize("chain", [("v6", "v7"), ("v6", "v7", "v8")])
+def test_a_version_that_comes_back_draws_other_users_than_who_took_its_place(chain):
+    route = Route("chat", {"v6": 100.0})
+    for old, new in pairwise(chain):
+        route = route.weighed({old: 60.0, "other": 40.0}).replaced(old, new)
+    back = route.weighed({chain[-1]: 50.0, "v6": 50.0})
+    assert len({back.seeds.get(version, version) for version in back.weights}) == 2
+    assert abs(Counter(split(back).values())["v6"] / len(USERS) - 0.5) < 0.02
+
+
 def test_a_user_is_one_of_the_tenant():
     route = Route("chat", {"a": 50.0, "b": 50.0})
     here = [choose(route, Facts("acme", user)).version for user in USERS[:200]]
@@ -72,6 +106,7 @@ def test_a_user_is_one_of_the_tenant():
     assert here != there
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.sampled_from([0.0, 0.5, 50.0, 100.0]))
 def test_any_name_gets_a_version_and_always_the_same(tenant, user, share):
     route = Route("chat", {"v6": 60.0, "v5": 40.0}, ramp=Ramp("v6", "v7", share))

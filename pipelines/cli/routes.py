@@ -1,0 +1,71 @@
+"""`strata routes`: show the routes that the gateway has, and set one.
+
+Knows words and how they look. What a route may be is checked where it is kept.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rich.markup import escape
+
+from cluster import document
+from pipelines.cli import show
+from pipelines.cli.asking import gateway
+
+FIELDS = ("weights", "rules", "shadow")  # of what the gateway says of a route, what it takes again
+
+
+def listing(file: Path | None, url: str | None, *, as_json: bool) -> None:
+    """All routes."""
+    with gateway(file, url) as strata:
+        told = strata.request("GET", "/v1/routes")
+    if as_json:
+        show.document(told)
+    else:
+        show.table(("model", "users", "rules", "shadow", "rollout"), [row(each) for each in told["data"]])
+
+
+def shown(model: str, file: Path | None, url: str | None, *, as_json: bool) -> None:
+    """One route."""
+    with gateway(file, url) as strata:
+        told = strata.request("GET", f"/v1/routes/{quote(model, safe='')}")
+    if as_json:
+        show.document(told)
+    else:
+        show.out.print(written(told), markup=False, soft_wrap=True, end="")
+
+
+def put(model: str, source: Path, file: Path | None, url: str | None, *, as_json: bool) -> None:
+    """Set one. Raises SettingsInvalid for a file that holds no YAML."""
+    asked = document.read(source).values
+    with gateway(file, url) as strata:
+        told = strata.request("PUT", f"/v1/routes/{quote(model, safe='')}", asked)
+    if as_json:
+        show.document(told)
+    else:
+        show.line(escape(f"{model}: {shares(told['weights'])}, rules: {len(told['rules'])}; gateways know next"))
+
+
+def row(route: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """One route in a table."""
+    settings, ramp = route["settings"], route["ramp"]
+    shadow = settings["shadow"]
+    return (
+        route["model"],
+        shares(route["weights"]),
+        str(len(settings["rules"])),
+        f"{shadow['version']} {shadow['share']:g} %" if shadow else "",
+        f"{ramp['old']} → {ramp['new']} {ramp['share']:g} %" if ramp else "",
+    )
+
+
+def shares(weights: Mapping[str, float]) -> str:
+    """Percent by version, in words."""
+    return ", ".join(f"{version} {share:g} %" for version, share in weights.items())
+
+
+def written(told: Mapping[str, Any]) -> str:
+    """A route as a file has it."""
+    return document.written({name: told[name] for name in FIELDS if told[name]})
