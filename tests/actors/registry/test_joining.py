@@ -195,7 +195,7 @@ def test_a_tensor_that_became_two_kinds_is_refused_by_any_strategy(place, theirs
     place.push("main", {"a": NEW})
     place.push("tuned", {"a": theirs})
     for strategy in ("clean", *SETTLING, "linear", "task"):
-        with pytest.raises(ModelInvalid, match="has a as .* where ours has F32"):
+        with pytest.raises(ModelInvalid, match=r"has a as .* where ours has F32"):
             place.merge(strategy)
 
 
@@ -259,7 +259,7 @@ def test_a_file_that_grew_until_it_is_cut_is_one_file(place):
     assert (out / "README.md").stat().st_size == 2 << 20
     place.push("main", files={"README.md": "short"})
     place.push("tuned", files={"README.md": "y" * (2 << 20)})
-    with pytest.raises(MergeConflict, match=r"on README.md, which both changed\. "):
+    with pytest.raises(MergeConflict, match=r"on README\.md, which both changed\. "):
         place.merge()
 
 
@@ -308,7 +308,7 @@ def test_where_each_was_merged_into_the_other_and_decided_otherwise_somebody_is_
     before = place.registry.show("chat", "main").entry.id
     place.merge("ours", source="tuned", branch="main")
     place.merge("ours", source=before[:12], branch="tuned")
-    with pytest.raises(MergeConflict, match="README.md, which both changed"):
+    with pytest.raises(MergeConflict, match=r"README\.md, which both changed"):
         place.merge()
 
 
