@@ -217,7 +217,8 @@ def _check_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], wha
 def _check_kind(name: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what: str) -> None:
     kinds = [(found[name].dtype, found[name].shape) if name in found else None for found in (ours, theirs)]
     if kinds[0] != kinds[1]:
-        problem = f"has {name} as {_kind(kinds[1])} where ours has {_kind(kinds[0])}"
+        there = f"{name} as {_kind(kinds[1])}" if kinds[1] else f"no {name}"
+        problem = f"has {there} where ours has {_kind(kinds[0]) if kinds[0] else 'none'}"
         raise ModelInvalid(what, problem, "only weights of the same names, types and shapes can be merged")
 
 
@@ -279,8 +280,8 @@ def _tensors(*files: Pieces) -> dict[str, Tensor]:
     return {tensor.name: tensor for file in files for tensor in file.tensors}
 
 
-def _kind(kind: tuple[str, tuple[int, ...]] | None) -> str:
-    return "none" if kind is None else f"{kind[0]} {list(kind[1])}"
+def _kind(kind: tuple[str, tuple[int, ...]]) -> str:
+    return f"{kind[0]} {list(kind[1])}"
 
 
 def _some(names: Sequence[str]) -> str:

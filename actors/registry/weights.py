@@ -28,6 +28,7 @@ def computed(
 ) -> tuple[Pieces, int]:
     """`file` with the tensors of these names changed, each in its own type, and how many bytes were new."""
     tensors, stored = [], 0
+    progress(file.head_size)
     for tensor in file.tensors:
         if tensor.name in names:
             own = read(tensor, blobs)
@@ -75,9 +76,8 @@ def _head(tensors: Iterable[Tensor], said: Any) -> bytes:
 
 
 def _said(file: Pieces, blobs: Blobs) -> Any:
-    size = file.size - sum(tensor.size for tensor in file.tensors)
     try:
-        return json.loads(_content(file.head, size, blobs)[8:]).get("__metadata__")
+        return json.loads(_content(file.head, file.head_size, blobs)[8:]).get("__metadata__")
     except (ValueError, AttributeError, RecursionError) as wrong:
         raise ModelInvalid("a safetensors file", f"its head is no JSON object ({wrong})", "push it again") from None
 
