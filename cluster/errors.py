@@ -14,7 +14,8 @@ positional and all are handed to `super().__init__`, so that an error pickles an
     ├── Forbidden                 403
     ├── NotFound                  404
     ├── Conflict                  409  somebody else was first
-    │   └── IllegalMove           409  a life cycle has no such move
+    │   ├── IllegalMove           409  a life cycle has no such move
+    │   └── MergeConflict         409  both sides changed the same
     ├── Overloaded                429  retryable, says when
     ├── ExtraMissing              501
     ├── Unavailable               503  retryable
@@ -180,6 +181,22 @@ class IllegalMove(Conflict):
 
     def __str__(self) -> str:
         return f"{self.thing} is {self.at}; from there it goes to {' or '.join(self.legal)}, not to {self.wanted}"
+
+
+class MergeConflict(Conflict):
+    """Two versions that nobody can make one of without deciding: what both of them changed, a line each."""
+
+    def __init__(self, source: str, target: str, clashes: tuple[str, ...]) -> None:
+        self.source, self.target, self.clashes = source, target, clashes
+        super().__init__(f"{source} into {target}", "a clean merge", "; ".join(clashes))
+        self.args = (source, target, clashes)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} cannot go into {self.target} without a decision on {'; '.join(self.clashes)}. Take the "
+            "strategy ours or theirs (of weights also linear or task), or make one version of both by hand: merge "
+            f"{self.target} into {self.source} with ours, push to {self.source} what it is to be, then merge again"
+        )
 
 
 class Overloaded(StrataError):

@@ -12,7 +12,7 @@ from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Pushed, Registry
 from actors.registry.requests import Evaluation, MergeRequest, Requirements, Review, State
-from cluster.errors import Conflict, InvalidRequest, NotFound
+from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound
 
 FILE = "request.json"
 
@@ -26,8 +26,8 @@ class Desk:
     def open(
         self, model: str, source: str, title: str, *, author: str, target: str = MAIN, strategy: Strategy | None = None
     ) -> int:
-        """Ask that the branch `source` go into `target`, by default as it is; the number. Raises NotFound."""
-        how = strategy or Strategy("theirs")
+        """Ask that the branch `source` go into `target`; the number. Raises NotFound."""
+        how = strategy or Strategy()
         if how.name == "lora":
             raise InvalidRequest("strategy", how.name, "merge the adapter into a branch, then ask for that branch")
         made = requests.opened(title, source, target, author, how.name, how.weight)
@@ -46,9 +46,11 @@ class Desk:
         ]
 
     def show(self, model: str, number: int) -> tuple[MergeRequest, list[str]]:
-        """One, and what it still needs. Raises NotFound."""
+        """One, and what it still needs, decisions on what both branches changed among it. Raises NotFound."""
         found = self._read(model, number)[1]
-        return found, self._missing(model, found) if found.state is State.OPEN else []
+        if found.state is not State.OPEN:
+            return found, []
+        return found, [*self._missing(model, found), *self._undecided(model, found)]
 
     def review(self, model: str, number: int, *, principal: str, approves: bool, comment: str = "") -> MergeRequest:
         """Say what `principal` thinks of the version that the source is at now. Raises InvalidRequest and Conflict."""
@@ -80,7 +82,8 @@ class Desk:
         return self._change(model, number, principal, "Reopen", lambda found: found.moved("reopened"))
 
     def merge(self, model: str, number: int, *, principal: str, progress: Progress = quietly) -> Pushed:
-        """Make of both branches the target's next version. Raises Conflict with what it still needs.
+        """Make of both branches the target's next version. Raises Conflict with what it still needs, and what
+        `Registry.merge` does.
 
         Where whoever merged died before it was written here, that version is the one.
         """
@@ -118,6 +121,17 @@ class Desk:
         there = self._merged(model, found)
         target = there.parents[0] if there else self._tip(model, found.target)
         return self._requirements.missing(found, self._tip(model, found.source), target)
+
+    def _undecided(self, model: str, found: MergeRequest) -> list[str]:
+        """What keeps the versions that both branches are at from being one, a line each."""
+        if self._merged(model, found):
+            return []
+        how = Strategy(found.strategy, found.weight)
+        try:
+            clashes = self._registry.clashes(model, found.source, branch=found.target, strategy=how)
+        except (Conflict, ModelInvalid) as wrong:
+            return [f"versions that can be merged ({wrong})"]
+        return [f"a decision on {clash}" for clash in clashes]
 
     def _merged(self, model: str, found: MergeRequest) -> Entry | None:
         """The version of the target that the source's tip was merged into; None where there is none."""

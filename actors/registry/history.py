@@ -159,10 +159,15 @@ class History:
             raise NotFound("version", commit)
         return dict(self._read(tree, ""))
 
-    def common(self, one: str, other: str) -> str | None:
-        """The latest commit that both descend from."""
+    def bases(self, one: str, other: str) -> tuple[str, ...]:
+        """The commits that both descend from, but for those that others of these descend from; the latest first.
+
+        None where nothing is in common, several where each was merged into the other, as `git merge-base --all` has it.
+        """
         known = {entry.id for entry in self.log(one)}
-        return next((entry.id for entry in self.log(other) if entry.id in known), None)
+        shared = [entry for entry in self.log(other) if entry.id in known]
+        older = {parent for entry in shared for parent in entry.parents}
+        return tuple(entry.id for entry in shared if entry.id not in older)
 
     def signature(self, commit: str) -> tuple[bytes, bytes | None]:
         """What was signed of a commit, and the signature. Raises NotFound."""

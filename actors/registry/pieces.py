@@ -55,6 +55,11 @@ class Pieces:
     head: tuple[str, ...]
     tensors: tuple[Tensor, ...] = ()
 
+    @property
+    def head_size(self) -> int:
+        """In bytes."""
+        return self.size - sum(tensor.size for tensor in self.tensors)
+
     def digests(self) -> Iterator[str]:
         """In the order of the file."""
         yield from self.head
@@ -63,9 +68,8 @@ class Pieces:
 
     def spans(self) -> Iterator[tuple[int, int, str]]:
         """First byte, number of bytes and digest of each piece."""
-        head = self.size - sum(tensor.size for tensor in self.tensors)
         at = 0
-        for size, digests in [(head, self.head), *((tensor.size, tensor.pieces) for tensor in self.tensors)]:
+        for size, digests in [(self.head_size, self.head), *((tensor.size, tensor.pieces) for tensor in self.tensors)]:
             for start, digest in zip(range(0, size, PIECE), digests, strict=True):
                 yield at + start, min(PIECE, size - start), digest
             at += size
@@ -88,9 +92,8 @@ def parse(name: str, text: bytes) -> Pieces:
             raise ValueError(f"format {first['format']}")
         tensors = tuple(_tensor(entry) for entry in rest)
         made = Pieces(_whole(first["size"]), _digests(first["head"]), tensors)
-        head = made.size - sum(tensor.size for tensor in tensors)
-        wanted = [(head, made.head), *((tensor.size, tensor.pieces) for tensor in tensors)]
-        if head < 0 or any(len(digests) != -(-size // PIECE) for size, digests in wanted):
+        wanted = [(made.head_size, made.head), *((tensor.size, tensor.pieces) for tensor in tensors)]
+        if made.head_size < 0 or any(len(digests) != -(-size // PIECE) for size, digests in wanted):
             raise ValueError("the number of pieces does not fit the sizes")
     except (ValueError, KeyError, TypeError, RecursionError) as wrong:
         problem = f"is no list of pieces ({wrong or type(wrong).__name__})"

@@ -8,7 +8,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.registry import difference, merging, pieces, tree
+from actors.registry import difference, joining, pieces, tree
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
 from actors.registry.history import ALIASES, EVERY, HEADS, MAIN, TAGS, Entry, History, named
 from actors.registry.merging import Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
-from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, StrataError
+from cluster.errors import Conflict, InvalidRequest, MergeConflict, ModelInvalid, NotFound, StrataError
 from cluster.storage import Blobs
 from cluster.storage.blobs import digest_of
 
-WORK = "work"  # of merges
+CLEANLY = Strategy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,40 +224,23 @@ class Registry:
         *,
         author: str,
         branch: str = MAIN,
-        strategy: Strategy,
+        strategy: Strategy = CLEANLY,
         message: str = "",
         progress: Progress = quietly,
     ) -> Pushed:
         """Make of the tip of `branch` and of the version `source` the next version, at that tip, with both as parents.
 
-        `ours` and `theirs` take one of them whole. Else config, tokenizer and code are those of the tip, weights as
-        `Strategy` says, which for `lora` reads the adapter in the folder `source`. Raises NotFound, ModelInvalid for
-        versions that do not fit one another, and Conflict where the branch moved meanwhile.
+        What only one side changed since both were one is that side's, file by file and of weights tensor by tensor.
+        `Strategy` says what becomes of what both changed; `linear` and `task` count over all weights, and `lora` adds
+        the adapter in the folder `source` to those of the tip. Raises NotFound, MergeConflict with what nobody decided,
+        ModelInvalid for versions that do not fit one another, and Conflict where the branch moved meanwhile.
         """
-        history = self.history(model)
-        tip = history.refs(HEADS).get(named("branch", branch))
-        if tip is None:
-            raise NotFound("branch", branch, tuple(history.refs(HEADS)))
-        adapter = strategy.name == "lora"
-        theirs = None if adapter else history.resolve(source)
-        if theirs is not None and theirs in {entry.id for entry in history.log(tip)}:
-            raise Conflict(f"{model}@{source}", "outside the branch", f"in {branch} already")
-        content, stored = history.files(tip if strategy.name != "theirs" or theirs is None else theirs), 0
+        history, tip, theirs = self._sides(model, source, branch, strategy)
         with self._using():  # from the first piece to the commit that names it: nobody collects it in between
-            if strategy.name not in ("ours", "theirs"):
-                with self._scratch() as room:
-                    base = history.common(tip, theirs) if theirs is not None else None
-                    folders = {"ours": tip, "theirs": theirs, "base": base}
-                    for name, commit in folders.items():
-                        if commit:
-                            self.checkout(model, commit, room / name)
-                    (room / "merged").mkdir()
-                    other = Path(source) if adapter else room / "theirs"
-                    merging.merge(room / "ours", other, room / "base" if base else None, strategy, room / "merged")
-                    for file in sorted((room / "merged").iterdir()):
-                        made, new = pieces.cut(file, self.blobs, progress)
-                        content[file.name + SUFFIX] = made.text()
-                        stored += new
+            plan = self._plan(model, history, source, tip, theirs, strategy)
+            if plan.clashes:
+                raise MergeConflict(source, branch, plan.clashes)
+            content, stored = plan.write(self.blobs, progress)
             facts = {"strategy": strategy.name, "weight": strategy.weight, "ours": tip, "theirs": theirs or source}
             content[FACTS] = tree.facts({"merge": facts})
             parents = (tip,) if theirs is None else (tip, theirs)
@@ -266,6 +248,36 @@ class Registry:
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip)
         return Pushed(version, commit, self.show(model, commit).size, stored, new=True)
+
+    def clashes(self, model: str, source: str, *, branch: str = MAIN, strategy: Strategy = CLEANLY) -> tuple[str, ...]:
+        """What nobody has decided, a line each, were it merged now; reads no weights. Raises what `merge` would."""
+        history, tip, theirs = self._sides(model, source, branch, strategy)
+        return self._plan(model, history, source, tip, theirs, strategy).clashes
+
+    def _sides(self, model: str, source: str, branch: str, strategy: Strategy) -> tuple[History, str, str | None]:
+        """The commits of a merge; of an adapter there is none."""
+        history = self.history(model)
+        tip = history.refs(HEADS).get(named("branch", branch))
+        if tip is None:
+            raise NotFound("branch", branch, tuple(history.refs(HEADS)))
+        if strategy.name == "lora":
+            return history, tip, None
+        theirs = history.resolve(source)
+        if theirs in {entry.id for entry in history.log(tip)}:
+            raise Conflict(f"{model}@{source}", "outside the branch", f"in {branch} already")
+        return history, tip, theirs
+
+    def _plan(
+        self, model: str, history: History, source: str, tip: str, theirs: str | None, strategy: Strategy
+    ) -> joining.Plan:
+        bases = history.bases(tip, theirs) if theirs else ()
+        for commit in filter(None, (tip, theirs, *bases)):
+            self._require_signed(history, commit, f"{model}@{commit[:12]}")
+        ours = history.files(tip)
+        if theirs is None:
+            return joining.adapted(ours, Path(source), strategy.weight)
+        before = [history.files(base) for base in bases]
+        return joining.joined(before, ours, history.files(theirs), strategy, f"{model}@{source}")
 
     def repair(self, progress: Progress = quietly) -> list[str]:
         """As `fsck`; what was changed is removed, so that a push of the same again stores it."""
@@ -302,15 +314,7 @@ class Registry:
             gone = [digest for digest in self.blobs if digest not in kept]
             for digest in gone:
                 self.blobs.remove(digest)
-            shutil.rmtree(self.folder / WORK, ignore_errors=True)
             return len(gone) + self.blobs.sweep()
-
-    @contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        """A folder for what is checked out on the way, beside the content and not where memory may be the disk."""
-        (self.folder / WORK).mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder / WORK) as room:
-            yield Path(room)
 
     def _every(self) -> Iterator[tuple[str, History, str, dict[str, bytes]]]:
         """All commits of all models, those of merge requests too, with the tree of each."""

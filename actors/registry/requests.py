@@ -59,7 +59,7 @@ class MergeRequest:
     source: str
     target: str
     author: str
-    strategy: str = "theirs"
+    strategy: str = "clean"
     weight: float = 0.5
     state: State = State.OPEN
     reviews: tuple[Review, ...] = ()

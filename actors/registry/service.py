@@ -161,7 +161,7 @@ class Service:
         return _request(model, number, found) | {"missing": missing}
 
     def open_request(
-        self, who: str, model: str, source: str, title: str, target: str = "main", strategy: str = "theirs",
+        self, who: str, model: str, source: str, title: str, target: str = "main", strategy: str = "clean",
         weight: float = 0.5,
     ) -> Answer:  # fmt: skip
         how = Strategy(strategy, weight)

@@ -203,13 +203,13 @@ def tag_version(model: Reference, tag: Annotated[str, typer.Argument(help="The n
 def merge_versions(
     source: Annotated[str, typer.Argument(help="A version of the same model; for lora the folder of an adapter.")],
     into: Annotated[str, typer.Option("--into", metavar="MODEL[@BRANCH]", help="The branch that goes on with it.")],
-    strategy: Annotated[str, typer.Option("--strategy", help="ours, theirs, linear, task or lora.")] = "linear",
+    strategy: Annotated[str, typer.Option("--strategy", help="clean, ours, theirs, linear, task or lora.")] = "clean",
     weight: Annotated[float, typer.Option("--weight", help="How much of the source.")] = 0.5,
     message: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "",
     file: File = None,
     json: Json = False,
 ) -> None:
-    """Make one version of two: an average, a task vector, an adapter, or one of them as it is."""
+    """Make one version of two, of what each changed; the strategy says what becomes of what both changed."""
     from pipelines.cli import versions
 
     versions.merge(source, into, strategy, weight, message, file, as_json=json)
@@ -279,7 +279,7 @@ def open_request(
     source: Annotated[str, typer.Argument(help="The branch that is to go in.")],
     title: Annotated[str, typer.Option("-m", "--title", help="What it is about.")],
     target: Annotated[str, typer.Option("--into", help="The branch that takes it.")] = "main",
-    strategy: Annotated[str, typer.Option("--strategy", help="theirs, linear or task.")] = "theirs",
+    strategy: Annotated[str, typer.Option("--strategy", help="clean, ours, theirs, linear or task.")] = "clean",
     weight: Annotated[float, typer.Option("--weight", help="How much of the source.")] = 0.5,
     file: File = None,
     json: Json = False,

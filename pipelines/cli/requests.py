@@ -16,6 +16,7 @@ from cluster.errors import InvalidRequest
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
 from pipelines.cli.metadata import facts
+from pipelines.cli.versions import bar
 
 
 def desk_of(file: Path | None, act: str) -> tuple[Desk, str]:
@@ -89,7 +90,8 @@ def evaluate(model: str, number: int, pairs: list[str], of: str, file: Path | No
 def merge(model: str, number: int, file: Path | None, *, as_json: bool) -> None:
     """Merge it, if nothing is missing."""
     desk, principal = desk_of(file, "merge_request")
-    made = desk.merge(named("model", model), number, principal=principal)
+    with bar("merging", None, as_json=as_json) as advance:
+        made = desk.merge(named("model", model), number, principal=principal, progress=advance)
     if as_json:
         show.document({"model": model, "number": number, "version": made.version, "commit": made.commit})
     else:

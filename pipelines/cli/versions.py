@@ -195,7 +195,10 @@ def merge(
         if other != model:
             raise InvalidRequest("SOURCE", f"{other}@{source}", f"name a version of {model}")
     settings, registry, principal = entered(file, "merge")
-    made = registry.merge(model, source, author=principal, branch=branch, strategy=how, message=message)
+    with bar("merging", registry.show(model, branch).size, as_json=as_json) as advance:
+        made = registry.merge(
+            model, source, author=principal, branch=branch, strategy=how, message=message, progress=advance
+        )
     catalogued(settings, registry)
     if as_json:
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})

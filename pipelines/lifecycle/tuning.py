@@ -19,8 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from actors.registry import merging
-from actors.registry.merging import Strategy
+from actors.registry import adapter
 from cluster.errors import ModelInvalid
 from pipelines.lifecycle import lora
 from pipelines.lifecycle.declared import Train, seconds
@@ -123,7 +122,7 @@ def finish(network: nn.Module, train: Train, base: Path, out: Path, told: dict[s
     shutil.copytree(base, part, ignore=shutil.ignore_patterns(*STALE, "*.safetensors"))
     if train.lora is not None:
         lora.save(network, train.lora, out / "adapter")
-        merging.merge(base, out / "adapter", None, Strategy("lora", 1.0), part)
+        adapter.add(base, out / "adapter", part)
     else:
         replace_weights(network, base, part)
     write_json(part / "training.json", told)

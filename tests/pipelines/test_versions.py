@@ -9,6 +9,7 @@ import torch
 from actors import copied
 from actors.registry.aliases import Aliases
 from actors.registry.desk import Desk
+from actors.registry.merging import Strategy
 from actors.registry.registry import Registry
 from actors.registry.requests import Requirements
 from actors.settings import Pinned
@@ -126,7 +127,8 @@ def test_what_is_released_is_served_beside_who_is_live(tmp_path: Path, registry:
     registry.branch("chat", "tuned", "v1")
     write_model(tmp_path / "model", {"a": torch.full((8,), 5.0)})
     registry.push("chat", tmp_path / "model", author="ada", branch="tuned")
-    version = desk.merge("chat", desk.open("chat", "tuned", "Better", author="ada"), principal="bob").version
+    number = desk.open("chat", "tuned", "Better", author="ada", strategy=Strategy("theirs"))
+    version = desk.merge("chat", number, principal="bob").version
     both = versions.pinned(asked)
     assert both.routed == {"talk": ("v1", version)}
     assert [Path(model.path).is_dir() for model in both.models] == [True, True]

@@ -7,10 +7,15 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from actors.registry.aliases import Aliases
+from actors.registry.desk import Desk
+from actors.registry.merging import Strategy
 from actors.registry.registry import Registry
+from actors.registry.requests import Requirements, State
 from actors.registry.stages import Stage, Stages
+from cluster.errors import Conflict
 from tests.actors.registry.conftest import write_model
 
 # the child does nothing but what is killed, so threads of others that it lacks are not missed
@@ -20,14 +25,17 @@ SURE = 400  # file operations, more than any of these takes
 
 
 def killed_at(number, act):
-    """Whether `act` was killed at its file operation of that number, in a process of its own; False if it has fewer."""
+    """Whether `act` was killed at its file operation of that number, in a process of its own; False if it has fewer.
+
+    Where it only reads it leaves what it leaves at the next that changes something.
+    """
     child = os.fork()
     if child == 0:
         count = 0
 
-        def hook(event, _arguments):
+        def hook(event, arguments):
             nonlocal count
-            if event in EVENTS:  # which os.kill is not
+            if event in EVENTS and (event != "open" or arguments[2] & os.O_ACCMODE != os.O_RDONLY):
                 count += 1
                 if count > number:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -97,3 +105,59 @@ def test_what_else_is_killed_anywhere(tmp_path, act):
     else:
         pytest.fail("it never came to its end")
     assert number > 3
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    """A registry of which main and tuned went on apart, with a merge request for it; copied for each death."""
+    folder = tmp_path_factory.mktemp("forked")
+    registry, model = Registry(folder / "registry"), folder / "model"
+    for branch, a, b, more in (("main", 0.0, 0.0, "x.md"), ("tuned", 0.0, 1.0, "tuned.md"), ("main", 2.0, 0.0, "x.md")):
+        write_model(model, {"a": torch.full((64,), a), "b": torch.full((64,), b)})
+        for name in ("x.md", more):
+            (model / name).write_text("x")
+        registry.push("chat", model, author="ada", branch=branch)
+        (model / more).unlink()
+    Desk(registry, Requirements(0)).open("chat", "tuned", "Better", author="ada")
+    return folder / "registry"
+
+
+def merged_by(where, way):
+    """The version that a merge comes to, by a strategy or by the merge request; one that is there already is it."""
+    registry = Registry(where)
+    if way == "request":
+        return Desk(registry, Requirements(0)).merge("chat", 1, principal="bob").version
+    try:
+        return registry.merge("chat", "tuned", author="ada", strategy=Strategy(way)).version
+    except Conflict:
+        return registry.number("chat", "main")
+
+
+@pytest.mark.parametrize("way", ["clean", "task", "request"])
+def test_a_merge_that_is_killed_anywhere(tmp_path, forked, way):
+    for number in range(SURE):
+        folder = tmp_path / f"registry{number}"
+        shutil.copytree(forked, folder)
+        if not killed_at(number, lambda where=folder: merged_by(where, way)):
+            break
+        registry = Registry(folder)
+        assert registry.fsck() == []
+        there = registry.number("chat", "main")
+        assert there in ("v3", "v4")
+        assert registry.history("chat").refs("refs/tags/").keys() == {"v1", "v2", "v3", there}
+        found, missing = Desk(registry, Requirements(0)).show("chat", 1)
+        assert found.merged_as in ("", registry.show("chat", "main").entry.id)
+        assert (found.merged_as == "" and missing == []) or there == "v4"
+        registry.gc()
+        if found.state is State.OPEN:
+            assert merged_by(folder, way) == "v4"
+        assert registry.fsck() == []
+        registry.checkout("chat", "main", tmp_path / "out")
+        kept = load_file(tmp_path / "out" / "model.safetensors")
+        assert (float(kept["a"][0]), float(kept["b"][0])) == ((2.0, 0.5) if way == "task" else (2.0, 1.0))
+        assert (tmp_path / "out" / "tuned.md").is_file()
+        shutil.rmtree(tmp_path / "out")
+        shutil.rmtree(folder)
+    else:
+        pytest.fail("it never came to its end")
+    assert number > 20

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from actors.registry.outbox import Outbox
 from cluster.security.keys import KeyRing
@@ -137,6 +138,42 @@ def test_a_merge_request_from_opened_to_merged(
     assert (row["number"], row["state"], row["reviews"][0]["principal"]) == (1, "merged", "bob")
     assert "merged" in run(request, "list", "chat")
     assert json.loads(run("log", "chat", "--json"))[0]["author"] == "bob"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_merge_is_of_what_each_changed_and_asks_about_what_both_did(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def run(*words: str, status: int = 0) -> str:
+        assert strata(monkeypatch, "models", *words) == status, capsys.readouterr()
+        captured = capsys.readouterr()
+        return captured.err if status else captured.out
+
+    for branch, a, b, more in (("main", 0.0, 0.0, "x"), ("tuned", 0.0, 1.0, "tuned"), ("main", 1.0, 0.0, "main")):
+        write_model(tmp_path / "model", {"a": torch.full((8,), a), "b": torch.full((8,), b)})
+        (tmp_path / "model" / "README.md").write_text("x" if branch == "tuned" else more)
+        run("push", "model", "--name", "chat", "--branch", branch)
+    assert "chat@v4" in run("merge", "chat@tuned", "--into", "chat")
+    run("checkout", "chat@v4", "out")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert (float(found["a"][0]), float(found["b"][0])) == (1.0, 1.0)
+    assert (tmp_path / "out" / "README.md").read_text() == "main"
+
+    (tmp_path / "model" / "README.md").write_text("tuned")
+    run("push", "model", "--name", "chat", "--branch", "tuned")
+    (tmp_path / "model" / "README.md").write_text("main again")
+    run("push", "model", "--name", "chat")
+    said = run("merge", "tuned", "--into", "chat", status=1)
+    assert "tuned cannot go into main without a decision on README.md, which both changed" in said
+    request = "merge-request"
+    said = run(request, "open", "chat", "tuned", "-m", "Better")
+    assert "needs a decision on README.md, which both changed" in said
+    assert "needs a decision on README.md, which both changed" in run(request, "show", "chat", "1")
+    assert "a decision" in json.loads(run(request, "show", "chat", "1", "--json"))["missing"][-1]
+    assert "a decision" not in run(request, "open", "chat", "tuned", "-m", "Better", "--strategy", "theirs")
+    made = json.loads(run("merge", "tuned", "--into", "chat", "--strategy", "theirs", "--json"))
+    run("checkout", f"chat@{made['version']}", "settled")
+    assert (tmp_path / "settled" / "README.md").read_text() == "tuned"
 
 
 @pytest.mark.usefixtures("home")

@@ -22,6 +22,7 @@ ARGUMENTS = {
     "NotFound": ("model", "x", ("a", "b")),
     "Conflict": ("aliases/prod", "v1", "v2"),
     "IllegalMove": ("chat@v1", "draft", "live", ("candidate", "retired")),
+    "MergeConflict": ("tuned", "main", ("a.json, which both changed",)),
     "Overloaded": ("m", 9, 3),
     "ExtraMissing": ("speech", "speech"),
     "Unavailable": ("m", "gone"),

@@ -169,6 +169,29 @@ async def test_a_merge_request_from_opened_to_merged(stage: Stage):
         assert error(await http.get(f"{path}/x"))[:2] == (400, "invalid_value")
 
 
+async def test_what_both_changed_is_told_and_a_strategy_decides(
+    make_stage: Callable[..., Stage], place: Place, tmp_path: Path
+):
+    path, registrar = f"{BASE}/chat/merge-requests", Registrar()
+    write_model(tmp_path / "model", {"a": torch.full((8,), 3.0)})
+    Registry(Path(place.folder)).push("chat", tmp_path / "model", author="ada")
+
+    async def registry(principal, act, given):
+        return await registrar.ask(Place(place.folder, approvals=0), principal, act, given)
+
+    async with make_stage(registry=registry).http() as http:
+        opened = (await http.post(path, json={"source": "tuned", "title": "Better"})).json()
+        clash = "a decision on 1 tensor (a) of model.safetensors, which both changed"
+        assert (opened["strategy"], opened["missing"]) == ("clean", [clash])
+        code = error(await http.post(f"{path}/1/merge"))
+        assert code[:2] == (409, "merge_conflict")
+        assert clash in code[2]
+        assert (await http.get(f"{path}/1")).json()["state"] == "open"
+        body = {"source": "tuned", "title": "Better", "strategy": "linear"}
+        assert (await http.post(path, json=body)).json()["missing"] == []
+        assert (await http.post(f"{path}/2/merge")).json()["version"] == "v4"
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
