@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,12 @@ from ray._private.utils import get_num_cpus, write_ray_address
 from ray.experimental import internal_kv
 
 from cluster import forking
+from cluster.packages import Packages
 from cluster.registration import patient
 from cluster.settings import ClusterSettings
 
 STORE = PROCESS_TYPE_GCS_SERVER
 LOOK_SECONDS = 0.25  # how often the control store is looked at
-PACKAGES = "gcs://_ray_pkg_"  # what names of packages begin with
-FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
 LEAST_CORES = 2  # what the starter's gang of two asks for; on one core its shards take turns
 
 
@@ -76,12 +77,14 @@ def main() -> None:
     if words:
         raylet = ray._private.worker._global_node.all_processes[PROCESS_TYPE_RAYLET][0].process
         forks = forking.ahead(words, raylet.pid, following(ray.get_runtime_context().get_job_id()))
-    forgotten = False
+    packages, ended = Packages(internal_kv, settings.run_dir / "packages"), threading.Event()
+    # in a thread, as whoever asks a dead control store waits, and this one has to start another
+    threading.Thread(target=packages.keep, args=(ended, LOOK_SECONDS), name="packages", daemon=True).start()
     while signal.sigtimedwait(stops, LOOK_SECONDS) is None:
         if forks is not None:
             forks.poll()  # buries it, should it have nothing to do any more
-        forgotten = revive(ray._private.worker._global_node) or forgotten
-        forgotten = forgotten and not keep_packages(internal_kv)
+        revive(ray._private.worker._global_node, packages.died)
+    ended.set()
     ray.shutdown()
 
 
@@ -90,29 +93,17 @@ def following(job: str) -> str:
     return (int.from_bytes(bytes.fromhex(job), "little") + 1).to_bytes(4, "little").hex()
 
 
-def revive(node: Any) -> bool:
+def revive(node: Any, died: Callable[[], None]) -> bool:
     """Start the control store of a head `node` again if it has ended: on its port, over its files. Whether it had.
 
     Whoever speaks with it connects again by itself, within a minute (Ray's gcs_rpc_server_reconnect_timeout_s).
+    `died` is called in between.
     """
     if all(info.process.poll() is None for info in node.all_processes[STORE]):
         return False
     node.kill_gcs_server(check_alive=False)
+    died()
     node.start_gcs_server()
-    return True
-
-
-def keep_packages(store: Any) -> bool:
-    """Hold on to the code that jobs brought along: whether that could be done.
-
-    A control store that was started again knows no more which actors use it, and would delete it with the first one
-    that ends: no gang could start on a new node after that. `store` is `ray.experimental.internal_kv`.
-    """
-    try:
-        for uri in store._internal_kv_list(PACKAGES):
-            store._pin_runtime_env_uri(uri.decode(), expiration_s=FOR_EVER_SECONDS)
-    except ray.exceptions.RayError:  # it is not up yet
-        return False
     return True
 
 

@@ -16,6 +16,7 @@ RAY = {
     "actors/replica.py",
     "cluster/forking/chance.py",
     "cluster/head.py",
+    "cluster/packages.py",
     "cluster/runtime.py",
     "pipelines/app.py",
     "pipelines/chaos/stage.py",

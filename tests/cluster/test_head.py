@@ -1,7 +1,6 @@
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import RaySystemError
 
 from cluster import head
 
@@ -37,29 +36,10 @@ class Node:
         self.done.append("started")
 
 
-@pytest.mark.parametrize(("code", "done"), [(None, []), (-9, ["buried", "started"]), (0, ["buried", "started"])])
+@pytest.mark.parametrize(
+    ("code", "done"), [(None, []), (-9, ["buried", "told", "started"]), (0, ["buried", "told", "started"])]
+)
 def test_a_control_store_that_ended_is_started_again(code: int | None, done: list[str]) -> None:
     node = Node(code)
-    assert head.revive(node) == bool(done)
+    assert head.revive(node, lambda: node.done.append("told")) == bool(done)
     assert node.done == done
-
-
-def test_packages_are_kept_once_the_control_store_answers_again() -> None:
-    kept: dict[str, int] = {}
-
-    class Store:
-        up = False
-
-        def _internal_kv_list(self, prefix: str) -> list[bytes]:
-            if not self.up:
-                raise RaySystemError("not yet")
-            return [f"{prefix}1.zip".encode(), f"{prefix}2.zip".encode()]
-
-        def _pin_runtime_env_uri(self, uri: str, *, expiration_s: int) -> None:
-            kept[uri] = expiration_s
-
-    store = Store()
-    assert not head.keep_packages(store)
-    store.up = True
-    assert head.keep_packages(store)
-    assert kept == dict.fromkeys(("gcs://_ray_pkg_1.zip", "gcs://_ray_pkg_2.zip"), head.FOR_EVER_SECONDS)
