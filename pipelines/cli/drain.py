@@ -12,7 +12,6 @@ from pathlib import Path
 from actors.directory import Entry
 from cluster import runtime
 from cluster.errors import InvalidRequest, NotReady
-from pipelines import places
 from pipelines.cli import serving, show
 from pipelines.cli.config import settle
 from pipelines.lookout import Lasting
@@ -40,7 +39,7 @@ def run(file: Path | None, word: str, minutes: float, *, as_json: bool) -> None:
     show.progress(f"{node.id[:8]} takes no new gangs; {len(before)} of its gangs move")
     deadline, lasting, told = time.monotonic() + 60 * minutes, Lasting(), ""
     while left := on(node, serving.gangs()):
-        waits = "; ".join(lasting.of(places.waiting(settings.models)).values())
+        waits = "; ".join(lasting.of(serving.waits(settings)).values())
         if waits and waits != told:
             show.progress(waits)
         told = waits

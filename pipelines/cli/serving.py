@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -19,7 +19,7 @@ import httpx
 from actors.directory import Entry
 from cluster import runtime
 from cluster.errors import NotReady, Unavailable
-from pipelines import places
+from pipelines import places, placing
 from pipelines.cli.reasons import sentence
 from pipelines.lookout import Lasting
 from pipelines.placing import APPLICATION
@@ -29,6 +29,7 @@ LOOK_SECONDS = 0.5  # how often Serve is asked what it is doing while it replace
 STEADY_SECONDS = 2.0  # and when it says that it is done
 HEAVY = ("ray.serve", "pipelines.app")
 Tell = Callable[[str], None]
+_FAILED = "failed to start"  # in what Serve says of a replica whose actor, or whose constructor, came to nothing
 
 
 def anticipate(settings: Settings) -> threading.Thread:
@@ -91,20 +92,20 @@ def wait(settings: Settings, key: str, tell: Tell) -> None:
     names = {model.name for model in settings.models}
     deadline = time.monotonic() + settings.cluster.ready_seconds
     look, said, settled = 0.0, "", False
-    lasting, waits = Lasting(), ""
+    lasting, why = Lasting(), ""
     with httpx.Client(base_url=settings.cluster.url, trust_env=False, timeout=5.0) as http:
         while True:
             now = time.monotonic()
             if now >= look:
                 look = now + (LOOK_SECONDS if not settled else STEADY_SECONDS)
                 settled = _settled(settings)
-                waits = "" if settled else "; ".join(lasting.of(places.waiting(settings.models)).values())
+                why = "" if settled else "; ".join(lasting.of(waits(settings)).values())
             state = _ready(http, key, names)
             if settled and not state:
                 return
             look = look if state else now  # all that is missing is Serve's word: ask at every turn
             state = state or "waiting until Serve says that all is in place"
-            state = f"{state}; {waits}" if waits else state
+            state = f"{state}; {why}" if why else state
             if now > deadline:
                 raise NotReady("the gateway", f"{state} for {settings.cluster.ready_seconds:g} s; see `strata status`")
             if state != said:
@@ -131,6 +132,22 @@ def states() -> dict[str, dict[str, Any]]:
         }
         for name, found in (application.deployments.items() if application else ())
     }
+
+
+def waits(settings: Settings) -> list[str]:
+    """Why gangs wait for a place or fail to start: a line for each model, which begins with its name."""
+    return places.waiting(settings.models) + troubles([model.name for model in settings.models], states())
+
+
+def troubles(models: Sequence[str], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Of models whose gangs fail to start, why they did; `found` is what `states` says."""
+    told = {name: found.get(placing.deployment_name(name), {"message": "", "replicas": {}}) for name in models}
+    return [
+        f"{name}: a gang failed to start and is tried again: {sentence(state['message'])}"
+        for name, state in told.items()
+        if _FAILED in state["message"]
+        and state["replicas"].get("STARTING")  # Serve says it for a while after it is true
+    ]
 
 
 def scaling() -> dict[str, dict[str, Any]]:

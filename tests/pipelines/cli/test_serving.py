@@ -78,3 +78,17 @@ def test_a_gang_that_waits_for_a_place_is_told_of_with_its_reason(
     with pytest.raises(NotReady, match=r"there is a: 2 CPU free; add a node for 0.35 s"):
         serving.wait(settings, "key", told.append)
     assert told == ["waiting for the first token of new", f"waiting for the first token of new; {world.waiting[0]}"]
+
+
+@pytest.mark.parametrize(("starting", "lines"), [(1, 1), (0, 0)])
+def test_a_gang_that_fails_to_start_is_told_while_it_is_tried(starting: int, lines: int) -> None:
+    message = (
+        "A replica failed to start with exception. Retrying. Error:\n"
+        "[Node 127.0.0.1] Traceback (most recent call last):\n"
+        "OSError: Failed to download runtime_env file package gcs://x.zip\n"
+    )
+    found = {"model-a": {"message": message, "replicas": {"RUNNING": 1, "STARTING": starting}}}
+    said = serving.troubles(["a", "b"], found)
+    assert len(said) == lines
+    for line in said:
+        assert line.startswith("a: a gang failed to start and is tried again: OSError: Failed to download")
