@@ -8,14 +8,15 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
-from cluster.errors import NotFound, SettingsInvalid, Unavailable
+from cluster.errors import ExtraMissing, NotFound, SettingsInvalid, Unavailable
 
+EXTRAS = {"s3": "s3", "s3a": "s3"}  # of ours, by protocol
 UNFINISHED = "unfinished"  # the folder of pieces that are being written; what is left there is nobody's
 
 
@@ -32,10 +33,15 @@ class Blobs:
     """
 
     def __init__(self, url: str) -> None:
-        """Raises SettingsInvalid for a store that cannot be opened."""
+        """Raises SettingsInvalid for a store that cannot be opened, and ExtraMissing for one that an extra opens."""
         try:
             system, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as wrong:
+        except ImportError as wrong:
+            protocol = url.partition("://")[0]
+            if protocol in EXTRAS:
+                raise ExtraMissing(f"registry.store: {protocol}://", EXTRAS[protocol]) from None
+            raise SettingsInvalid("registry.store", url, str(wrong)) from None
+        except ValueError as wrong:
             raise SettingsInvalid("registry.store", url, str(wrong)) from None
         self._system: Any = system
         self._root = str(root).rstrip("/")
@@ -46,49 +52,46 @@ class Blobs:
         return self._local is None or self._local.is_dir()
 
     def has(self, digest: str) -> bool:
-        """Whether the piece is there, unread."""
+        """Whether the piece is there, unread. Raises Unavailable where the store does not answer."""
         if self._local is not None:
             return (self._local / digest[:2] / digest[2:]).is_file()
-        return bool(self._system.exists(self._path(digest)))
+        with self._reaching():
+            return bool(self._system.exists(self._path(digest)))
 
     def put(self, content: bytes | memoryview) -> tuple[str, bool]:
         """The digest of `content`, and whether it is new here. Raises Unavailable where it cannot be written."""
         digest = digest_of(content)
         if self.has(digest):
             return digest, False
-        try:
+        with self._reaching("; make room, or set another"):
             if self._local is not None:
                 self._write(self._local, digest, content)
             else:
                 self._system.pipe_file(self._path(digest), bytes(content))
-        except OSError as wrong:
-            raise Unavailable(
-                f"the store {self._root}", f"{wrong.strerror or wrong}; make room, or set another"
-            ) from None
         return digest, True
 
     def get(self, digest: str) -> bytes:
         """The piece, checked. Raises NotFound where it is missing, and Unavailable where it is another by now."""
-        try:
-            content = bytes(self._system.cat_file(self._path(digest)))
-        except FileNotFoundError:
-            raise NotFound("piece of content", digest) from None
-        except OSError as wrong:
-            raise Unavailable(f"the store {self._root}", str(wrong.strerror or wrong)) from None
+        with self._reaching():
+            content = self._content(digest)
+        if content is None:
+            raise NotFound("piece of content", digest)
         if digest_of(content) != digest:
             remedy = "run `strata models fsck --repair`, then push its version again"
             raise Unavailable(f"the store {self._root}", f"the piece {digest} was changed; {remedy}")
         return content
 
     def mend(self, digest: str) -> bool:
-        """Whether the piece is whole. One that is another by now is removed: who puts it next has to store it."""
-        try:
-            whole = digest_of(bytes(self._system.cat_file(self._path(digest)))) == digest
-        except OSError:
-            return False
-        if not whole:
-            self.remove(digest)
-        return whole
+        """Whether the piece is whole. One that is another by now is removed: who puts it next has to store it.
+
+        Raises Unavailable where the store does not answer.
+        """
+        with self._reaching():
+            content = self._content(digest)
+        if content is None or digest_of(content) == digest:
+            return content is not None
+        self.remove(digest)
+        return False
 
     def read(self, digest: str, room: bytearray) -> memoryview:
         """As `get`; of a store on this disk into `room` if the piece fits, which saves fresh memory for each."""
@@ -106,12 +109,14 @@ class Blobs:
 
     def remove(self, digest: str) -> None:
         """Forget a piece; nothing happens where it is gone already."""
-        with suppress(FileNotFoundError):
+        with self._reaching(), suppress(FileNotFoundError):
             self._system.rm_file(self._path(digest))
 
     def __iter__(self) -> Iterator[str]:
         """The digests of all pieces."""
-        for path in self._system.find(self._root):
+        with self._reaching():
+            paths = self._system.find(self._root)
+        for path in paths:
             prefix, _, rest = str(path)[len(self._root) + 1 :].partition("/")
             if len(prefix) == 2 and len(rest) == 62:
                 yield prefix + rest
@@ -124,6 +129,21 @@ class Blobs:
         for path in left:
             path.unlink(missing_ok=True)
         return len(left)
+
+    def _content(self, digest: str) -> bytes | None:
+        try:
+            return bytes(self._system.cat_file(self._path(digest)))
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _reaching(self, remedy: str = "") -> Iterator[None]:
+        """Raises Unavailable for what goes wrong with the store inside: each kind of store has its own errors."""
+        try:
+            yield
+        except Exception as wrong:  # noqa: BLE001 - as above
+            why = getattr(wrong, "strerror", None) or str(wrong) or type(wrong).__name__
+            raise Unavailable(f"the store {self._root}", why + remedy) from None
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest[2:]}"

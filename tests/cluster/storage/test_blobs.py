@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.errors import NotFound, SettingsInvalid, Unavailable
+from cluster.errors import ExtraMissing, NotFound, SettingsInvalid, Unavailable
 from cluster.storage import Blobs
 from cluster.storage.blobs import UNFINISHED, digest_of
 
@@ -75,3 +75,36 @@ def test_a_piece_is_read_into_memory_that_is_there(tmp_path):
         blobs.read("0" * 64, room)
     far = Blobs("memory://read")
     assert bytes(far.read(far.put(b"abc")[0], room)) == b"abc"
+
+
+def test_a_store_that_an_extra_opens_names_it(monkeypatch):
+    def open_url(url):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", open_url)
+    with pytest.raises(ExtraMissing, match=r"registry.store: s3:// needs the extra 's3': pip install 'strata\[s3\]'"):
+        Blobs("s3://bucket/models")
+    with pytest.raises(SettingsInvalid, match="Install s3fs"):
+        Blobs("other://bucket/models")
+
+
+def test_a_far_store_that_does_not_answer_is_unavailable_whatever_it_raises(monkeypatch):
+    """As an object store's own errors are: no kin of OSError."""
+    blobs = Blobs("memory://away")
+    digest = blobs.put(b"abc")[0]
+
+    def fail(*_: object, **__: object):
+        raise RuntimeError("no credentials")
+
+    for method in ("exists", "pipe_file", "cat_file", "rm_file", "find"):
+        monkeypatch.setattr(type(blobs._system), method, fail)
+    for act in (
+        lambda: blobs.has(digest),
+        lambda: blobs.put(b"new"),
+        lambda: blobs.get(digest),
+        lambda: blobs.mend(digest),
+        lambda: blobs.remove(digest),
+        lambda: list(blobs),
+    ):
+        with pytest.raises(Unavailable, match="the store /away is unavailable: no credentials"):
+            act()
