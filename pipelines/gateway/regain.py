@@ -27,6 +27,9 @@ class Place:
     cut: Cut
     check: int = 0
 
+    def __str__(self) -> str:
+        return f".{self.cut.tokens:x}{'z' if self.cut.ended else ''}.{self.check:x}"
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -60,21 +63,28 @@ class Mark:
         return None
 
     def __str__(self) -> str:
-        places = ".".join(
-            f"{place.cut.tokens:x}{'z' if place.cut.ended else ''}.{place.check:x}" for place in self.places
-        )
-        return f"{self.seed:x}.{self.created:x}.{self.whose}.{places}"
+        return f"{self.seed:x}.{self.created:x}.{self.whose}" + "".join(map(str, self.places))
 
     @property
     def cuts(self) -> Mapping[int, Cut]:
         """By choice, how far each was read."""
         return {choice: place.cut for choice, place in enumerate(self.places)}
 
-    def after(self, part: Part, tokens: int) -> "Mark":
-        """Where the reader is after `part`, up to which its choice has so many tokens."""
-        check = crc32(part.text.encode(), self.places[part.choice].check)
-        place = Place(Cut(tokens, part.finish is not None), check)
-        return replace(self, places=(*self.places[: part.choice], place, *self.places[part.choice + 1 :]))
+
+class Reader:
+    """Where the reader of a stream is, as its events say it: one a few microseconds, so most of it is written once."""
+
+    def __init__(self, mark: Mark) -> None:
+        self._head = str(replace(mark, places=()))
+        self._checks = [place.check for place in mark.places]
+        self._places = [str(place) for place in mark.places]
+
+    def after(self, part: Part, tokens: int) -> bytes:
+        """The mark of an event that ends with `part`, up to which its choice has so many tokens."""
+        choice = part.choice
+        check = self._checks[choice] = crc32(part.text.encode(), self._checks[choice])
+        self._places[choice] = f".{tokens:x}{'' if part.finish is None else 'z'}.{check:x}"
+        return (self._head + "".join(self._places)).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 from cluster.errors import InvalidRequest
 from pipelines.chat import Answer, Part
 from pipelines.gateway.body import ClientGone
-from pipelines.gateway.regain import HEADER, Mark
+from pipelines.gateway.regain import HEADER, Mark, Reader
 from pipelines.gateway.shapes import Shape
 
 TAIL_BYTES = 256 * 1024  # of events sent: what buffers between here and a client may hold at the most, and then some
@@ -26,7 +26,8 @@ class Kept:
     def __init__(
         self, name: str, owner: tuple[str, bytes], begun: Answer, shape: Shape, mark: Mark | None = None, sent: int = 0
     ) -> None:
-        self.name, self.owner, self.begun, self.shape, self.mark = name, owner, begun, shape, mark
+        self.name, self.owner, self.begun, self.shape = name, owner, begun, shape
+        self.reader = Reader(mark) if mark is not None else None
         self._tail: deque[bytes] = deque()
         self._bytes = 0
         self._sent = sent
@@ -35,19 +36,20 @@ class Kept:
         self.wanted = False  # by a client that has come again, while its old connection is not known to be dead
         self.whole = False  # all of it has been sent
 
-    def number(self, events: bytes, mark: Mark | None = None) -> bytes:
+    def number(self, events: bytes, mark: bytes = b"") -> bytes:
         """The events with their ids, remembered. `mark`: where their reader is after the last of them."""
-        told = b""
         *inner, last = events.split(b"\n\n")[:-1]
-        for event, place in [*((event, b"") for event in inner), (last, f"~{mark}".encode() if mark else b"")]:
-            self._sent += 1
-            line = b"%b%d%b\n%b\n\n" % (self._prefix, self._sent, place, event)
-            self._tail.append(line)
-            self._bytes += len(line)
-            told += line
+        told = b"".join([self._line(event, b"") for event in inner]) + self._line(last, mark and b"~" + mark)
         while self._bytes > TAIL_BYTES and len(self._tail) > 1:
             self._bytes -= len(self._tail.popleft())
         return told
+
+    def _line(self, event: bytes, mark: bytes) -> bytes:
+        self._sent += 1
+        line = b"%b%d%b\n%b\n\n" % (self._prefix, self._sent, mark, event)
+        self._tail.append(line)
+        self._bytes += len(line)
+        return line
 
     def after(self, number: int) -> bytes:
         """All that was sent after an event. Raises InvalidRequest where that is forgotten, or never was."""
@@ -157,6 +159,6 @@ class Pen:
         events, kept = self._shape.event(part), self._kept
         if kept is None:
             return events
-        if kept.mark is not None:
-            kept.mark = kept.mark.after(part, self._begun.voices[part.choice].tokens)
-        return kept.number(events, kept.mark) if events else b""
+        reader = kept.reader
+        mark = reader.after(part, self._begun.voices[part.choice].tokens) if reader is not None else b""
+        return kept.number(events, mark) if events else b""
