@@ -51,6 +51,9 @@ class ClusterSettings(BaseModel):
     num_cpus: int | None = Field(None, ge=1, description="cores that a local Ray may hand out; default: all")
     num_gpus: int | None = Field(None, ge=0, description="GPUs that a local Ray may hand out; default: all")
     object_store_megabytes: int = Field(256, ge=80, description="shared memory of a local Ray")
+    spare_nodes: int = Field(
+        0, ge=0, description="nodes of each type that may be lost and leave room for all gangs; a deploy says if not"
+    )
     dashboard: bool = Field(True, description="Ray's dashboard, which `ray job submit` needs; on loopback")
     dashboard_port: int = Field(8265, ge=1, le=65535, description="the next free one is taken if it is not")
     ready_seconds: float = Field(600.0, gt=0, description="how long `up` waits for the first token")

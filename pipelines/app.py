@@ -59,7 +59,7 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     if not ray.is_initialized():
         _join(settled.cluster)
     gangs = [room.gang(model, device_of(model)) for model in settled.models]
-    place(settled.models, gangs)
+    place(settled, gangs)
     standing = Standing.of(_details())
     if standing.environments:  # where nothing answers yet nothing can be lost, and a gang finds the same faults itself
         inspect(settled.models)
@@ -103,7 +103,7 @@ def _watched(settings: Settings) -> Mapping[str, Any] | None:
     return there[0].surroundings if there else None
 
 
-def place(models: Sequence[ModelSettings], gangs: Sequence[Gang]) -> None:
+def place(settings: Settings, gangs: Sequence[Gang]) -> None:
     """Say what of the models' placement is not as one may wish. Raises PlacementImpossible for what never can be.
 
     Nothing is said where an autoscaler of Ray's may add nodes.
@@ -111,8 +111,8 @@ def place(models: Sequence[ModelSettings], gangs: Sequence[Gang]) -> None:
     rows = [node for node in ray.nodes() if node["Alive"]]
     if any(_GROUP in node.get("Labels", ()) for node in rows):
         return
-    nodes = placing.machines(rows)
-    planned = placing.plan(nodes, [placing.need(model, device_of(model)) for model in models])
+    nodes, models, spare = placing.machines(rows), settings.models, settings.cluster.spare_nodes
+    planned = placing.plan(nodes, [placing.need(model, device_of(model)) for model in models], spare)
     for note in placing.notes(nodes, planned, {model.name: model for model in models}):
         log.warning("%s", note)
     there = [Node(node["NodeManagerAddress"], node["Resources"]) for node in rows]

@@ -38,16 +38,20 @@ def _open(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [row for row in rows if row["NodeID"] not in leaving]
 
 
-def gather(models: Sequence[ModelSettings], entries: Iterable[Entry]) -> dict[str, Any]:
-    """All of it as plain values, beside what the planner would do with the cluster if nothing stood on it."""
+def gather(models: Sequence[ModelSettings], entries: Iterable[Entry], spare: int = 0) -> dict[str, Any]:
+    """All of it as plain values, beside what the planner would do with the cluster if nothing stood on it.
+
+    `spare`: nodes of each type that are to be kept.
+    """
     import ray  # noqa: PLC0415 - not before its environment stands
 
     rows, gpus = ray.nodes(), ray.cluster_resources().get("GPU", 0)
     nodes = placing.machines(rows)
     names = {row["NodeID"]: node.name for row, node in zip((row for row in rows if row["Alive"]), nodes, strict=True)}
     try:
-        made = placing.plan(nodes, [placing.need(model, placing.device_of(model, gpus)) for model in models])
-        planned, notes = placing.decisions(made), placing.notes(nodes, made, {model.name: model for model in models})
+        made = placing.plan(nodes, [placing.need(model, placing.device_of(model, gpus)) for model in models], spare)
+        named = {model.name: model for model in models}
+        planned, notes = placing.decisions(made), placing.notes(nodes, made, named)
     except PlacementImpossible as wrong:
         planned, notes = [], [str(wrong)]
     stand = [

@@ -82,9 +82,12 @@ def sizes(model: ModelSettings) -> dict[str, int]:
     return {"": stored, eighth: stored // each, "int4": stored // each // 2}
 
 
-def plan(nodes: Sequence[Node], needs: Sequence[Need]) -> Plan:
-    """Where all gangs could stand if nothing else did. Raises PlacementImpossible where one never can."""
-    made = packing.plan(nodes, needs)
+def plan(nodes: Sequence[Node], needs: Sequence[Need], spare: int = 0) -> Plan:
+    """Where all gangs could stand if nothing else did, on other nodes than `spare` of each type as far as that goes.
+
+    Raises PlacementImpossible where one never can.
+    """
+    made = packing.plan(nodes, needs, spare)
     for refused in made.refused:
         if refused.proven:
             gangs = f"room for {refused.replicas} more gangs, each of " if refused.replicas > 1 else ""
@@ -93,7 +96,9 @@ def plan(nodes: Sequence[Node], needs: Sequence[Need]) -> Plan:
 
 
 def notes(nodes: Sequence[Node], made: Plan, models: Mapping[str, ModelSettings]) -> list[str]:
-    """What whoever deploys should know of a plan: what found no place, what could not grow as far as it may."""
+    """What whoever deploys should know of a plan: what found no place or leaves no spare node, what could not grow as
+    far as it may.
+    """
     said = [*map(str, made.refused), *made.notes]
     for name, wanted in made.needs.items():
         scaling = models[name].scaling

@@ -49,7 +49,7 @@ def gather(settings: Settings) -> dict[str, Any]:
         "free": {key: value for key, value in ray.available_resources().items() if key in ("CPU", "GPU", "memory")},
         "deployments": serving.states(),
         "scaling": serving.scaling(),
-        "placement": places.gather(settings.models, serving.gangs()),
+        "placement": places.gather(settings.models, serving.gangs(), settings.cluster.spare_nodes),
         "logs": serving.logs(settings),
     }
     runtime.disconnect()

@@ -23,10 +23,18 @@ def row(name: str, cores: float = 4, **more: Any) -> dict[str, Any]:
     return {"Alive": True, "NodeID": f"id-{name}", "NodeManagerAddress": name, "Resources": resources, "Labels": labels}
 
 
-def planned(rows: list[dict[str, Any]], *models: ModelSettings) -> list[str]:
+def planned(rows: list[dict[str, Any]], *models: ModelSettings, spare: int = 0) -> list[str]:
     nodes = placing.machines(rows)
-    made = placing.plan(nodes, [placing.need(each, each.device) for each in models])
+    made = placing.plan(nodes, [placing.need(each, each.device) for each in models], spare)
     return placing.notes(nodes, made, {each.name: each for each in models})
+
+
+def test_nodes_that_shall_be_spare_and_are_not_are_told() -> None:
+    rows = [row("a", 2), row("b", 2), row("c", 2)]
+    wide = {"tensor_parallel_size": 2}
+    assert planned(rows, model(replicas=2, **wide), spare=1) == []
+    (said,) = planned(rows, model(replicas=3, **wide), spare=1)
+    assert said == "0 of 1 spare nodes are kept of CPU alone: a lost node's gangs may not fit"
 
 
 def test_nodes_are_called_by_their_addresses_and_by_more_where_those_are_shared() -> None:
