@@ -7,7 +7,7 @@ nothing. Its caller is a driver of the cluster already.
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,20 @@ class Stage:
         groups = ray.util.placement_group_table().values()
         found = Counter({"placement groups": sum(group["state"] == "CREATED" for group in groups)})
         found.update(f"actor {_kind(actor)}" for actor in _alive())
+        found.update(f"process {role}" for role in self._processes())
         found["shared memory"] = len(segments())
         found["KV blocks, per mille"] = round(1000 * self._gauge("vllm:kv_cache_usage_perc"))
         found["running sequences"] = round(self._gauge("vllm:num_requests_running"))
         return found
+
+    def _processes(self) -> Iterator[str]:
+        """The role of each process of this cluster's on this machine, whether Ray still knows of it or not."""
+        folder = str(self._settings.run_dir)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                role = _role(process.pid)
+                if role and any(folder in value for value in process.environ().values()):
+                    yield role
 
     def _whole(self, entry: Entry) -> bool:
         pids = (entry.leader_pid, *entry.shard_pids)

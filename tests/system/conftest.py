@@ -160,6 +160,7 @@ def clone(nodes: ClusterSettings, model_folder: Path, tmp_path_factory: pytest.T
     }
     # short, for those who are slow on purpose, and for those who do not come back
     gateway = {"body_seconds": 3.0, "farewell_seconds": 3.0, "resume_seconds": 10.0, "queue_seconds": 120.0}
+    gateway |= {"hold_seconds": 120.0}  # two gangs at once take long to start on two busy cores
     (folder / "strata.yaml").write_text(yaml.safe_dump({"cluster": cluster, "models": [model], "gateway": gateway}))
     return folder
 

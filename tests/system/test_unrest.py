@@ -49,6 +49,10 @@ def test_processes_die_and_freeze_and_clients_see_pauses(stack: Stack) -> None:
     check(strike(stack, Wanted(named(HARMLESS), FAULTS, minutes=0.0, streams=16, rate=10.0)), FAULTS)
 
 
+def test_all_gangs_die_and_clients_wait_for_new_ones(stack: Stack) -> None:
+    check(strike(stack, Wanted(named(["kill-leader"]), 4, minutes=0.0, streams=8, rate=5.0, spare=0)), 4)
+
+
 def test_a_node_is_lost_and_clients_see_a_pause(stack: Stack, machines: Machines) -> None:
     story = strike(stack, Wanted(named(["kill-node"]), 1, minutes=0.0, streams=16, rate=10.0))
     until(lambda: not all(there(name) for name in ("b", "c")))
