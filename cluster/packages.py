@@ -44,7 +44,7 @@ class Packages:
                 self._put_back()
             else:
                 self._copy(self._listed())
-        except RayError:  # it is away
+        except (RayError, OSError):  # it is away, or there is no room for a copy: again at the next look
             if died:
                 self._died.set()
             return False

@@ -62,7 +62,7 @@ class Gateway:
         if scaled:
             self._wishes.start()
         lookout = self._lookout = Lookout(
-            partial(places.waiting, settings.models), leaked=places.leaked, sweep=places.sweep
+            partial(places.waiting, settings.models), leaked=places.leaked, sweep=places.sweep, hold=places.hold
         )
         lookout.start()
         for model in settings.models:

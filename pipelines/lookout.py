@@ -1,7 +1,8 @@
 """Knows which gangs wait for a place and why; writes into the log when they begin to, and when they wait no more.
 
 Knows how to look. A gang whose place is found within one look is not worth a word. Has placement groups removed that
-nobody owns: one is left where a control store or a controller ends at the wrong moment, and keeps its place.
+nobody owns: one is left where a control store or a controller ends at the wrong moment, and keeps its place. Has kept
+what new gangs are made from, which goes where a control store has ended.
 """
 
 import asyncio
@@ -51,12 +52,15 @@ class Lookout:
         seconds: float = LOOK_SECONDS,
         leaked: Callable[[], Collection[str]] = list,
         sweep: Callable[[Collection[str]], Sequence[str]] = sorted,
+        hold: Callable[[], object] = lambda: None,
     ) -> None:
         """`look` says of each model whose gangs wait why they do; it may take a while.
 
         `leaked` names the groups that nobody owns, and `sweep` removes those of these names that nobody owns still.
+        `hold` keeps what gangs are made from.
         """
         self._look, self._seconds, self._leaked, self._sweep = look, seconds, leaked, sweep
+        self._hold = hold
         self._lasting, self._lost = Lasting(), Lost()
         self._told: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
@@ -91,11 +95,13 @@ class Lookout:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._seconds)
             try:
+                await asyncio.to_thread(self._hold)
+                await asyncio.sleep(self._seconds)
                 said = await asyncio.to_thread(self._look)
                 await asyncio.to_thread(self.tidy)
             except Exception as error:  # noqa: BLE001 - the control store is away, in any of its ways: look again
                 log.debug("lookout_blind", error=repr(error))
+                await asyncio.sleep(self._seconds)
                 continue
             self.tell(said)

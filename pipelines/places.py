@@ -11,6 +11,9 @@ from actors.directory import Entry
 from actors.settings import ModelSettings
 from cluster.errors import PlacementImpossible
 from pipelines import placing
+from pipelines.standing import Standing
+
+HOLD_SECONDS = 120  # longer than a gateway takes to be there again and look
 
 
 def waiting(models: Sequence[ModelSettings]) -> list[str]:
@@ -89,6 +92,20 @@ def sweep(only: Collection[str] | None = None) -> list[str]:
         if group["name"] in names:  # by its id: its name counts in Serve's namespace alone
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group["placement_group_id"]))))
     return sorted(names)
+
+
+def hold() -> None:
+    """Keep the packages of code that Serve makes replicas from for a while longer; called again before that is over.
+
+    Ray counts who uses a package and deletes it with the last one; its control store has the counts in memory, so what
+    it counts after it was started again is too few.
+    """
+    from ray.experimental import internal_kv  # noqa: PLC0415 - not before Ray's environment stands
+    from ray.serve.context import _get_global_client  # noqa: PLC0415
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    for name in Standing.of(client.get_serve_details()).packages if client else ():
+        internal_kv._pin_runtime_env_uri(name, expiration_s=HOLD_SECONDS)
 
 
 def groups() -> list[Mapping[str, Any]]:

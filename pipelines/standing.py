@@ -14,6 +14,7 @@ from typing import Any
 
 MARK = "STRATA_REVISION"  # in a deployment's environment; no setting has that name
 HEALTH_SECONDS = 10.0
+PACKAGE = "gcs://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,12 @@ class Standing:
         if there.get("env_vars", {}).get(MARK) == version:
             return {"runtime_env": dict(there)}
         return {"runtime_env": {**mine, "env_vars": {**mine.get("env_vars", {}), MARK: version}}}
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """The packages of code, by Ray's names, that new replicas of all that runs are made from."""
+        named = [(each.get("working_dir"), *each.get("py_modules", ())) for each in self.environments.values()]
+        return frozenset(uri for uris in named for uri in uris if str(uri).startswith(PACKAGE))
 
     def health_seconds(self, name: str, roll: int) -> float:
         """The time-out of health checks: by a hair another for what has failed, as Serve then tries again.

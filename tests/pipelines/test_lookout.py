@@ -48,6 +48,26 @@ async def test_a_look_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) 
     lookout.close()
 
 
+async def test_what_gangs_are_made_from_is_held_at_once_and_with_every_look() -> None:
+    import asyncio
+
+    held, thrice = [], asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold() -> None:
+        held.append(len(looks))
+        if len(held) == 3:
+            loop.call_soon_threadsafe(thrice.set)
+
+    looks: list[int] = []
+    lookout = Lookout(lambda: looks.append(1) or [], seconds=0.001, hold=hold)  # type: ignore[func-returns-value]
+    lookout.start()
+    async with asyncio.timeout(20):
+        await thrice.wait()
+    lookout.close()
+    assert held[:3] == [0, 1, 2]
+
+
 def test_a_group_is_lost_once_nobody_owned_it_in_looks_on_end() -> None:
     lost = Lost()
     for _ in range(LOST_LOOKS - 1):

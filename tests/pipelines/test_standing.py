@@ -53,3 +53,13 @@ def test_serve_tells_how_many_gangs_there_shall_be_of_what_scales() -> None:
     policies = {"a": {"policy_kwargs": {"version": "v1"}}, "b": {"policy_kwargs": {}}, "c": None}
     deployments = {name: deployment(policy) for name, policy in policies.items()}
     assert Standing.of({"applications": {"strata": {"deployments": deployments}}}).scaled == {"a": ("v1", 4)}
+
+
+def test_the_packages_are_those_that_ray_ships() -> None:
+    environments = {
+        "one": {"working_dir": "gcs://_ray_pkg_1.zip", "py_modules": ["gcs://_ray_pkg_2.zip", "s3://other.zip"]},
+        "two": {"working_dir": "gcs://_ray_pkg_1.zip"},
+        "three": {"working_dir": "/here"},
+        "four": {},
+    }
+    assert Standing(environments).packages == {"gcs://_ray_pkg_1.zip", "gcs://_ray_pkg_2.zip"}
