@@ -76,7 +76,8 @@ def run(words: Sequence[str], asked: Asked, file: Path | None, url: str | None, 
         for line in plan(told):
             show.line(escape(line))
     else:
-        show.line(escape(f"{told['name']}: {told['state']}, {told['share']:g} % of the users. See `strata rollouts`"))
+        whose = f"{told['share']:g} % of the users of {told['terms']['old']}"
+        show.line(escape(f"{told['name']}: {told['state']}, {whose}. See `strata rollouts`"))
 
 
 def listing(name: str | None, file: Path | None, url: str | None, *, as_json: bool) -> None:

@@ -80,7 +80,7 @@ def test_what_it_would_do_is_said_in_words(far: Far, monkeypatch, capsys) -> Non
 def test_verbs(far: Far, monkeypatch, capsys, verb) -> None:
     assert strata(monkeypatch, "rollout", verb, "chat-v7/x") == 0
     assert far.asked == [("POST", "/v1/rollouts/chat-v7%2Fx", {"action": verb})]
-    assert "chat-v7: ramping, 1 % of the users" in capsys.readouterr().out
+    assert "chat-v7: ramping, 1 % of the users of v6" in capsys.readouterr().out
 
 
 def test_all_and_one_are_shown(far: Far, monkeypatch, capsys) -> None:

@@ -136,7 +136,7 @@ class Made:
         self.done["rollout"] += 1
         self.rollouts.insert(0, {
             "name": f"chat-{due.version}", "state": "ramping", "share": 50, "answers": {}, "reason": "", "seconds": 1.0,
-            "step": 0, "terms": {"model": "chat", "new": due.version, "steps": [50, 100]}, "audit": [],
+            "step": 0, "terms": {"model": "chat", "old": "v1", "new": due.version, "steps": [50, 100]}, "audit": [],
         })  # fmt: skip
         self.candidates.begin("chat", due.version, due.cause)
 
