@@ -252,6 +252,7 @@ REMEDIES = {
     "string_pattern_mismatch": "it has to match {pattern}",
     "string_too_short": "it has at least {min_length} characters",
     "string_too_long": "it has at most {max_length} characters",
+    "too_short": "it holds at least {min_length}",
     "literal_error": "it is one of {expected}",
     "greater_than_equal": "it is at least {ge}",
     "greater_than": "it is above {gt}",
@@ -277,6 +278,8 @@ def _remedy(error: ErrorDetails) -> str:
 
 def _shown(given: Any) -> Any:
     """A value as an error shows it: a text in quotes, or nobody sees why "8000" is no number."""
+    if given in ([], {}):
+        return "nothing"
     if isinstance(given, list | dict):
         return f"what it holds ({type(given).__name__})"
     return f'"{given}"' if isinstance(given, str) else given

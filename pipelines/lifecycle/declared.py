@@ -12,7 +12,7 @@ from actors.registry.history import named
 from cluster import condition
 from cluster.errors import InvalidRequest, SettingsInvalid
 from pipelines.lifecycle import cron
-from pipelines.lifecycle.drift import STATISTICS
+from pipelines.lifecycle.drift import STATISTICS, TIMES
 
 STEPS = ("train", "evaluate", "push", "merge_request", "canary", "live")  # in this order, those that are declared
 LEAST_SECONDS = 60.0  # between two runs by the clock
@@ -48,6 +48,11 @@ def _rule(text: str) -> str:
 
 def _drift(text: str) -> str:
     _said(lambda: condition.parse(text, "rule", STATISTICS))
+    found = condition.parse(text, "rule")
+    if found.baseline:
+        raise ValueError("what is live is compared with nothing: write a number for baseline, such as 2s or 5%")
+    if found.metric.partition("_")[2] in TIMES and text.rstrip()[-1].isdigit():
+        raise ValueError(f"{found.metric} is a time: give its unit, as 500ms or 2s have")
     return text
 
 

@@ -112,7 +112,7 @@ def _sources(
 
 
 def _old(given: Any, new: str, model: str, versions: Sequence[str], weights: Mapping[str, float]) -> str:
-    """Whose users it takes: those of the version with most, unless another is named, which has to be if `new` has most."""
+    """Whose users it takes: those of the version with most, unless another is named, as it must if `new` has most."""
     others = [version for version, share in weights.items() if share and version != new]
     if given is None:
         if not others:

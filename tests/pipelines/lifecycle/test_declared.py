@@ -65,6 +65,9 @@ def test_held_out_questions_are_no_file(tmp_path):
     ({"on": {"every": "1s"}}, "too often"),
     ({"on": {"every": "soon"}}, "30s, 10m or 6h"),
     ({"on": {"drift": {"rule": "happiness < 1"}}}, "there is no metric happiness"),
+    ({"on": {"drift": {"rule": "p90_ttft > 2"}}}, "on.drift.rule"),
+    ({"on": {"drift": {"rule": "mean_queue > 0.5"}}}, "mean_queue is a time: give its unit"),
+    ({"on": {"drift": {"rule": "p90_ttft > baseline + 1s"}}}, "compared with nothing"),
     ({"on": {"after": "tune"}}, "cannot wait for itself"),
     ({"canary": {"steps": [1, 100]}}, "steps"),
 ])  # fmt: skip
@@ -74,6 +77,12 @@ def test_what_is_refused(tmp_path, change, said):
         settled(tmp_path, values)
     assert said in str(refused.value)
     assert "pipelines" in str(refused.value)
+
+
+@pytest.mark.parametrize("rule", ["p90_ttft > 2s", "mean_itl > 50 ms", "abort_rate > 0.05", "p50_tokens < 20"])
+def test_what_drift_may_be_and_over_what_it_is_unless_that_is_said(tmp_path, rule):
+    (found,) = settled(tmp_path, GOOD | {"on": {"drift": {"rule": rule}}})
+    assert (found.on.drift.rule, found.on.drift.over) == (rule, "10m")
 
 
 def test_one_without_steps_or_named_twice_is_refused(tmp_path):
