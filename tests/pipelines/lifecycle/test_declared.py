@@ -85,6 +85,22 @@ def test_what_drift_may_be_and_over_what_it_is_unless_that_is_said(tmp_path, rul
     assert (found.on.drift.rule, found.on.drift.over) == (rule, "10m")
 
 
+@pytest.mark.parametrize(("change", "said"), [
+    ({"on": {"every": "0s"}}, 'pipelines.0.on.every (strata.yaml:11): "0s" is not accepted'),
+    ({"on": {"after": "tune"}}, 'pipelines.0.on.after (strata.yaml:11): "tune" is not accepted'),
+    ({"on": {"after": "zzz"}}, 'on.after (strata.yaml:11): "zzz" is not accepted; no such pipeline is declared here; '
+     "name one of tune"),
+    ({"push": None}, "pipelines.0.push (strata.yaml:2): nothing is not accepted"),
+    ({"merge_request": None}, "pipelines.0.merge_request (strata.yaml:2): nothing is not accepted"),
+    ({"train": None, "push": None}, "pipelines.0.on.merge_request (strata.yaml:2): nothing is not accepted"),
+])  # fmt: skip
+def test_what_is_refused_names_its_key_and_line(tmp_path, change, said):
+    values = {name: value for name, value in (GOOD | change).items() if value is not None}
+    with pytest.raises(SettingsInvalid) as refused:
+        settled(tmp_path, values)
+    assert said in str(refused.value)
+
+
 def test_one_without_steps_or_named_twice_is_refused(tmp_path):
     with pytest.raises(SettingsInvalid, match="it has no step"):
         settled(tmp_path, {"name": "tune", "model": "chat"})
