@@ -1,11 +1,13 @@
 """What a run says while it waits for cores, and when it has them; each look is the test's."""
 
+import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipelines.lifecycle import waiting
+from pipelines.lifecycle import jobs, waiting
 from pipelines.lifecycle.drive import drive
 from pipelines.lifecycle.run import State
 from tests.pipelines.lifecycle.hands import Place
@@ -65,6 +67,14 @@ def test_measuring_waits_for_its_cores_and_then_answers(place, looks):
     told = driven(place, looks, "evaluate", begins)
     assert told[:3] == ["waiting for 1 CPU", "waiting for 1 CPU", "the candidate answers"]
     assert told[3:] == ["waiting for 1 CPU", "waiting for 1 CPU", "what is live answers"], "the marker is a new one"
+
+
+def test_a_worker_says_at_once_that_it_has_begun(tmp_path, monkeypatch):
+    seen = []
+    tuning = SimpleNamespace(tune_worker=lambda _config: seen.append(waiting.marker(tmp_path).exists()))
+    monkeypatch.setitem(sys.modules, "pipelines.lifecycle.tuning", tuning)
+    jobs._tune({"out": str(tmp_path)})
+    assert seen == [True]
 
 
 def test_cores_are_counted():
