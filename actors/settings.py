@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cluster.layers import refused
+
 _VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")  # Ray's rules of labels, those of Kubernetes
 _LABEL = re.compile(r"([a-z0-9.-]+/)?" + _VALUE.pattern)
 
@@ -44,7 +46,8 @@ class Limits(BaseModel):
     @model_validator(mode="after")
     def _every_sequence_moves(self) -> "Limits":
         if self.step_tokens < self.running_sequences:
-            raise ValueError(f"step_tokens is at least running_sequences ({self.running_sequences}), or some starve")
+            least = f"it is at least running_sequences ({self.running_sequences}), or some starve"
+            raise refused("step_tokens", self.step_tokens, least)
         return self
 
 
@@ -70,11 +73,10 @@ class Scaling(BaseModel):
     @model_validator(mode="after")
     def _can_be_kept(self) -> "Scaling":
         if self.max < self.min:
-            raise ValueError(f"max is at least min ({self.min}), not {self.max}")
+            raise refused("max", self.max, f"it is at least min, {self.min}")
         if self.min and self.idle_seconds is not None:
-            raise ValueError(
-                f"idle_seconds ends the last gang, which min: {self.min} keeps; set min: 0 or leave it out"
-            )
+            remedy = f"it ends the last gang, which min: {self.min} keeps; set min: 0 or leave it out"
+            raise refused("idle_seconds", self.idle_seconds, remedy)
         targets = (self.wait_seconds, self.first_token_seconds, self.kv_used, self.running, self.requests_per_second)
         if self.max > max(self.min, 1) and not any(targets):
             raise ValueError("there is nothing to scale by: give wait_seconds, kv_used, running or another target")
@@ -93,10 +95,10 @@ class Placement(BaseModel):
     def _labels_are_ray_s(self) -> "Placement":
         for key, value in self.labels.items():
             if not _LABEL.fullmatch(key) or not _VALUE.fullmatch(value):
-                raise ValueError(f"labels has {key}: {value}; a label is a name and a value of letters, digits, - _ .")
+                raise refused("labels", f"{key}: {value}", "a label is a name and a value of letters, digits, - _ .")
         for name in self.accelerators:
             if not _VALUE.fullmatch(name):
-                raise ValueError(f'accelerators has "{name}"; a type is Ray\'s name of it, such as H100')
+                raise refused("accelerators", name, "a type is Ray's name of it, such as H100")
         return self
 
 
@@ -165,24 +167,24 @@ class ModelSettings(BaseModel):
     @model_validator(mode="after")
     def _blocks_are_whole_tiles(self) -> "ModelSettings":
         if self.deterministic and self.limits.block_tokens % 16:
-            raise ValueError(
-                f"`deterministic: true` wants limits.block_tokens a multiple of 16, not {self.limits.block_tokens}"
-            )
+            remedy = "`deterministic: true` wants a multiple of 16"
+            raise refused("limits.block_tokens", self.limits.block_tokens, remedy)
         return self
 
     @model_validator(mode="after")
     def _a_draft_is_used(self) -> "ModelSettings":
         if (self.speculation == "draft") != (self.draft_model is not None):
-            raise ValueError("`speculation: draft` and `draft_model: FOLDER` go together: give both or neither")
+            remedy = "`speculation: draft` and `draft_model: FOLDER` go together: give both or neither"
+            raise refused("draft_model", self.draft_model, remedy)
         return self
 
     @model_validator(mode="after")
     def _spares_stand_beside_a_fixed_number(self) -> "ModelSettings":
         if self.spares and self.scaling is not None:
-            raise ValueError(
-                f"`spares: {self.spares}` stand beside a fixed number of `replicas`: leave them out, or raise "
-                "scaling.min so far that the rest can do the work of one that is lost"
-            )
+            raise refused(
+                "spares", self.spares, "they stand beside a fixed number of `replicas`: leave them out, or raise "
+                "scaling.min so far that the rest can do the work of one that is lost",
+            )  # fmt: skip
         return self
 
     @model_validator(mode="after")
@@ -191,10 +193,8 @@ class ModelSettings(BaseModel):
             return self
         least, most = max(1, self.scaling.min), self.scaling.max
         if not least <= self.replicas <= most:
-            raise ValueError(
-                f"`replicas`, with which `scaling` begins, is from {least} to {most}, not {self.replicas}; "
-                "or leave it out"
-            )
+            remedy = f"`scaling` begins with {least} to {most}; or leave it out"
+            raise refused("replicas", self.replicas, remedy)
         return self
 
     def pinned(

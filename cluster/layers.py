@@ -10,17 +10,18 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from cluster import document
 from cluster.document import Document, Keys, read
 from cluster.errors import SettingsInvalid
 
 PREFIX = "STRATA_"
+_REFUSED: Final = "refused"
 Root = TypeVar("Root", bound=BaseModel)
 
 
@@ -86,6 +87,11 @@ def settle(root: type[Root], values: Mapping[str, Any], sources: Mapping[Keys, s
         raise _invalid(root, wrong.errors(include_url=False)[0], sources or {}) from None
     except (TypeError, ValueError) as wrong:
         raise SettingsInvalid("settings", str(wrong), "give plain texts, numbers, lists and mappings") from None
+
+
+def refused(key: str, given: Any, remedy: str) -> PydanticCustomError:
+    """What a rule of a branch raises of a dotted key below it, so that the error names it. None: it is not set."""
+    return PydanticCustomError(_REFUSED, "{remedy}", {"key": key, "given": given, "remedy": remedy})
 
 
 class _Draft:
@@ -229,10 +235,13 @@ def _kinds(kind: Any, plain: bool = True) -> Iterator[Any]:
 
 
 def _invalid(root: type[BaseModel], error: ErrorDetails, sources: Mapping[Keys, str]) -> SettingsInvalid:
-    keys: Keys = tuple(error["loc"])
+    told = error["ctx"] if error["type"] == _REFUSED else None
+    keys: Keys = (*error["loc"], *(_keys(told["key"]) if told else ()))
     above = [sources[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in sources]
     below = [source for found, source in sources.items() if keys and found[: len(keys)] == keys]
     key = dotted(keys) + "".join(f" ({source})" for source in (above + below)[:1])
+    if told is not None:
+        return SettingsInvalid(key, "nothing" if told["given"] is None else _shown(told["given"]), told["remedy"])
     if error["type"] == "extra_forbidden":
         parent = _annotation(root, keys[:-1])
         model = next((k for k in _kinds(parent) if isinstance(k, type) and issubclass(k, BaseModel)), root)
@@ -252,6 +261,7 @@ REMEDIES = {
     "string_pattern_mismatch": "it has to match {pattern}",
     "string_too_short": "it has at least {min_length} characters",
     "string_too_long": "it has at most {max_length} characters",
+    "too_short": "it holds at least {min_length}",
     "literal_error": "it is one of {expected}",
     "greater_than_equal": "it is at least {ge}",
     "greater_than": "it is above {gt}",
@@ -277,6 +287,8 @@ def _remedy(error: ErrorDetails) -> str:
 
 def _shown(given: Any) -> Any:
     """A value as an error shows it: a text in quotes, or nobody sees why "8000" is no number."""
+    if given in ([], {}):
+        return "nothing"
     if isinstance(given, list | dict):
         return f"what it holds ({type(given).__name__})"
     return f'"{given}"' if isinstance(given, str) else given

@@ -3,7 +3,7 @@
 Knows which branches there are and where the shipped model lies. What a branch may say stands with its owner.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from actors.registry.settings import RegistrySettings
 from actors.settings import ModelSettings, Pinned
 from cluster import layers
 from cluster.errors import SettingsInvalid
+from cluster.layers import refused
 from cluster.settings import ClusterSettings
 from pipelines.gateway.settings import GatewaySettings
-from pipelines.lifecycle.declared import Pipeline, check_cycle
+from pipelines.lifecycle.declared import Pipeline, check_after, check_cycle
 from pipelines.routing.asking import check_release
 from pipelines.routing.settings import BASE, RouteSettings, check
 
@@ -43,21 +44,18 @@ class Settings(BaseModel):
         if not models:
             raise ValueError("name at least one model, or leave `models` out for the starter model")
         names = [model.name for model in models]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two models are named {twice[0]!r}; give each its own name")
+        _require_different("models", names)
         for name in names:
             if f"{name}@{BASE}" in names:
-                raise ValueError(f"{name!r} is the version {BASE!r} already; give {name}@{BASE} another one")
+                remedy = f"{name!r} is the version {BASE!r} already; give {name}@{BASE} another one"
+                raise refused(f"{names.index(f'{name}@{BASE}')}.name", f"{name}@{BASE}", remedy)
         return models
 
     @field_validator("pipelines")
     @classmethod
     def _pipelines_differ(cls, pipelines: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
-        names = [pipeline.name for pipeline in pipelines]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two pipelines are named {twice[0]!r}; give each its own name")
+        _require_different("pipelines", [pipeline.name for pipeline in pipelines])
+        check_after(pipelines)
         check_cycle(pipelines)
         return pipelines
 
@@ -102,10 +100,10 @@ class Settings(BaseModel):
             if model.scaling is not None and model.scaling.min == 0:
                 for key in ("hold_seconds", "held_requests"):
                     if not getattr(self.gateway, key):
-                        raise ValueError(
-                            f"scaling.min: 0 of {model.name} and gateway.{key}: 0 go ill together: "
-                            "the request that wakes it could not wait for it"
-                        )
+                        raise refused(
+                            f"gateway.{key}", 0, f"scaling.min: 0 of {model.name} goes ill with that: "
+                            "the request that wakes it could not wait for it",
+                        )  # fmt: skip
         return self
 
     @classmethod
@@ -122,6 +120,12 @@ def load(
         file = Path(FILE)
     loaded = layers.load(Settings, file, environment, flags)
     return layers.Loaded(_located(loaded.settings, file), loaded.sources)
+
+
+def _require_different(what: str, names: Sequence[str]) -> None:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise refused(f"{place}.name", name, f"two {what} are named {name!r}; give each its own name")
 
 
 def _located(settings: Settings, file: Path | None) -> Settings:

@@ -177,9 +177,12 @@ def rollout(
     words: Annotated[list[str], typer.Argument(metavar="MODEL", help="Or pause, resume, abort, promote and a name.")],
     to: Annotated[str | None, typer.Option("--to", help="The version that shall have the users.")] = None,
     source: Annotated[
-        str | None, typer.Option("--from", help="Whose users.", show_default="the version with most")
+        str | None,
+        typer.Option("--from", help="Whose users; needed where --to has most.", show_default="the version with most"),
     ] = None,
-    steps: Annotated[str, typer.Option(help="Percent of them, one after the other.")] = "0.5,5,25,50,100",
+    steps: Annotated[
+        str, typer.Option(help="Percent of them, one after the other; 100 comes last, said or not.")
+    ] = "0.5,5,25,50,100",
     every: Annotated[str, typer.Option(help="How long a step is, such as 30s or 10m.")] = "10m",
     abort_if: Annotated[
         list[str] | None, typer.Option(help="Such as 'p99_latency > 500ms' or 'error_rate > 1%'. Repeatable.")

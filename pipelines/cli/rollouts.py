@@ -76,7 +76,10 @@ def run(words: Sequence[str], asked: Asked, file: Path | None, url: str | None, 
         for line in plan(told):
             show.line(escape(line))
     else:
-        show.line(escape(f"{told['name']}: {told['state']}, {told['share']:g} % of the users. See `strata rollouts`"))
+        if len(words) == 1:
+            show.line(escape(f"{told['name']}: {ladder(told)} of the users, one after the other"))
+        whose = f"{told['share']:g} % of the users of {told['terms']['old']}"
+        show.line(escape(f"{told['name']}: {told['state']}, {whose}. See `strata rollouts`"))
 
 
 def listing(name: str | None, file: Path | None, url: str | None, *, as_json: bool) -> None:
@@ -121,7 +124,6 @@ def step(line: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
 def plan(rollout: Mapping[str, Any]) -> list[str]:
     """What a rollout would do, in words."""
     terms = rollout["terms"]
-    steps = ", ".join(f"{step:g} %" for step in terms["steps"])
     each = f"each for {terms['every_seconds']:g} s and {terms['answers']} answers"
     rules = [f"  taken back if {text}" for text in terms["abort_if"]]
     if terms["margin"] is not None:
@@ -129,11 +131,16 @@ def plan(rollout: Mapping[str, Any]) -> list[str]:
     asked = [f"  both are asked {each['questions']} questions for eval.{name}" for name, each in terms["evals"].items()]
     return [
         f"{terms['model']}: {terms['old']} → {terms['new']}, nothing was begun",
-        f"  {steps} of the users of {terms['old']}, {each}",
+        f"  {ladder(rollout)} of the users of {terms['old']}, {each}",
         *asked,
         *rules,
         f"  a version that is no worse is taken back with a chance of at most {100 * terms['alpha']:g} %",
     ]
+
+
+def ladder(rollout: Mapping[str, Any]) -> str:
+    """Its steps, of which the last is always all."""
+    return ", ".join(f"{step:g} %" for step in rollout["terms"]["steps"])
 
 
 def questions(text: str) -> tuple[str, list[dict[str, Any]]]:

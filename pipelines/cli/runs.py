@@ -16,12 +16,12 @@ from pipelines.cli import show
 from pipelines.cli.config import settle
 from pipelines.cli.entrance import who
 from pipelines.lifecycle import places, starting
-from pipelines.lifecycle.run import ACTIVE, LEFT, OVER, UNDER_WAY, Run, State, Step, progress, upcoming
+from pipelines.lifecycle.run import ACTIVE, CUT, OVER, UNDER_WAY, Run, State, Step, progress, upcoming
 from pipelines.lifecycle.runs import Runs
 
 LOOK_SECONDS = 0.5
 BAR = 12
-MARKS = {OVER: "[green]done[/]", LEFT: "[dim]left out[/]", ACTIVE: "[yellow]running[/]"}
+SHOWN = (ACTIVE, OVER, *CUT)  # states of a step that somebody who follows is told of
 COLOURS = {State.DONE: "green", State.STOPPED: "red", State.FAILED: "red", State.TAKEN_BACK: "red"}
 
 
@@ -159,11 +159,11 @@ def _followed(runs: Runs, run: str) -> Run:
         while True:
             found = runs.find(run)
             for step in found.steps:
-                if step.name not in bars and step.state in (ACTIVE, OVER):
+                if step.name not in bars and step.state in SHOWN:
                     bars[step.name] = drawn.add_task(step.name, total=1.0, note="")
                 if step.name in bars:
                     drawn.update(bars[step.name], completed=step.share, note=escape(step.note))
-            now = {step.name: f"{step.state} {step.note}" for step in found.steps if step.state in (ACTIVE, OVER)}
+            now = {step.name: f"{step.state} {step.note}" for step in found.steps if step.state in SHOWN}
             if not show.err.is_terminal:
                 for name, words in now.items():
                     if words != said.get(name):

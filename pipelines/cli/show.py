@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,20 +19,46 @@ from cluster.errors import StrataError, shorten
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)  # progress goes here, so that --json leaves one document on stdout
 
+LEAST, GAP = 20, 2  # characters: of a column that wraps, at least; between columns
+
 
 def document(data: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(data, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Rows under headings."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], spare: Sequence[str] = ()) -> None:
+    """Rows under headings, within the width of the terminal: words wrap, and `spare` columns go if they have to."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    gone = left_out([list(columns), *cells], spare, out.width)
+    kept = [place for place, column in enumerate(columns) if column not in gone]
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        drawn.add_column(column, overflow="fold", no_wrap=column == columns[0])  # what one copies stays in one piece
-    for row in rows:
-        drawn.add_row(*(escape(str(cell)) for cell in row))
+    for place in kept:
+        widest = max(cell_len(row[place]) for row in [list(columns), *cells])
+        whole = place == 0 and 2 * widest <= out.width  # what one copies stays in one piece
+        drawn.add_column(columns[place], overflow="ellipsis" if whole else "fold", no_wrap=whole)
+    for row in cells:
+        drawn.add_row(*(escape(row[place]) for place in kept))
     out.print(drawn)
+    if gone:
+        line(f"[dim]no room for {', '.join(gone)}: a wider terminal or --json has it[/]")
+
+
+def left_out(rows: Sequence[Sequence[str]], spare: Sequence[str], width: int) -> list[str]:
+    """Of the `spare` columns those that go, in their order, until each other one has room for LEAST characters a line.
+
+    The first of `rows` are the headings.
+    """
+    needs = {
+        column: min(LEAST, max(cell_len(row[place]) for row in rows)) + GAP for place, column in enumerate(rows[0])
+    }
+    gone: list[str] = []
+    for column in spare:
+        if sum(needs.values()) - GAP <= width:
+            break
+        del needs[column]
+        gone.append(column)
+    return gone
 
 
 def line(text: str) -> None:

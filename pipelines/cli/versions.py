@@ -79,13 +79,15 @@ def log(reference: str, file: Path | None, *, as_json: bool) -> None:
     if as_json:
         show.document([show.plain(entry) | {"names": names, "stage": stage} for entry, names, stage in rows])
         return
-    show.table(
-        ("version", "stage", "commit", "when", "who", "why"),
-        [
-            (", ".join(names), stage, entry.id[:12], show.when(entry.at), entry.author, show.first(entry.message))
-            for entry, names, stage in rows
-        ],
-    )
+    told = [
+        (
+            names[0] if names else entry.id[:12], stage, entry.id[:12], show.when(entry.at), entry.author,
+            ", ".join(names[1:]), show.first(entry.message),
+        )
+        for entry, names, stage in rows
+    ]  # fmt: skip
+    columns = ("version", "stage", "commit", "when", "who", "also", "why")
+    show.table(columns, told, spare=("commit", "who"))
 
 
 def shown(reference: str, file: Path | None, *, as_json: bool) -> None:

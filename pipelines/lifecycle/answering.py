@@ -5,6 +5,7 @@ Owns the two ways of asking. What counts as right stands in `exam`.
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipelines.lifecycle import exam
@@ -12,8 +13,14 @@ from pipelines.lifecycle.exam import Choice
 from pipelines.routing.cases import Case
 
 
-def measure(folder: str, files: Mapping[str, str], max_tokens: int, threads: int) -> dict[str, Any]:
-    """The metrics of the model in `folder` on sets, and some of its wrong answers. For a process of its own."""
+def measure(
+    folder: str, files: Mapping[str, str], max_tokens: int, threads: int, begun: str
+) -> dict[str, Any]:  # fmt: skip
+    """The metrics of the model in `folder` on sets, and some of its wrong answers. For a process of its own.
+
+    `begun`: a file that it makes first.
+    """
+    Path(begun).touch()
     import torch  # noqa: PLC0415 - torch is paid for only where something is measured
 
     torch.set_num_threads(threads)

@@ -19,8 +19,8 @@ def check(pipeline: Pipeline, settings: Settings, registry: Registry, *, request
     history = registry.history(pipeline.model)
     train = pipeline.train
     if train is not None and request is None:
-        for where, line in examples.lines(Path(train.data), "train.data"):
-            examples.conversation(line, where)
+        for _ in examples.conversations(Path(train.data), "train.data"):
+            pass
         if train.start is not None:
             history.resolve(train.start)
         elif not _there(registry, pipeline, pipeline.alias):

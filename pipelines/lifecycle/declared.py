@@ -3,7 +3,7 @@
 Owns its form and what can be refused by looking at it alone. Knows no registry, no cluster and no data.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -11,8 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from actors.registry.history import named
 from cluster import condition
 from cluster.errors import InvalidRequest, SettingsInvalid
+from cluster.layers import refused
 from pipelines.lifecycle import cron
-from pipelines.lifecycle.drift import STATISTICS
+from pipelines.lifecycle.drift import STATISTICS, TIMES
 
 STEPS = ("train", "evaluate", "push", "merge_request", "canary", "live")  # in this order, those that are declared
 LEAST_SECONDS = 60.0  # between two runs by the clock
@@ -48,6 +49,11 @@ def _rule(text: str) -> str:
 
 def _drift(text: str) -> str:
     _said(lambda: condition.parse(text, "rule", STATISTICS))
+    found = condition.parse(text, "rule")
+    if found.baseline:
+        raise ValueError("what is live is compared with nothing: write a number for baseline, such as 2s or 5%")
+    if found.metric.partition("_")[2] in TIMES and text.rstrip()[-1].isdigit():
+        raise ValueError(f"{found.metric} is a time: give its unit, as 500ms or 2s have")
     return text
 
 
@@ -87,7 +93,7 @@ class Triggers(Part):
     @model_validator(mode="after")
     def _not_all_the_time(self) -> "Triggers":
         if self.every is not None and seconds(self.every) < LEAST_SECONDS:
-            raise ValueError(f"every: {self.every} is too often; give {LEAST_SECONDS:g}s or more")
+            raise refused("every", self.every, f"this is too often; give {LEAST_SECONDS:g}s or more")
         return self
 
 
@@ -191,17 +197,20 @@ class Pipeline(Part):
         if not self.steps:
             raise ValueError(f"it has no step; declare some of {', '.join(STEPS)}")
         if self.train is not None and self.push is None and {"merge_request", "canary", "live"} & set(self.steps):
-            raise ValueError("what train makes gets no further without push; declare push: {}")
+            raise refused("push", None, "what train makes gets no further without push; declare push: {}")
         if self.train is None and self.push is not None:
-            raise ValueError("push has nothing to push without train; declare train, or leave push out")
+            raise refused("train", None, "push has nothing to push without train; declare train, or leave push out")
         if self.train is None and not self.on.merge_request:
-            raise ValueError("without train there is a version to look at only on: {merge_request: true}")
+            remedy = "without train there is a version to look at only on: {merge_request: true}"
+            raise refused("on.merge_request", None, remedy)
         if self.canary is not None and self.merge_request is None:
-            raise ValueError("canary follows the release of what is merged; declare merge_request: {}")
+            raise refused(
+                "merge_request", None, "canary follows the release of what is merged; declare merge_request: {}"
+            )
         if self.on.data and self.train is None:
-            raise ValueError("on.data watches train.data, and there is no train")
+            raise refused("on.data", True, "it watches train.data, and there is no train")
         if self.on.after == self.name:
-            raise ValueError(f"on.after: {self.on.after} is a cycle: a pipeline cannot wait for itself")
+            raise refused("on.after", self.on.after, "this is a cycle: a pipeline cannot wait for itself")
         return self
 
 
@@ -223,6 +232,15 @@ def cycle(waits: dict[str, str | None]) -> list[str]:
         if at is not None:
             return [*seen[seen.index(at) :], at]
     return []
+
+
+def check_after(pipelines: Sequence[Pipeline]) -> None:
+    """Raises ValueError, as `refused` makes it, where a pipeline waits for one that is not among them."""
+    names = [each.name for each in pipelines]
+    for place, each in enumerate(pipelines):
+        if each.on.after is not None and each.on.after not in names:
+            remedy = f"no such pipeline is declared here; name one of {', '.join(names)}"
+            raise refused(f"{place}.on.after", each.on.after, remedy)
 
 
 def check_cycle(pipelines: Iterable[Pipeline]) -> None:

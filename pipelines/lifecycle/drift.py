@@ -15,6 +15,7 @@ HISTOGRAMS = {
     "queue": "vllm:request_queue_time_seconds",
     "tokens": "vllm:request_generation_tokens",
 }
+TIMES = ("ttft", "itl", "latency", "queue")  # of these; the others are counts
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 ENDED = "vllm:request_success_total"
 STATISTICS = (

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from actors.engine.tokens import Tokenizer
 from cluster.errors import InvalidRequest
-from pipelines.lifecycle.examples import Encoded, Messages, conversation, lines
+from pipelines.lifecycle.examples import Encoded, Messages, conversations
 
 
 def encode(path: Path, folder: Path, width: int) -> tuple[list[Encoded], int]:
     """All examples of at most `width` tokens, and how many were longer. Raises InvalidRequest where none is left."""
     tokenizer = Tokenizer.from_folder(folder)
     found, longer = [], 0
-    for where, line in lines(path, "train.data"):
-        for example in turns(conversation(line, where), tokenizer):
+    for messages in conversations(path, "train.data"):
+        for example in turns(messages, tokenizer):
             if len(example.tokens) > width:
                 longer += 1
             else:
                 found.append(example)
     if not found:
-        problem = f"all {longer} examples are longer than train.width, {width}" if longer else "no line is in it"
+        problem = f"all {longer} examples are longer than train.width, {width}"
         raise InvalidRequest("train.data", str(path), f"{problem}; give others or a greater width")
     return found, longer
 

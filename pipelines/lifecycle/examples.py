@@ -73,6 +73,15 @@ def conversation(line: Mapping[str, Any], where: str) -> Messages:
     return list(given)
 
 
+def conversations(path: Path, field: str) -> Iterator[Messages]:
+    """All that there are to train on. Raises InvalidRequest for a line that is none, and where there is no line."""
+    where = None
+    for where, line in lines(path, field):
+        yield conversation(line, where)
+    if where is None:
+        raise InvalidRequest(field, str(path), f"no line is in it; {LINE}")
+
+
 def said(message: Any) -> bool:
     """Whether it is a message: a role and a content, both texts."""
     return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))

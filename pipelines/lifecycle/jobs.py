@@ -6,11 +6,13 @@ The one file of runs that knows Ray. Its callers are drivers of the cluster alre
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cluster import forking, runtime
 from cluster.errors import ExtraMissing, InvalidRequest, StrataError, Unavailable, shorten
 from cluster.settings import ClusterSettings
+from pipelines.lifecycle import waiting
 from pipelines.lifecycle.declared import Train
 from pipelines.settings import HOME, Settings
 
@@ -25,6 +27,11 @@ class OnRay:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
+    def needs(self, train: Train) -> str:
+        """What training takes of the cluster, in words."""
+        kind, each = _shares(train)
+        return waiting.amount(int(train.workers * each), kind)
+
     def tune(self, config: Mapping[str, Any]) -> None:
         """Raises ExtraMissing, InvalidRequest where the cluster can never hold the workers, Unavailable."""
         import ray  # noqa: PLC0415 - not before its environment stands
@@ -37,14 +44,14 @@ class OnRay:
 
         train = Train.model_validate(config["train"])
         there = ray.cluster_resources()
-        gpu = there.get("GPU", 0) >= train.workers
-        needs = {"GPU": 1.0} if gpu else {"CPU": float(train.threads)}
+        kind, each = _shares(train)
+        gpu = kind == "GPU"
         if not gpu and there.get("CPU", 0) < train.workers * train.threads:
             remedy = f"the cluster has {there.get('CPU', 0):g} CPUs; lower train.workers or train.threads"
             raise InvalidRequest("train.workers", f"{train.workers} of {train.threads} threads", remedy)
         trainer = TorchTrainer(
             _tune, train_loop_config=dict(config), torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=train.workers, use_gpu=gpu, resources_per_worker=needs),
+            scaling_config=ScalingConfig(num_workers=train.workers, use_gpu=gpu, resources_per_worker={kind: each}),
             run_config=RunConfig(
                 name="ray", storage_path=str(config["out"]), failure_config=FailureConfig(max_failures=RETRIES)
             ),
@@ -56,7 +63,9 @@ class OnRay:
                 raise
             raise Unavailable("the fine-tune", _last(wrong)) from wrong
 
-    def measure(self, folder: str, files: Mapping[str, str], max_tokens: int, cpus: int) -> dict[str, Any]:
+    def measure(
+        self, folder: str, files: Mapping[str, str], max_tokens: int, cpus: int, begun: str
+    ) -> dict[str, Any]:  # fmt: skip
         """See `answering.measure`. Raises what it raises."""
         import ray  # noqa: PLC0415 - as above
 
@@ -64,7 +73,7 @@ class OnRay:
 
         asked = ray.remote(measure).options(num_cpus=cpus, max_retries=RETRIES)
         try:
-            found: dict[str, Any] = ray.get(asked.remote(folder, dict(files), max_tokens, cpus))
+            found: dict[str, Any] = ray.get(asked.remote(folder, dict(files), max_tokens, cpus, begun))
         except ray.exceptions.RayTaskError as wrong:
             raise (wrong.cause if isinstance(wrong.cause, StrataError) else wrong) from None
         except ray.exceptions.RayError as wrong:
@@ -85,8 +94,17 @@ class OnRay:
         time.sleep(seconds)
 
 
+def _shares(train: Train) -> tuple[str, float]:
+    """What each worker takes: a GPU where the cluster has one for each, or its threads."""
+    import ray  # noqa: PLC0415 - as above
+
+    gpu = ray.cluster_resources().get("GPU", 0) >= train.workers
+    return ("GPU", 1.0) if gpu else ("CPU", float(train.threads))
+
+
 def _tune(config: dict[str, Any]) -> None:
     """What Ray Train calls on each worker. DeepSpeed is imported there and not by the driver."""
+    waiting.marker(Path(config["out"])).touch()  # before the import, which takes a while
     from pipelines.lifecycle.tuning import tune_worker  # noqa: PLC0415
 
     tune_worker(config)

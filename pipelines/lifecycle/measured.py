@@ -11,26 +11,28 @@ from typing import Any
 from actors.registry import history, tree
 from cluster.errors import NotFound
 from cluster.storage.blobs import digest_of
-from pipelines.lifecycle import exam
+from pipelines.lifecycle import exam, waiting
 from pipelines.lifecycle.declared import Evaluate
 from pipelines.lifecycle.work import Work
 
 
-def version(work: Work, evaluate: Evaluate, commit: str) -> dict[str, Any]:
-    """Of a version in the registry; measured if nobody has yet."""
+def version(work: Work, evaluate: Evaluate, commit: str, who: str, share: float) -> dict[str, Any]:
+    """Of a version in the registry; measured if nobody has yet. `who`, `share`: see `folder`."""
     content = tree.manifest(work.registry.history(work.run.model).files(commit))
     sets = {name: exam.digest(file, f"evaluate.sets.{name}") for name, file in evaluate.sets.items()}
     key = digest_of(json.dumps([digest_of(content), sets, evaluate.max_tokens], sort_keys=True).encode())
     file = work.folder.parent / "measured" / f"{key}.json"
     if not file.exists():
-        found = folder(work, evaluate, checkout(work, commit))
+        found = folder(work, evaluate, checkout(work, commit), who, share)
         write(file, found)
     return read(file)
 
 
-def folder(work: Work, evaluate: Evaluate, path: Path) -> dict[str, Any]:
-    """Of a model folder."""
-    return work.hands.measure(str(path), evaluate.sets, evaluate.max_tokens, evaluate.cpus)
+def folder(work: Work, evaluate: Evaluate, path: Path, who: str, share: float) -> dict[str, Any]:
+    """Of a model folder, told to be that of `who` when `share` of the step is done."""
+    begun = str(waiting.marker(work.folder))
+    with waiting.handed(work, waiting.amount(evaluate.cpus, "CPU"), f"{who} answers", share):
+        return work.hands.measure(str(path), evaluate.sets, evaluate.max_tokens, evaluate.cpus, begun)
 
 
 def checkout(work: Work, commit: str) -> Path:

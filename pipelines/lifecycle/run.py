@@ -50,6 +50,7 @@ MOVES: dict[tuple[State, Event], State] = {
 }  # fmt: skip
 UNDER_WAY = (State.QUEUED, State.RUNNING, State.WAITING)
 PENDING, ACTIVE, OVER, LEFT = "pending", "running", "done", "left out"  # of a step
+CUT = (State.FAILED.value, State.CANCELLED.value)  # of the step at which its run ended so
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def moved(run: str, at: State, event: Event) -> State:
 
 def upcoming(steps: Sequence[Step]) -> Step | None:
     """The step that a driver has to do next: the first that is not over; None where all are."""
-    return next((step for step in steps if step.state in (PENDING, ACTIVE)), None)
+    return next((step for step in steps if step.state not in (OVER, LEFT)), None)
 
 
 def branch(run: str) -> str:

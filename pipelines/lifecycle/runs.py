@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cluster.errors import Conflict, NotFound
-from pipelines.lifecycle.run import ACTIVE, LEFT, OVER, PENDING, UNDER_WAY, Event, Run, State, Step, moved
+from pipelines.lifecycle.run import ACTIVE, CUT, LEFT, OVER, PENDING, UNDER_WAY, Event, Run, State, Step, moved
 from pipelines.lifecycle.tables import RUNS, STEPS, Tables
 from pipelines.lifecycle.watched import see
 
@@ -108,7 +108,7 @@ class Runs:
             row = connection.execute(select(STEPS).where(*where)).one()._asdict()
             began = row["began"] if row["began"] is not None else self._clock()
             connection.execute(
-                update(STEPS).where(*where).values(state=ACTIVE, began=began, attempts=row["attempts"] + 1)
+                update(STEPS).where(*where).values(state=ACTIVE, began=began, ended=None, attempts=row["attempts"] + 1)
             )
             return _step(row)
 
@@ -169,6 +169,9 @@ class Runs:
         changed = connection.execute(update(RUNS).where(RUNS.c.id == run, RUNS.c.state == at).values(**values))
         if changed.rowcount != 1:
             raise Conflict(f"run {run}", at, "another already")
+        if then.value in CUT:
+            cut = update(STEPS).where(STEPS.c.run == run, STEPS.c.state == ACTIVE)
+            connection.execute(cut.values(state=then.value, ended=values["ended"]))
         return then
 
     @staticmethod

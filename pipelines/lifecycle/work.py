@@ -12,7 +12,7 @@ from actors.registry.desk import Desk
 from actors.registry.registry import Registry
 from actors.registry.requests import Requirements
 from cluster.condition import parse
-from pipelines.lifecycle.declared import Pipeline
+from pipelines.lifecycle.declared import Pipeline, Train
 from pipelines.lifecycle.run import Event, Run
 from pipelines.settings import Settings
 
@@ -20,11 +20,17 @@ from pipelines.settings import Settings
 class Hands(Protocol):
     """Who does what takes a cluster."""
 
+    def needs(self, train: Train) -> str:
+        """What training takes of the cluster, in words."""
+        ...
+
     def tune(self, config: Mapping[str, Any]) -> None:
         """See `tuning.tune_worker`, on as many workers as the config says."""
         ...
 
-    def measure(self, folder: str, files: Mapping[str, str], max_tokens: int, cpus: int) -> dict[str, Any]:
+    def measure(
+        self, folder: str, files: Mapping[str, str], max_tokens: int, cpus: int, begun: str
+    ) -> dict[str, Any]:  # fmt: skip
         """See `answering.measure`."""
         ...
 

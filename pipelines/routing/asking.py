@@ -112,12 +112,18 @@ def _sources(
 
 
 def _old(given: Any, new: str, model: str, versions: Sequence[str], weights: Mapping[str, float]) -> str:
-    """Whose users it takes: those of the version with most, unless another is named."""
+    """Whose users it takes: those of the version with most, unless another is named, as it must if `new` has most."""
     others = [version for version, share in weights.items() if share and version != new]
     if given is None:
         if not others:
             raise InvalidRequest("to", new, f"all users of {model} have it already: name another version")
-        return max(others, key=lambda version: weights[version])
+        most = max(others, key=lambda version: weights[version])
+        if weights.get(new, 0.0) > weights[most]:
+            has = f"with {weights[new]:g} % it has most users of {model} already"
+            raise InvalidRequest(
+                "to", new, f"{has}: say with --from (`from` in a body) whose it takes: {', '.join(others)}"
+            )
+        return most
     old = _version("from", given, model, versions)
     if old == new:
         raise InvalidRequest("to", new, "a rollout leads from one version to another: this is onto itself")

@@ -67,7 +67,9 @@ class Release(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on: str = Field("main", min_length=1, description="a branch, whose merges count, or an alias, whose moves do")
-    steps: tuple[float, ...] = Field(STEPS, description="percent of the users")
+    steps: tuple[float, ...] = Field(
+        STEPS, min_length=1, description="percent of the users, each above the one before; 100 comes last, said or not"
+    )
     every_seconds: float = 600.0
     abort_if: tuple[str, ...] = ()
     margin: float | None = Field(0.2, description="how much slower it may be; null: only abort_if counts")

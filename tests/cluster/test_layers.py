@@ -2,10 +2,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.errors import SettingsInvalid
-from cluster.layers import load, settle
+from cluster.layers import load, refused, settle
 
 
 class Engine(BaseModel):
@@ -42,6 +42,31 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "s.yaml"
     path.write_text("place:\n  port: 81\n  ratio: 2\nengines:\n  - name: a\n  - name: b\n    size: 3\n")
     return path
+
+
+class Ruled(BaseModel):
+    """One with a rule of its own."""
+
+    place: Place = Place()
+
+    @model_validator(mode="after")
+    def _is_open(self) -> "Ruled":
+        if not self.place.names:
+            raise refused("place.names", None, "name one: {it: x}")
+        if not self.place.open:
+            raise refused("place.open", self.place.names, "open it")
+        return self
+
+
+def test_a_rule_of_a_branch_names_the_key_below_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("place:\n  port: 81\n")
+    with pytest.raises(SettingsInvalid) as wrong:
+        load(Ruled, path)
+    assert str(wrong.value) == "place.names (s.yaml:1): nothing is not accepted; name one: {it: x}"
+    path.write_text("place:\n  names: [a]\n  open: false\n")
+    with pytest.raises(SettingsInvalid, match=r"place\.open \(s\.yaml:3\): .*; open it"):
+        load(Ruled, path)
 
 
 def source(tree: Any, key: str) -> tuple[Any, str]:

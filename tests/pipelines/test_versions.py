@@ -148,6 +148,7 @@ def test_what_is_released_is_served_beside_who_is_live(tmp_path: Path, registry:
         ({}, {"release": {"on": "prod"}}, "routes.talk.release.on"),
         ({}, {"release": {}, "weights": {"base": 100}}, "routes.talk.release"),
         ({}, {"release": {"steps": [5, 1]}}, "routes.talk.release.steps"),
+        ({}, {"release": {"steps": []}}, "routes.talk.release.steps"),
         ({}, {"release": {"abort_if": ["speed > 1"]}}, "routes.talk.release.abort_if[0]"),
         ({}, {"release": {"abort_if": ["eval.sums < baseline"]}}, "routes.talk.release.abort_if[0]"),
         ({}, {"release": {"every": "10m"}}, "routes.talk.release.every"),

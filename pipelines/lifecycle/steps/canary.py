@@ -87,7 +87,8 @@ def _followed(at: Work, name: str, live: str) -> dict[str, Any]:
         elif found is not None:
             patience.renew()
             answers = found["answers"].get("new", 0)
-            at.tell(share(found), f"{name}: {found['state']}, {found['share']:g} % of the users, {answers} answers")
+            whose = f"{found['share']:g} % of the users of {found['terms']['old']}"
+            at.tell(share(found), f"{name}: {found['state']}, {whose}, {answers} answers")
         patience.wait(f"{name} does not go on: the gateway does not answer")
 
 

@@ -7,6 +7,8 @@ from pipelines.lifecycle.declared import Evaluate
 from pipelines.lifecycle.run import Event
 from pipelines.lifecycle.work import Outcome, Work
 
+CANDIDATE = "the candidate"
+
 
 def work(at: Work) -> Outcome:
     """Measure both, and judge."""
@@ -15,20 +17,18 @@ def work(at: Work) -> Outcome:
     file = at.folder / "evaluation.json"
     made = _candidate(at)
     if not file.exists():
-        at.tell(0.0, "the candidate answers")
         commit = made.get("commit")
         found = (
-            measured.version(at, evaluate, str(commit))
+            measured.version(at, evaluate, str(commit), CANDIDATE, 0.0)
             if commit
-            else measured.folder(at, evaluate, Path(at.run.made("model")))
+            else measured.folder(at, evaluate, Path(at.run.made("model")), CANDIDATE, 0.0)
         )
         measured.write(file, found)
     found = measured.read(file)
     mine = found["metrics"]
-    at.tell(0.5, "what is live answers")
     live = f"{at.run.model}@{at.pipeline.alias}"
     there = measured.resolve(at, at.pipeline.alias)
-    beside = measured.version(at, evaluate, there)["metrics"] if there else None
+    beside = measured.version(at, evaluate, there, "what is live", 0.5)["metrics"] if there else None
     wanted = exam.rules(evaluate.require, sorted(mine))
     broken, unasked = exam.verdict(wanted, mine, beside, live)
     if at.run.request is not None:
@@ -48,7 +48,7 @@ def figures(metrics: dict[str, float]) -> dict[str, float]:
 
 def target(at: Work, evaluate: Evaluate, commit: str) -> dict[str, float]:
     """The same of the version that a merge request leads to."""
-    return figures(measured.version(at, evaluate, commit)["metrics"])
+    return figures(measured.version(at, evaluate, commit, "what it goes into", 0.0)["metrics"])
 
 
 def _candidate(at: Work) -> dict[str, str]:

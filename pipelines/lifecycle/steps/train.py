@@ -5,14 +5,11 @@ from pathlib import Path
 
 from actors.registry.history import MAIN
 from cluster.errors import NotFound
-from pipelines.lifecycle import measured, progress
+from pipelines.lifecycle import measured, progress, waiting
 from pipelines.lifecycle.declared import Train
 from pipelines.lifecycle.encoding import encode
 from pipelines.lifecycle.examples import digest, write
 from pipelines.lifecycle.work import Outcome, Work
-from pipelines.ticking import ticking
-
-LOOK_SECONDS = 1.0
 
 
 def work(at: Work) -> Outcome:
@@ -29,7 +26,8 @@ def work(at: Work) -> Outcome:
             at.keep({"data": digest(Path(train.data), "train.data"), "examples": len(found), "longer": longer})
             write(file, found)
         config = {"train": train.model_dump(mode="json"), "base": str(base), "data": str(file), "out": str(out)}
-        with ticking(_teller(at, train), LOOK_SECONDS):
+        share = at.run.step("train").share  # what an earlier driver came to
+        with waiting.handed(at, at.hands.needs(train), "loading the model", share, _teller(at, train)):
             at.hands.tune(config)
     told = measured.read(out / "model" / "training.json")
     numbers = {name: float(told[name]) for name in ("loss", "steps", "examples") if told.get(name) is not None}

@@ -51,6 +51,11 @@ def test_the_first_step_is_half_a_percent_unless_another_is_given(far: Far, monk
     assert STEPS[0] == 0.5
 
 
+def test_its_steps_are_said_with_the_last_that_nobody_gave(far: Far, monkeypatch, capsys) -> None:
+    assert strata(monkeypatch, "rollout", "chat", "--to", "v7", "--steps", "1") == 0
+    assert "chat-v7: 1 %, 100 % of the users, one after the other" in capsys.readouterr().out
+
+
 def test_what_it_would_do_is_said_in_words(far: Far, monkeypatch, capsys) -> None:
     assert (
         strata(
@@ -80,7 +85,7 @@ def test_what_it_would_do_is_said_in_words(far: Far, monkeypatch, capsys) -> Non
 def test_verbs(far: Far, monkeypatch, capsys, verb) -> None:
     assert strata(monkeypatch, "rollout", verb, "chat-v7/x") == 0
     assert far.asked == [("POST", "/v1/rollouts/chat-v7%2Fx", {"action": verb})]
-    assert "chat-v7: ramping, 1 % of the users" in capsys.readouterr().out
+    assert "chat-v7: ramping, 1 % of the users of v6" in capsys.readouterr().out
 
 
 def test_all_and_one_are_shown(far: Far, monkeypatch, capsys) -> None:

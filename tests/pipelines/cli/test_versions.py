@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from actors.registry.outbox import Outbox
 from cluster.security.keys import KeyRing
 from cluster.settings import ClusterSettings
+from pipelines.cli import show
 from pipelines.settings import load
 from pipelines.versions import registry_of
 from pipelines.webhooks import hook_id
@@ -52,6 +53,45 @@ def test_a_folder_goes_in_and_comes_out(
     for words in (("show", "chat@v1"), ("log", "chat"), ("fsck",), ("gc",), ("branch", "chat@v1", "old"),
                   ("tag", "chat@v1", "first")):  # fmt: skip
         assert strata(monkeypatch, "models", *words) == 0, words
+
+
+@pytest.fixture
+def long(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A version with long metadata, a long message and many aliases."""
+    write_model(home / "model", {"a": torch.ones(8)}, size=1)
+    (home / "facts.json").write_text(json.dumps({"merge": {"ours": "a" * 40, "theirs": "b" * 40, "weight": 0.25}}))
+    why = "Because what it said of the weather was wrong on most days of the week and on all of them in spring"
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat", "--facts", "facts.json", "-m", why) == 0
+    for alias in ("prod", "staging", "canary", "spring", "europe"):
+        assert strata(monkeypatch, "models", "alias", "chat@v1", alias) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_version_is_shown_whole_in_a_narrow_terminal(monkeypatch, capsys, width) -> None:
+    monkeypatch.setattr(show.out, "width", width)
+    assert strata(monkeypatch, "models", "show", "chat@v1") == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= width
+    assert all(f"\n{key} " in said for key in ("model", "version", "parents", "merge"))
+    joined = "".join(said.split())
+    for words in ('"theirs":"' + "b" * 40, '"weight":0.25', "wrongonmostdaysoftheweekandonallofthemin"):
+        assert words in joined
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize(("width", "there"), [(80, False), (160, True)])
+def test_a_log_leaves_columns_out_where_there_is_no_room(monkeypatch, capsys, width, there) -> None:
+    monkeypatch.setattr(show.out, "width", width)
+    assert strata(monkeypatch, "models", "log", "chat") == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= width
+    assert said.splitlines()[1].startswith("v1 ")
+    assert all(name in said for name in ("@prod", "@staging", "@canary", "@spring", "@europe", "weather", "week"))
+    assert ("commit" in said.splitlines()[0]) is there
+    assert ("no room for commit" in said) is not there
+    assert len(said.splitlines()) < 10
 
 
 @pytest.mark.usefixtures("home")

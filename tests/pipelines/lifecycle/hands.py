@@ -16,7 +16,7 @@ from actors.registry.candidates import Candidates
 from actors.registry.registry import Registry
 from cluster.errors import Unavailable
 from pipelines.lifecycle import places, starting
-from pipelines.lifecycle.declared import Pipeline
+from pipelines.lifecycle.declared import Pipeline, Train
 from pipelines.settings import HOME, Settings, load
 from pipelines.versions import registry_of
 
@@ -93,6 +93,9 @@ class Made:
         self.away = 0
         self.rollouts: list[dict[str, Any]] = []
 
+    def needs(self, train: Train) -> str:
+        return f"{train.threads} CPUs"
+
     def tune(self, config: dict[str, Any]) -> None:
         self.done["tune"] += 1
         out, base = Path(config["out"]), Path(config["base"])
@@ -104,7 +107,7 @@ class Made:
         (part / "training.json").write_text(json.dumps({"steps": 3, "loss": 0.5, "examples": 3}))
         part.rename(out / "model")
 
-    def measure(self, folder: str, files: dict[str, str], max_tokens: int, cpus: int) -> dict[str, Any]:
+    def measure(self, folder: str, files: dict[str, str], max_tokens: int, cpus: int, begun: str) -> dict[str, Any]:
         self.done["measure"] += 1
         weight = float(load_file(Path(folder) / "model.safetensors")["weight"][0, 0])
         good = self.good.get(weight, 1.0)
@@ -136,7 +139,7 @@ class Made:
         self.done["rollout"] += 1
         self.rollouts.insert(0, {
             "name": f"chat-{due.version}", "state": "ramping", "share": 50, "answers": {}, "reason": "", "seconds": 1.0,
-            "step": 0, "terms": {"model": "chat", "new": due.version, "steps": [50, 100]}, "audit": [],
+            "step": 0, "terms": {"model": "chat", "old": "v1", "new": due.version, "steps": [50, 100]}, "audit": [],
         })  # fmt: skip
         self.candidates.begin("chat", due.version, due.cause)
 

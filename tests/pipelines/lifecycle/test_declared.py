@@ -65,6 +65,9 @@ def test_held_out_questions_are_no_file(tmp_path):
     ({"on": {"every": "1s"}}, "too often"),
     ({"on": {"every": "soon"}}, "30s, 10m or 6h"),
     ({"on": {"drift": {"rule": "happiness < 1"}}}, "there is no metric happiness"),
+    ({"on": {"drift": {"rule": "p90_ttft > 2"}}}, "on.drift.rule"),
+    ({"on": {"drift": {"rule": "mean_queue > 0.5"}}}, "mean_queue is a time: give its unit"),
+    ({"on": {"drift": {"rule": "p90_ttft > baseline + 1s"}}}, "compared with nothing"),
     ({"on": {"after": "tune"}}, "cannot wait for itself"),
     ({"canary": {"steps": [1, 100]}}, "steps"),
 ])  # fmt: skip
@@ -74,6 +77,28 @@ def test_what_is_refused(tmp_path, change, said):
         settled(tmp_path, values)
     assert said in str(refused.value)
     assert "pipelines" in str(refused.value)
+
+
+@pytest.mark.parametrize("rule", ["p90_ttft > 2s", "mean_itl > 50 ms", "abort_rate > 0.05", "p50_tokens < 20"])
+def test_what_drift_may_be_and_over_what_it_is_unless_that_is_said(tmp_path, rule):
+    (found,) = settled(tmp_path, GOOD | {"on": {"drift": {"rule": rule}}})
+    assert (found.on.drift.rule, found.on.drift.over) == (rule, "10m")
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"on": {"every": "0s"}}, 'pipelines.0.on.every (strata.yaml:11): "0s" is not accepted'),
+    ({"on": {"after": "tune"}}, 'pipelines.0.on.after (strata.yaml:11): "tune" is not accepted'),
+    ({"on": {"after": "zzz"}}, 'on.after (strata.yaml:11): "zzz" is not accepted; no such pipeline is declared here; '
+     "name one of tune"),
+    ({"push": None}, "pipelines.0.push (strata.yaml:2): nothing is not accepted"),
+    ({"merge_request": None}, "pipelines.0.merge_request (strata.yaml:2): nothing is not accepted"),
+    ({"train": None, "push": None}, "pipelines.0.on.merge_request (strata.yaml:2): nothing is not accepted"),
+])  # fmt: skip
+def test_what_is_refused_names_its_key_and_line(tmp_path, change, said):
+    values = {name: value for name, value in (GOOD | change).items() if value is not None}
+    with pytest.raises(SettingsInvalid) as refused:
+        settled(tmp_path, values)
+    assert said in str(refused.value)
 
 
 def test_one_without_steps_or_named_twice_is_refused(tmp_path):

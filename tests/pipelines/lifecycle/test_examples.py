@@ -37,6 +37,13 @@ def test_a_line_that_is_no_json_is_named_with_its_place(tmp_path):
         list(examples.lines(tmp_path / "empty", "train.data"))
 
 
+@pytest.mark.parametrize("text", ["", "\n  \n"])
+def test_data_without_a_line_are_refused_with_what_a_line_is(tmp_path, text):
+    (tmp_path / "a.jsonl").write_text(text)
+    with pytest.raises(InvalidRequest, match=r"^train.data: .*a.jsonl is not accepted; no line is in it; each line is"):
+        list(examples.conversations(tmp_path / "a.jsonl", "train.data"))
+
+
 def test_data_are_new_when_what_they_hold_is(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}")
     before = examples.digest(tmp_path, "x")

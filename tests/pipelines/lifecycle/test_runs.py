@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cluster.errors import Conflict, NotFound
-from pipelines.lifecycle.run import Event, State
+from pipelines.lifecycle.run import Event, State, upcoming
 from pipelines.lifecycle.runs import Runs
 from pipelines.lifecycle.tables import Tables
 from pipelines.lifecycle.watched import Watches
@@ -60,6 +60,37 @@ def test_a_step_is_left_once_and_only_while_its_run_runs(runs):
     with pytest.raises(Conflict, match="is cancelled and not running"):
         runs.keep(run, "live", {"before": "v1"})
     assert runs.tell(run, "live", 0.5, "half") is False
+
+
+@pytest.mark.parametrize(("event", "said"), [(Event.BROKE, "failed"), (Event.CANCEL, "cancelled")])
+def test_the_step_at_which_a_run_ends_says_so_and_its_clock_stands(tables, event, said):
+    clock = Clock()
+    runs = Runs(tables, clock)
+    run = begun(runs)
+    runs.move(run, Event.DRIVEN)
+    runs.enter(run, "train")
+    clock.now = 130.0
+    runs.move(run, event, "why")
+    clock.now = 500.0
+    found = runs.find(run)
+    assert [step.state for step in found.steps] == [said, "left out", "pending"]
+    assert (found.step("train").began, found.step("train").ended) == (100.0, 130.0)
+    assert upcoming(found.steps).name == "train"
+    assert runs.tell(run, "train", 0.5, "half") is False
+    assert runs.find(run).step("train").share == 0.0
+
+
+def test_a_failed_step_that_is_taken_up_runs_again(runs):
+    run = begun(runs)
+    runs.move(run, Event.DRIVEN)
+    runs.enter(run, "train")
+    runs.move(run, Event.BROKE, "why")
+    runs.move(run, Event.DRIVEN)
+    runs.enter(run, "train")
+    found = runs.find(run).step("train")
+    assert (found.state, found.ended, found.attempts) == ("running", None, 2)
+    runs.leave(run, "train", {}, {}, "done")
+    assert runs.find(run).step("train").state == "done"
 
 
 def test_what_a_run_left_out_is_not_to_be_done(runs):

@@ -114,12 +114,14 @@ def test_a_run_whose_job_never_came_is_taken_up(watched, jobs, monkeypatch):
     ({"merge_request": {"into": "other"}}, "what is merged into main is released"),
     ({"model": "other"}, "other"),
     ({"train": {"data": "nowhere.jsonl"}}, "there is no such file or folder"),
+    ({"train": {"data": "empty.jsonl"}}, "no line is in it"),
     ({"train": {"data": "train.jsonl", "start": "v9"}}, "v9"),
     ({"evaluate": {"sets": {"sums": "sums.jsonl"}, "require": ["accuracy > 1"]}}, "there is no metric accuracy"),
 ])  # fmt: skip
 def test_what_is_refused_before_a_run_begins(watched, jobs, change, said):
     from cluster.errors import StrataError
 
+    (watched.folder / "empty.jsonl").touch()
     with pytest.raises(StrataError) as refused:
         starting.begin(watched.settings, watched.pipeline(**change), "by hand", "ann", watched.around)
     assert said in str(refused.value)

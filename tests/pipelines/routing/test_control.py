@@ -199,6 +199,16 @@ async def test_what_cannot_be_rolled_out_names_the_field(world, asked, says):
     assert await world.control.rollouts() == []
 
 
+async def test_a_version_that_has_most_users_takes_those_of_one_that_is_named(tmp_path):
+    world = World(tmp_path, {"chat": {"weights": {"v6": 90, "v7": 10}}})
+    with pytest.raises(
+        InvalidRequest, match=r"to: v6 .* with 90 % it has most users of chat already: .*`from` in a body.*: v7"
+    ):
+        await world.control.start({**ASKED, "to": "v6"}, "ann")
+    made = await world.control.start({**ASKED, "to": "v6", "from": "v7"}, "ann")
+    assert made["terms"]["old"] == "v7"
+
+
 async def test_one_rollout_of_a_model_at_a_time_and_a_dry_run_is_none(world):
     dry = await world.control.start(ASKED | {"dry_run": True}, "ann")
     assert (dry["state"], dry["terms"]["old"]) == ("pending", "v6")
