@@ -19,7 +19,7 @@ from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
-from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound
+from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound
 
 HEADS, TAGS, ALIASES, REQUESTS = "refs/heads/", "refs/tags/", "refs/aliases/", "refs/requests/"
 MOVES, STAGES = "refs/moves/", "refs/stages/"  # where aliases have been, and how far versions have come
@@ -27,6 +27,7 @@ EVERY = (HEADS, TAGS, ALIASES, REQUESTS, MOVES, STAGES)
 MAIN = "main"
 PENDING = "strata.pending"  # refs that are being moved
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]|[a-z0-9]")
+NAMES = {ALIASES: "an alias", TAGS: "a tag", HEADS: "a branch"}  # which share one namespace
 _NUMBERED = re.compile(r"v[1-9][0-9]*")
 _ID = re.compile(r"[0-9a-f]{7,40}")
 
@@ -44,12 +45,11 @@ class Entry:
 
 def named(field: str, name: str) -> str:
     """`name` if a model, branch, tag or alias may be called so. Raises InvalidRequest."""
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith(".lock"):
-        raise InvalidRequest(
-            field,
-            name,
-            "use up to 64 small letters, digits, dots, dashes and underscores, a letter or digit at the ends",
-        )
+    if not _NAME.fullmatch(name):
+        remedy = "use up to 64 small letters, digits, dots, dashes and underscores, a letter or digit at the ends"
+        raise InvalidRequest(field, name, remedy)
+    if ".." in name or name.endswith(".lock"):
+        raise InvalidRequest(field, name, "git keeps two dots in a row and the ending .lock for itself; use another")
     return name
 
 
@@ -115,22 +115,35 @@ class History:
         self.shift({ref: (expected, new)})
 
     def shift(self, refs: Mapping[str, tuple[str | None, str]]) -> None:
-        """Move several refs, each from where it is expected to a commit: all or none. Raises Conflict."""
+        """Move several refs, each from where it is expected to a commit: all or none. Raises Conflict, and Barred for
+        a new name that another kind has.
+        """
         with self._alone():
             for ref, (expected, _) in refs.items():
-                self._expect(ref, expected)
+                self.expect(ref, expected)
             self._point({ref: new for ref, (_, new) in refs.items()})
+
+    def drop(self, ref: str, expected: str) -> None:
+        """Remove `ref` if it is at the commit `expected`. Raises Conflict."""
+        with self._alone():
+            self.expect(ref, expected)
+            self._repo.refs.remove_if_equals(Ref(ref.encode()), ObjectID(expected.encode()))
 
     def number(self, new: str, branch: str, expected: str | None) -> str:
         """Make the commit `new` the branch's tip, if that is `expected`, and the model's next version; its tag."""
         with self._alone():
             tag = f"v{max((int(name[1:]) for name in numbered(self)), default=0) + 1}"
-            self._expect(HEADS + branch, expected)
+            self.expect(HEADS + branch, expected)
             self._point({HEADS + branch: new, TAGS + tag: new})
         return tag
 
     def resolve(self, name: str) -> str:
-        """The commit that an alias, a tag, a branch or the first digits of an id name. Raises NotFound."""
+        """The commit that a version's number, an alias, a tag, a branch or the first digits of an id name.
+
+        Raises NotFound.
+        """
+        if name in (versions := numbered(self)):
+            return versions[name]
         for kind in (ALIASES, TAGS, HEADS):
             if name in (found := self.refs(kind)):
                 return found[name]
@@ -196,11 +209,26 @@ class History:
         """The commits that refs of these kinds are at."""
         return {commit for kind in kinds for commit in self.refs(kind).values()}
 
-    def _expect(self, ref: str, expected: str | None) -> None:
+    def expect(self, ref: str, expected: str | None) -> None:
+        """Raises Conflict where `ref` is elsewhere, None for nowhere, and Barred for a new name that is taken."""
         there = self._repo.refs.read_ref(Ref(ref.encode()))
         now = there.decode() if there else None
         if now != expected:
             raise Conflict(ref.removeprefix("refs/"), (expected or "nowhere")[:12], (now or "nowhere")[:12])
+        if now is None:
+            self._expect_free(ref)
+
+    def _expect_free(self, ref: str) -> None:
+        """An alias, a tag and a branch of one name would hide one another, and a version's number them all."""
+        own = next((kind for kind in NAMES if ref.startswith(kind)), None)
+        if own is None:
+            return
+        name = ref.removeprefix(own)
+        if name.startswith("v") and name[1:].isdigit():
+            raise Barred(f"the name {name}", "is taken: v and a number is how versions are named", "take another name")
+        for kind, article in NAMES.items():
+            if kind != own and self._repo.refs.read_ref(Ref((kind + name).encode())):
+                raise Barred(f"the name {name}", f"is taken: {article} has it", "take another name, or remove that one")
 
     def _point(self, refs: Mapping[str, str]) -> None:
         """All of them or, whenever this process dies, none: what is begun is written down, and ended by the next."""

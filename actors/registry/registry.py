@@ -18,15 +18,16 @@ from typing import Any
 from actors.registry import difference, joining, pieces, tree
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
-from actors.registry.history import ALIASES, EVERY, HEADS, MAIN, TAGS, Entry, History, named
+from actors.registry.history import ALIASES, EVERY, HEADS, MAIN, TAGS, Entry, History, named, numbered
 from actors.registry.merging import Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
-from cluster.errors import Conflict, InvalidRequest, MergeConflict, ModelInvalid, NotFound, StrataError
+from cluster.errors import Barred, Conflict, InvalidRequest, MergeConflict, ModelInvalid, NotFound, StrataError
 from cluster.storage import Blobs
 from cluster.storage.blobs import digest_of
 
 CLEANLY = Strategy()
+KINDS = {"alias": ALIASES, "tag": TAGS, "branch": HEADS}  # of what can be removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Registry:
         size = stored = 0
         with self._using():
             tip = history.refs(HEADS).get(branch)
+            history.expect(HEADS + branch, tip)  # before anything is written
             parents = (tip,) if tip else ()
             if not tip and (main := history.refs(HEADS).get(MAIN)):
                 parents = (main,)  # a new branch begins where main is
@@ -212,10 +214,27 @@ class Registry:
         """Give a version a name that never moves. Raises NotFound, and Conflict for one that is taken."""
         history = self.history(model)
         commit = history.resolve(name)
-        if tag.removeprefix("v").isdigit():
-            raise InvalidRequest("tag", tag, "v and a number is how pushes are numbered; take another name")
         history.move(TAGS + named("tag", tag), commit, None)
         return commit
+
+    def remove(self, model: str, name: str, kind: str | None = None) -> str:
+        """Take an alias, a tag or a branch away, of several with one name that of `kind`; what it was.
+
+        Versions stay, and so does where an alias has been. Raises NotFound, InvalidRequest and Barred.
+        """
+        history = self.history(model)
+        if kind is not None and kind not in KINDS:
+            raise InvalidRequest("--kind", kind, f"take one of {', '.join(KINDS)}")
+        there = {each: ref for each, ref in KINDS.items() if kind in (None, each) and name in history.refs(ref)}
+        if not there:
+            raise NotFound(kind or "alias, tag or branch", name)
+        if len(there) > 1:
+            raise InvalidRequest("--kind", "nothing", f"{name} is {' and '.join(there)}; say which")
+        found, ref = next(iter(there.items()))
+        if (ref, name) == (HEADS, MAIN) or (ref == TAGS and name in numbered(history)):
+            raise Barred(f"{model}@{name}", "is for good", "remove an alias, a branch but main, or a tag that you made")
+        history.drop(ref + name, history.refs(ref)[name])
+        return found
 
     def merge(
         self,
@@ -363,10 +382,10 @@ class Registry:
     @staticmethod
     def _tag(history: History, commit: str) -> str:
         """The number of a version. Raises NotFound for a commit that is none."""
-        for name in _names(history).get(commit, ()):
-            if name.startswith("v") and name[1:].isdigit():
-                return name
-        raise NotFound("version", commit[:12])
+        numbers = [int(name[1:]) for name, at in numbered(history).items() if at == commit]
+        if not numbers:
+            raise NotFound("version", commit[:12])
+        return f"v{min(numbers)}"
 
     @contextmanager
     def _using(self, *, alone: bool = False) -> Iterator[None]:

@@ -184,6 +184,15 @@ def tag(reference: str, tag: str, file: Path | None) -> None:
     show.line(f"{model}@{tag} is {entered(file, 'tag')[1].tag(model, tag, name)[:12]}")
 
 
+def remove(reference: str, kind: str | None, file: Path | None) -> None:
+    """Take an alias, a tag or a branch away."""
+    model, name = split(reference)
+    if "@" not in reference:
+        raise InvalidRequest("MODEL@NAME", reference, f"name what is to go, such as {reference}@prod")
+    found = entered(file, "remove")[1].remove(model, name, kind)
+    show.line(f"the {found} {model}@{name} is gone; versions stay")
+
+
 def merge(
     source: str, into: str, strategy: str, weight: float, message: str, file: Path | None, *, as_json: bool
 ) -> None:

@@ -12,7 +12,7 @@ import torch
 from actors.registry.aliases import Aliases, Moved
 from actors.registry.pieces import PIECE
 from actors.registry.registry import Registry
-from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, Unavailable
+from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound, Unavailable
 from tests.actors.registry.conftest import write_model
 
 
@@ -124,8 +124,59 @@ def test_names_that_never_move(registry, model):
     assert registry.show("chat", "release-1").names == ("release-1", "v1", "main")
     with pytest.raises(Conflict, match="tags/release-1"):
         registry.tag("chat", "release-1")
-    with pytest.raises(InvalidRequest, match="v7"):
-        registry.tag("chat", "v7")
+
+
+def test_one_name_is_one_thing(registry, model):
+    push(registry, model)
+    aliases = Aliases(registry)
+    aliases.move("chat", "prod", "v1", author="ada")
+    registry.tag("chat", "spring", "v1")
+    registry.branch("chat", "tuned", "v1")
+    for name, holder in {"prod": "an alias", "spring": "a tag", "tuned": "a branch", "v7": "a number"}.items():
+        for kind, give in {
+            "an alias": lambda name: aliases.move("chat", name, "v1", author="ada"),
+            "a tag": lambda name: registry.tag("chat", name, "v1"),
+            "a branch": lambda name: registry.branch("chat", name, "v1"),
+            "a push": lambda name: push(registry, model, branch=name),
+        }.items():
+            if kind != holder and (kind, holder) != ("a push", "a branch"):
+                with pytest.raises(Barred, match=f"the name {name} is taken: .*{holder}"):
+                    give(name)
+    assert registry.show("chat").names == ("spring", "v1", "main", "tuned", "@prod")
+
+
+def test_a_number_is_a_version_whatever_else_has_it(registry, model, weights):
+    """As an alias could be called before names were one space."""
+    first = push(registry, model)
+    write_model(model, weights | {"norm": torch.zeros(64)})
+    push(registry, model)
+    history = registry.history("chat")
+    history._repo.refs[b"refs/aliases/v1"] = history.resolve("v2").encode()
+    assert history.resolve("v1") == first.commit
+    with pytest.raises(InvalidRequest, match="v1 is alias and tag; say which"):
+        registry.remove("chat", "v1")
+    assert registry.remove("chat", "v1", "alias") == "alias"
+    assert registry.show("chat", "v2").names == ("v2", "main")
+
+
+def test_names_go_and_versions_stay(registry, model):
+    push(registry, model)
+    Aliases(registry).move("chat", "prod", "v1", author="ada")
+    registry.tag("chat", "spring", "v1")
+    registry.branch("chat", "tuned", "v1")
+    history = registry.history("chat")
+    history._repo.refs.pack_refs(all=True)  # as git does
+    assert [registry.remove("chat", name) for name in ("prod", "spring", "tuned")] == ["alias", "tag", "branch"]
+    assert registry.show("chat").names == ("v1", "main")
+    for name in ("main", "v1"):
+        with pytest.raises(Barred, match="is for good"):
+            registry.remove("chat", name)
+    with pytest.raises(NotFound, match="prod"):
+        registry.remove("chat", "prod")
+    with pytest.raises(InvalidRequest, match="--kind"):
+        registry.remove("chat", "v1", "stage")
+    moved = Aliases(registry).move("chat", "prod", "v1", author="ada")
+    assert next(entry.id for entry, _ in Aliases(registry).log("chat", "prod")) == moved.revision
 
 
 def test_of_a_hundred_promotions_of_one_revision_one_wins(registry, model, weights, tmp_path):

@@ -50,7 +50,7 @@ def test_a_folder_goes_in_and_comes_out(
     assert strata(monkeypatch, "models", "checkout", "chat@v1", "out") == 0
     assert json.loads((home / "out" / "config.json").read_text())["size"] == 1
     for words in (("show", "chat@v1"), ("log", "chat"), ("fsck",), ("gc",), ("branch", "chat@v1", "old"),
-                  ("tag", "chat@v1", "first")):  # fmt: skip
+                  ("remove", "chat@old"), ("tag", "chat@v1", "first")):  # fmt: skip
         assert strata(monkeypatch, "models", *words) == 0, words
 
 
