@@ -8,14 +8,15 @@ import fcntl
 import json
 import os
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dulwich.errors import ChecksumMismatch, FileFormatException
-from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tree
+from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatException, MissingCommitError, NotGitRepository
+from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tag, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
@@ -30,6 +31,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]|[a-z0-9]")
 NAMES = {ALIASES: "an alias", TAGS: "a tag", HEADS: "a branch"}  # which share one namespace
 _NUMBERED = re.compile(r"v[1-9][0-9]*")
 _ID = re.compile(r"[0-9a-f]{7,40}")
+_WHOLE = re.compile(r"[0-9a-f]{40}")
+_BROKEN = (  # what dulwich raises for a repository that is not as it was written
+    zlib.error, struct.error, FileFormatException, ChecksumMismatch, MissingCommitError, ApplyDeltaError, LookupError,
+    ValueError, AssertionError, EOFError,
+)  # fmt: skip
+Lost = Callable[[str, Exception], None]  # told of what cannot be read: its name, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +83,38 @@ class History:
             with self._alone():
                 if not (path / "HEAD").is_file():
                     Repo.init_bare(path, default_branch=MAIN.encode()).close()
-        self._repo = Repo(str(path))
+        try:
+            self._repo = Repo(str(path))
+        except (NotGitRepository, *_BROKEN) as wrong:
+            problem = f"is no whole Git repository ({wrong})"
+            raise ModelInvalid(str(path), problem, "put it back from a copy of it") from None
         if (path / PENDING).is_file():
             with self._alone():
                 pass
 
     def refs(self, kind: str) -> dict[str, str]:
         """The commit of each ref of a kind, HEADS, TAGS or ALIASES, by its short name."""
-        found = self._repo.refs.as_dict(Ref(kind.rstrip("/").encode()))
-        return {name.decode(): commit.decode() for name, commit in sorted(found.items())}
+        try:
+            found = self._repo.refs.as_dict(Ref(kind.rstrip("/").encode()))
+        except _BROKEN as wrong:
+            problem = f"its packed-refs cannot be read ({wrong})"
+            raise ModelInvalid(str(self._path), problem, "put it back from a copy of it") from None
+        plain = {name.decode(): commit.decode(errors="replace") for name, commit in sorted(found.items())}
+        return {name: commit for name, commit in plain.items() if _WHOLE.fullmatch(commit)}
+
+    def every(self, lost: Lost) -> dict[str, str]:
+        """The commit of each ref of all kinds, by its whole name. `lost` is told of those that hold none."""
+        found = {kind + name: commit for kind in EVERY for name, commit in self.refs(kind).items()}
+        for root, _, names in os.walk(self._path / "refs", onerror=lambda wrong: lost("refs", wrong)):
+            for name in names:
+                ref = (Path(root) / name).relative_to(self._path).as_posix()
+                if ref.startswith(EVERY) and not ref.endswith(".lock"):
+                    try:
+                        holds = (Path(root) / name).read_text(errors="replace").strip()
+                        self._check(ref, holds if ref in found else holds.removeprefix("ref: "))
+                    except (ModelInvalid, OSError) as wrong:
+                        lost(ref, wrong)
+        return found
 
     def commit(
         self,
@@ -107,8 +137,18 @@ class History:
         with self._alone():
             made.tree = self._tree({tuple(name.split("/")): content for name, content in files.items()})
             made.gpgsig = sign(made.as_raw_string())
-            self._repo.object_store.add_object(made)
+            self._put(made)
         return made.id.decode()
+
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Put back what of `files` was lost, by the digests that it has anyway."""
+        with self._alone():
+            self._tree({tuple(name.split("/")): content for name, content in files.items()})
+
+    def mend(self) -> int:
+        """Remove the objects that were changed, so that who puts the same next stores it again; how many."""
+        with self._alone():
+            return sum(self._remove_changed(path.parent.name + path.name) for path in self._loose())
 
     def move(self, ref: str, new: str, expected: str | None) -> None:
         """Point `ref` at the commit `new` if it is at `expected`, None for nowhere. Raises Conflict."""
@@ -157,20 +197,28 @@ class History:
 
     def log(self, *commits: str) -> Iterator[Entry]:
         """The commits and all that they descend from, each once, the latest first."""
-        for step in self._repo.get_walker(include=[ObjectID(commit.encode()) for commit in commits]):
-            made = step.commit
-            author = made.author.decode(errors="replace").partition(" <")[0]
-            yield Entry(
-                made.id.decode(), tuple(parent.decode() for parent in made.parents), author, made.commit_time,
-                made.message.decode(errors="replace"),
-            )  # fmt: skip
+        try:
+            for step in self._repo.get_walker(include=[ObjectID(commit.encode()) for commit in commits]):
+                made = step.commit
+                author = made.author.decode(errors="replace").partition(" <")[0]
+                yield Entry(
+                    made.id.decode(), tuple(parent.decode() for parent in made.parents), author, made.commit_time,
+                    made.message.decode(errors="replace"),
+                )  # fmt: skip
+        except _BROKEN:
+            problem = f"a commit that {' or '.join(commit[:12] for commit in commits[:3])} descends from cannot be read"
+            raise ModelInvalid(str(self._path), problem, "`strata models fsck` says which and what helps") from None
 
-    def files(self, commit: str) -> dict[str, bytes]:
-        """What a commit holds, by path. Raises NotFound."""
-        tree = self._object(self._commit(commit).tree)
-        if not isinstance(tree, Tree):
-            raise NotFound("version", commit)
-        return dict(self._read(tree, ""))
+    def parents(self, commit: str) -> tuple[str, ...]:
+        """Of a commit. Raises NotFound and ModelInvalid."""
+        return tuple(parent.decode() for parent in self._commit(commit).parents)
+
+    def files(self, commit: str, lost: Lost | None = None) -> dict[str, bytes]:
+        """What a commit holds, by path. Raises NotFound, and ModelInvalid for what was lost or changed.
+
+        With `lost` that is told of it, and the others are there.
+        """
+        return dict(self._read(self._commit(commit).tree, "", lost))
 
     def bases(self, one: str, other: str) -> tuple[str, ...]:
         """The commits that both descend from, but for those that others of these descend from; the latest first.
@@ -188,22 +236,44 @@ class History:
         return made.raw_without_sig(), made.gpgsig
 
     def _commit(self, commit: str) -> Commit:
-        try:
-            made = self._object(ObjectID(commit.encode()))
-        except KeyError:
-            raise NotFound("version", commit) from None
+        remedy = f"put its file objects/{commit[:2]}/{commit[2:]} back from a copy of the repository"
+        made = self._object(ObjectID(commit.encode()), remedy)
+        while isinstance(made, Tag):  # as `git tag -a` makes them
+            made = self._object(made.object[1], remedy)
         if not isinstance(made, Commit):
             raise NotFound("version", commit)
         return made
 
-    def _object(self, name: ObjectID) -> ShaFile:
-        """One by its digest, which dulwich checks. Raises KeyError, and ModelInvalid where it is another by now."""
+    def _object(self, name: ObjectID, remedy: str = "push this version again, with its metadata") -> ShaFile:
+        """One by its digest, which dulwich checks. Raises ModelInvalid where it is missing, or another by now."""
         try:
             return self._repo[name]
-        except (zlib.error, FileFormatException, ChecksumMismatch, ValueError, AssertionError):
+        except KeyError:
+            problem = f"its object {name.decode()} is missing"
+        except _BROKEN:
             problem = f"its object {name.decode()} was changed"
-            remedy = "fetch the repository again, or push the version again"
-            raise ModelInvalid(str(self._path), problem, remedy) from None
+        raise ModelInvalid(str(self._path), problem, remedy)
+
+    def _put(self, made: ShaFile) -> None:
+        """Keep an object, in the place of one that was changed."""
+        self._remove_changed(made.id.decode())
+        self._repo.object_store.add_object(made)
+
+    def _remove_changed(self, name: str) -> bool:
+        path = self._path / "objects" / name[:2] / name[2:]
+        if not path.is_file():
+            return False
+        try:
+            self._object(ObjectID(name.encode()))
+        except ModelInvalid:
+            path.unlink()
+            return True
+        return False
+
+    def _loose(self) -> Iterator[Path]:
+        for path in self._path.glob("objects/??/*"):
+            if _WHOLE.fullmatch(path.parent.name + path.name):
+                yield path
 
     def tips(self, *kinds: str) -> set[str]:
         """The commits that refs of these kinds are at."""
@@ -211,12 +281,20 @@ class History:
 
     def expect(self, ref: str, expected: str | None) -> None:
         """Raises Conflict where `ref` is elsewhere, None for nowhere, and Barred for a new name that is taken."""
+        if (loose := self._repo.refs.read_loose_ref(Ref(ref.encode()))) is not None:
+            self._check(ref, loose.decode(errors="replace"))
         there = self._repo.refs.read_ref(Ref(ref.encode()))
         now = there.decode() if there else None
         if now != expected:
             raise Conflict(ref.removeprefix("refs/"), (expected or "nowhere")[:12], (now or "nowhere")[:12])
         if now is None:
             self._expect_free(ref)
+
+    def _check(self, ref: str, holds: str) -> None:
+        """Raises ModelInvalid for a ref that names no commit."""
+        if not _WHOLE.fullmatch(holds) and not holds.startswith("ref: "):
+            remedy = "write into that file the commit that it was at, or remove the file"
+            raise ModelInvalid(str(self._path / ref), f"is a ref and names no commit ({holds[:20]!r})", remedy)
 
     def _expect_free(self, ref: str) -> None:
         """An alias, a tag and a branch of one name would hide one another, and a version's number them all."""
@@ -252,21 +330,27 @@ class History:
                 folders.setdefault(path[0], {})[path[1:]] = content
                 continue
             blob = Blob.from_string(content)
-            self._repo.object_store.add_object(blob)
+            self._put(blob)
             tree.add(path[0].encode(), 0o100644, blob.id)
         for name, inside in folders.items():
             tree.add(name.encode(), 0o040000, self._tree(inside))
-        self._repo.object_store.add_object(tree)
+        self._put(tree)
         return tree.id
 
-    def _read(self, tree: Tree, before: str) -> Iterator[tuple[str, bytes]]:
-        for entry in tree.items():
-            path = before + (entry.path or b"").decode()
-            found = self._object(entry.sha)
-            if isinstance(found, Tree):
-                yield from self._read(found, f"{path}/")
-            else:
-                yield path, found.as_raw_string()
+    def _read(self, name: ObjectID, path: str, lost: Lost | None) -> Iterator[tuple[str, bytes]]:
+        """The file at `path`, or all of the folder there."""
+        try:
+            found = self._object(name)
+        except (ModelInvalid, OSError) as wrong:
+            if lost is None:
+                raise
+            lost(path, wrong)
+            return
+        if not isinstance(found, Tree):
+            yield path, found.as_raw_string()
+            return
+        for entry in found.items():
+            yield from self._read(entry.sha, f"{path}/{(entry.path or b'').decode()}".lstrip("/"), lost)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -10,19 +10,20 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.registry import difference, joining, pieces, tree
+from actors.registry import difference, inspection, joining, pieces, tree
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
-from actors.registry.history import ALIASES, EVERY, HEADS, MAIN, TAGS, Entry, History, named, numbered
+from actors.registry.history import ALIASES, HEADS, MAIN, TAGS, Entry, History, named, numbered
+from actors.registry.inspection import BROKEN, Faults
 from actors.registry.merging import Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
-from cluster.errors import Barred, Conflict, InvalidRequest, MergeConflict, ModelInvalid, NotFound, StrataError
+from cluster.errors import Barred, Conflict, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable
 from cluster.storage import Blobs
 from cluster.storage.blobs import digest_of
 
@@ -79,7 +80,8 @@ class Registry:
 
     def models(self) -> list[str]:
         """Names."""
-        return sorted(path.name.removesuffix(".git") for path in (self.folder / "models").glob("*.git"))
+        there = os.listdir(self.folder / "models")  # noqa: PTH208 - a glob finds nothing where it may not look
+        return sorted(name.removesuffix(".git") for name in there if name.endswith(".git"))
 
     def push(
         self,
@@ -119,13 +121,23 @@ class Registry:
                     made, new = pieces.cut(file.path, self.blobs, progress)
                     content[file.name + SUFFIX] = made.text()
                     stored += new
-            there = history.files(tip) if tip else {}
+            there = self._there(history, tip, content) if tip else {}
             if tip and there and (there if metadata else there | {FACTS: content[FACTS]}) == content:
                 return Pushed(self._tag(history, tip), tip, size, 0, new=False)
             reason = message or f"Push {path.name}"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip)
         return Pushed(version, commit, size, stored, new=True)
+
+    @staticmethod
+    def _there(history: History, tip: str, content: Mapping[str, bytes]) -> dict[str, bytes]:
+        """What the tip holds. What of it was lost is put back where `content` is the same; nothing where it is not."""
+        with suppress(ModelInvalid):
+            return history.files(tip)
+        history.keep(content)
+        with suppress(ModelInvalid):
+            return history.files(tip)
+        return {}
 
     def log(self, model: str, name: str = MAIN) -> Iterator[tuple[Entry, tuple[str, ...]]]:
         """What `name` descends from with what is at each, the latest first. Raises NotFound."""
@@ -300,48 +312,73 @@ class Registry:
 
     def repair(self, progress: Progress = quietly) -> list[str]:
         """As `fsck`; what was changed is removed, so that a push of the same again stores it."""
+        for model in self.models():
+            with suppress(*BROKEN):  # what this is, the check says
+                self.history(model).mend()
         with self._using(alone=True):
             whole = {digest for digest in self.blobs if self.blobs.mend(digest)}
         return self._check(whole, progress)
 
     def fsck(self, progress: Progress = quietly) -> list[str]:
-        """Read everything that versions are made of: what is missing or was changed, a line each."""
+        """Read everything that versions are made of, of every model: what is missing or was changed, a line each."""
         return self._check(set(), progress)
 
     def _check(self, good: set[str], progress: Progress) -> list[str]:
         """As `fsck`, without reading again the pieces of these digests."""
-        problems: list[str] = []
-        for model, history, commit, content in self._every():
+        faults, bad = Faults(), dict[str, str]()
+        for model, history, commit, content in self._every(faults):
+            place = f"{model} {commit[:12]}"
             if problem := self._unsigned(history, commit):
-                problems.append(f"{model} {commit[:12]}: {problem}")
-            for file, listed in tree.listed(content).items():
-                for _, count, digest in listed.spans():
-                    if digest in good:
-                        continue
-                    try:
-                        self.blobs.get(digest)
-                        good.add(digest)
-                        progress(count)
-                    except StrataError as wrong:
-                        problems.append(f"{model} {commit[:12]} {file}: {wrong}")
-        return problems
+                faults.add(place, problem)
+            for file, found in inspection.listed(place, content, faults):
+                for _, count, digest in found.spans():
+                    if digest not in good and digest not in bad:
+                        if wrong := self._wrong(digest):
+                            bad[digest] = wrong
+                        else:
+                            good.add(digest)
+                            progress(count)
+                    if digest in bad:
+                        faults.add(f"{place} {file}", bad[digest])
+        return faults.lines()
+
+    def _wrong(self, digest: str) -> str:
+        """What is wrong with a piece; nothing where it is whole."""
+        try:
+            self.blobs.get(digest)
+        except NotFound:
+            return f"the piece {digest} is missing; push one of these versions again"
+        except Unavailable as wrong:
+            return wrong.reason if digest in wrong.reason else str(wrong)
+        return ""
 
     def gc(self) -> int:
-        """Remove content that no version names, as pushes leave that were cut; how many pieces. Waits for pushes."""
+        """Remove content that no version names, as pushes leave that were cut; how many pieces. Waits for pushes.
+
+        Raises ModelInvalid where a history cannot be read: what it names nobody knows.
+        """
         with self._using(alone=True):
-            kept = {digest for *_, content in self._every() for digest in _digests(content)}
+            faults, kept = Faults(), set[str]()
+            for model, _, commit, content in self._every(faults):
+                kept.update(_digests(content, f"{model} {commit[:12]}", faults))
+            if wrong := faults.lines():
+                problem = f"what content is still named cannot be told: {wrong[0]}"
+                remedy = f"nothing was removed; of {len(wrong)} such faults `strata models fsck` names each"
+                raise ModelInvalid(str(self.folder), problem, remedy)
             gone = [digest for digest in self.blobs if digest not in kept]
             for digest in gone:
                 self.blobs.remove(digest)
             return len(gone) + self.blobs.sweep()
 
-    def _every(self) -> Iterator[tuple[str, History, str, dict[str, bytes]]]:
-        """All commits of all models, those of merge requests too, with the tree of each."""
+    def _every(self, faults: Faults) -> Iterator[tuple[str, History, str, dict[str, bytes]]]:
+        """All commits of all models, those of merge requests too, with the tree of each, past what cannot be read."""
         for model in self.models():
-            history = self.history(model)
-            if tips := history.tips(*EVERY):
-                for entry in history.log(*tips):
-                    yield model, history, entry.id, history.files(entry.id)
+            try:
+                history = self.history(model)
+                for commit, content in inspection.commits(model, history, faults):
+                    yield model, history, commit, content
+            except BROKEN as wrong:
+                faults.add(model, wrong)
 
     def record(
         self,
@@ -407,8 +444,8 @@ def _names(history: History) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _digests(content: tree.Tree) -> Iterator[str]:
+def _digests(content: tree.Tree, place: str, faults: Faults) -> Iterator[str]:
     """Of all that a version has in the store: its pieces, and its manifest where it was pinned."""
-    for each in tree.listed(content).values():
+    for _, each in inspection.listed(place, content, faults):
         yield from each.digests()
     yield digest_of(tree.manifest(content))
