@@ -96,10 +96,10 @@ class Aliases:
     ) -> Moved:
         """Point `alias` at the version that `name` names, if it is at the version `expected`, None for nowhere yet.
 
-        With a `revision`, if it is at that. Of many that expect the same one wins. Raises NotFound and Conflict.
+        With a `revision`, if it is at that. Of many that expect the same one wins. Raises what `Registry.trusted`
+        does, and Conflict.
         """
-        history = self._registry.history(model)
-        commit = history.resolve(name)
+        history, commit = self._registry.history(model), self._registry.trusted(model, name)
         before, at = history.resolve(expected) if expected else None, history.refs(MOVES).get(alias)
         if revision is not None:
             before = self.at(model, alias)
@@ -113,7 +113,8 @@ class Aliases:
     ) -> Moved:
         """Take an alias back to the version it was at before, or to the version `to`.
 
-        Raises NotFound, and Conflict where there is nothing before, or it is not at `expected`, or moved meanwhile.
+        Raises what `Registry.trusted` does, and Conflict where there is nothing before, or it is not at `expected`, or
+        moved meanwhile.
         """
         history = self._registry.history(model)
         at, now = history.refs(MOVES).get(alias), self.at(model, alias)
@@ -123,10 +124,9 @@ class Aliases:
             come = way(move for _, move in reversed(self.log(model, alias)))
             if len(come) < 2:
                 raise Conflict(f"{model}@{alias}", "at a second version", f"at its first, {now[:12]}")
-            back = come[-2]
-        else:
-            back = history.resolve(to)
-        move, reason = Move(alias, now, back, back=True), f"Roll {alias} back to {to or back[:12]}"
+            to = come[-2]
+        back = self._registry.trusted(model, to)
+        move, reason = Move(alias, now, back, back=True), f"Roll {alias} back to {to if to != back else back[:12]}"
         return self._record(model, move, author, reason, at)
 
     def log(self, model: str, alias: str) -> list[tuple[Entry, Move]]:

@@ -5,6 +5,7 @@ mover saw it. A process that dies leaves objects that nothing names, or nothing:
 """
 
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -169,13 +170,23 @@ class History:
             self.expect(ref, expected)
             self._repo.refs.remove_if_equals(Ref(ref.encode()), ObjectID(expected.encode()))
 
-    def number(self, new: str, branch: str, expected: str | None) -> str:
-        """Make the commit `new` the branch's tip, if that is `expected`, and the model's next version; its tag."""
+    def number(self, new: str, branch: str, expected: str | None, ours: Callable[["History", str], bool]) -> str:
+        """Make the commit `new` the branch's tip, if that is `expected`, and the model's next version; its tag.
+
+        What counts are the versions that are `ours`; the number of a tag that somebody else made is passed over.
+        """
         with self._alone():
-            tag = f"v{max((int(name[1:]) for name in numbered(self)), default=0) + 1}"
+            tag = f"v{self._next(ours)}"
             self.expect(HEADS + branch, expected)
             self._point({HEADS + branch: new, TAGS + tag: new})
         return tag
+
+    def _next(self, ours: Callable[["History", str], bool]) -> int:
+        there = sorted(((int(name[1:]), commit) for name, commit in numbered(self).items()), reverse=True)
+        first = {commit: number for number, commit in there}  # a commit that is a version already is not another one
+        last = next((number for number, commit in there if first[commit] == number and ours(self, commit)), 0)
+        taken = {number for number, _ in there}
+        return next(number for number in itertools.count(last + 1) if number not in taken)
 
     def resolve(self, name: str) -> str:
         """The commit that a version's number, an alias, a tag, a branch or the first digits of an id name.

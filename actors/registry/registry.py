@@ -111,6 +111,8 @@ class Registry:
             parents = (tip,) if tip else ()
             if not tip and (main := history.refs(HEADS).get(MAIN)):
                 parents = (main,)  # a new branch begins where main is
+            for parent in parents:
+                self._require_signed(history, parent, f"{model}@{parent[:12]}")
             for file in found:
                 size += file.size
                 if file.whole:
@@ -126,7 +128,7 @@ class Registry:
                 return Pushed(self._tag(history, tip), tip, size, 0, new=False)
             reason = message or f"Push {path.name}"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
-            version = history.number(commit, branch, tip)
+            version = history.number(commit, branch, tip, self._signed)
         return Pushed(version, commit, size, stored, new=True)
 
     @staticmethod
@@ -173,9 +175,7 @@ class Registry:
         The folder appears whole or not at all. Raises NotFound, Conflict where it is there, ModelInvalid for a version
         that nobody signed who is trusted, Unavailable for content that was changed.
         """
-        history = self.history(model)
-        commit = history.resolve(name)
-        self._require_signed(history, commit, f"{model}@{name}")
+        history, commit = self.history(model), self.trusted(model, name)
         if into.exists():
             raise Conflict(f"the folder {into}", "new", "there")
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -202,13 +202,18 @@ class Registry:
 
         Raises NotFound, ModelInvalid for a version that nobody signed who is trusted, and Unavailable.
         """
-        history = self.history(model)
-        commit = history.resolve(name)
-        self._require_signed(history, commit, f"{model}@{name}")
+        history, commit = self.history(model), self.trusted(model, name)
         content = history.files(commit)
         with self._using():
             digest, _ = self.blobs.put(tree.manifest(content))
         return Pin(model, commit, digest, sum(tree.sizes(content).values()))
+
+    def trusted(self, model: str, name: str) -> str:
+        """The commit that `name` names. Raises NotFound, and ModelInvalid where nobody signed it who is trusted."""
+        history = self.history(model)
+        commit = history.resolve(name)
+        self._require_signed(history, commit, f"{model}@{name}")
+        return commit
 
     def number(self, model: str, name: str) -> str:
         """The number (`v3`) of the version that `name` names. Raises NotFound."""
@@ -216,16 +221,14 @@ class Registry:
         return self._tag(history, history.resolve(name))
 
     def branch(self, model: str, branch: str, name: str = MAIN) -> str:
-        """Make a branch that begins at the version `name`. Raises NotFound, and Conflict where there is one."""
-        history = self.history(model)
-        commit = history.resolve(name)
+        """Make a branch that begins at the version `name`. Raises what `trusted` does, and Conflict."""
+        history, commit = self.history(model), self.trusted(model, name)
         history.move(HEADS + named("branch", branch), commit, None)
         return commit
 
     def tag(self, model: str, tag: str, name: str = MAIN) -> str:
-        """Give a version a name that never moves. Raises NotFound, and Conflict for one that is taken."""
-        history = self.history(model)
-        commit = history.resolve(name)
+        """Give a version a name that never moves. Raises what `trusted` does, and Conflict for one that is taken."""
+        history, commit = self.history(model), self.trusted(model, name)
         history.move(TAGS + named("tag", tag), commit, None)
         return commit
 
@@ -277,7 +280,7 @@ class Registry:
             parents = (tip,) if theirs is None else (tip, theirs)
             reason = message or f"Merge {source} into {branch} ({strategy.name})"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
-            version = history.number(commit, branch, tip)
+            version = history.number(commit, branch, tip, self._signed)
         return Pushed(version, commit, self.show(model, commit).size, stored, new=True)
 
     def clashes(self, model: str, source: str, *, branch: str = MAIN, strategy: Strategy = CLEANLY) -> tuple[str, ...]:
@@ -411,6 +414,12 @@ class Registry:
         """What is wrong with the signature of a commit; nothing where it is good."""
         good = self._signer.signed(*history.signature(commit))
         return "" if good else f"it is not signed by a key of {self._signer.trusted_file}"
+
+    def _signed(self, history: History, commit: str) -> bool:
+        try:
+            return not self._unsigned(history, commit)
+        except (NotFound, ModelInvalid):
+            return False
 
     def _require_signed(self, history: History, commit: str, what: str) -> None:
         if problem := self._unsigned(history, commit):

@@ -5,8 +5,10 @@ import subprocess
 
 import pytest
 
+from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from actors.registry.signing import Signer
+from actors.registry.stages import Stage, Stages
 from cluster.errors import ModelInvalid
 
 
@@ -49,6 +51,34 @@ def test_git_believes_it_too(registry, model, tmp_path):
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert 'Good "git" signature for strata' in said.stderr
+
+
+def test_what_nobody_signed_gets_no_name_and_no_child(registry, model, tmp_path):
+    first = registry.push("chat", model, author="ada")
+    history = registry.history("chat")
+    forged = history.commit(history.files(first.commit), (), "ada", 0, "x", Signer(tmp_path).sign)
+    history.move("refs/heads/evil", forged, None)
+    history._repo.refs[b"refs/tags/v99"] = forged.encode()
+    (model / "README.md").write_text("Next")
+    for act in (
+        lambda: Aliases(registry).move("chat", "prod", "evil", author="ada"),
+        lambda: Stages(registry).move("chat", "v99", Stage.CANDIDATE, author="ada"),
+        lambda: registry.branch("chat", "other", "evil"),
+        lambda: registry.tag("chat", "spring", "evil"),
+        lambda: registry.push("chat", model, author="ada", branch="evil"),
+    ):
+        with pytest.raises(ModelInvalid, match="not signed by a key"):
+            act()
+    assert registry.push("chat", model, author="ada").version == "v2"
+
+
+def test_a_number_that_git_gave_away_is_passed_over(registry, model):
+    first = registry.push("chat", model, author="ada")
+    refs = registry.history("chat")._repo.refs
+    refs[b"refs/tags/v2"] = refs[b"refs/tags/v99"] = first.commit.encode()
+    (model / "README.md").write_text("Next")
+    assert registry.push("chat", model, author="ada").version == "v3"
+    assert registry.number("chat", "v99") == "v1"
 
 
 def test_a_version_that_nobody_signed_is_not_written_out(registry, model, tmp_path):
