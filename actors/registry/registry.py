@@ -76,7 +76,7 @@ class Registry:
         self.folder, self._clock = folder, clock
         (folder / "models").mkdir(parents=True, exist_ok=True)
         self.store = store or str(folder / "content")
-        self.blobs, self._signer = Blobs(self.store), Signer(folder)
+        self.blobs, self._signer = Blobs(self.store), Signer(folder, new=not self.models())
 
     def models(self) -> list[str]:
         """Names."""
@@ -331,8 +331,11 @@ class Registry:
         faults, bad = Faults(), dict[str, str]()
         for model, history, commit, content in self._every(faults):
             place = f"{model} {commit[:12]}"
-            if problem := self._unsigned(history, commit):
-                faults.add(place, problem)
+            try:
+                if problem := self._unsigned(history, commit):
+                    faults.add(place, problem)
+            except Unavailable as wrong:  # of the list of whom to trust
+                faults.add(place, wrong)
             for file, found in inspection.listed(place, content, faults):
                 for _, count, digest in found.spans():
                     if digest not in good and digest not in bad:
