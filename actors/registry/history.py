@@ -4,7 +4,6 @@ Owns refs: branches are heads, `v1`, `v2` and on are tags, aliases are `refs/ali
 mover saw it. A process that dies leaves objects that nothing names, or nothing: refs come last.
 """
 
-import fcntl
 import itertools
 import json
 import os
@@ -21,6 +20,7 @@ from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tag, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
+from actors.registry import disk
 from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound
 
 HEADS, TAGS, ALIASES, REQUESTS = "refs/heads/", "refs/tags/", "refs/aliases/", "refs/requests/"
@@ -28,6 +28,8 @@ MOVES, STAGES = "refs/moves/", "refs/stages/"  # where aliases have been, and ho
 EVERY = (HEADS, TAGS, ALIASES, REQUESTS, MOVES, STAGES)
 MAIN = "main"
 PENDING = "strata.pending"  # refs that are being moved
+ROOM = "strata.room"  # asked for before files of dulwich are begun, which cannot be ended on a full disk
+BLOCK = 4096  # bytes that a small file takes
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]|[a-z0-9]")
 NAMES = {ALIASES: "an alias", TAGS: "a tag", HEADS: "a branch"}  # which share one namespace
 _NUMBERED = re.compile(r"v[1-9][0-9]*")
@@ -74,6 +76,7 @@ def numbered(history: "History") -> dict[str, str]:
     return {name: commit for name, commit in history.refs(TAGS).items() if _NUMBERED.fullmatch(name)}
 
 
+@disk.all_explained
 class History:
     """The repository at `path`, made where there is none."""
 
@@ -136,6 +139,7 @@ class History:
         made.encoding = b"UTF-8"
         made.message = message.encode()
         with self._alone():
+            disk.ask_room(self._path / ROOM, sum(map(len, files.values())) + BLOCK * (2 * len(files) + 2))
             made.tree = self._tree({tuple(name.split("/")): content for name, content in files.items()})
             made.gpgsig = sign(made.as_raw_string())
             self._put(made)
@@ -321,6 +325,7 @@ class History:
 
     def _point(self, refs: Mapping[str, str]) -> None:
         """All of them or, whenever this process dies, none: what is begun is written down, and ended by the next."""
+        disk.ask_room(self._path / ROOM, BLOCK * (len(refs) + 1))
         scratch = self._path / f"{PENDING}.new"
         scratch.write_text(json.dumps(dict(refs)))
         os.replace(scratch, self._path / PENDING)  # noqa: PTH105 - a Path says the same longer
@@ -366,14 +371,10 @@ class History:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One writer at a time, in any process. What one that was killed had locked is free again."""
-        descriptor = os.open(self._path / "strata.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with disk.locked(self._path / "strata.lock"):
             for pattern in ("refs/**/*.lock", "objects/*/*.lock"):
                 for left in self._path.glob(pattern):
                     left.unlink(missing_ok=True)
             if hasattr(self, "_repo"):
                 self._finish()
             yield
-        finally:
-            os.close(descriptor)

@@ -4,7 +4,6 @@ Owns the order in which content, commits and refs are written: content first, re
 between two of them nothing half-done is named. Knows no process and no user but by the name it is given.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.registry import difference, inspection, joining, pieces, tree
+from actors.registry import difference, disk, inspection, joining, pieces, tree
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
 from actors.registry.history import ALIASES, HEADS, MAIN, TAGS, Entry, History, named, numbered
@@ -69,6 +68,7 @@ class Pin:
     size: int
 
 
+@disk.all_explained
 class Registry:
     """All models under `folder`; their content in `store`, by default beside them."""
 
@@ -177,11 +177,11 @@ class Registry:
         """
         history, commit = self.history(model), self.trusted(model, name)
         if into.exists():
-            raise Conflict(f"the folder {into}", "new", "there")
+            raise Barred(f"the folder {into}", "is there already", "name another, or remove it")
         into.parent.mkdir(parents=True, exist_ok=True)
         scratch = into.parent / f".{into.name}.{secrets.token_hex(4)}"
         try:
-            with self._using():
+            with self._using(reading=True):
                 for path, content in history.files(commit).items():
                     if path == FACTS:
                         continue
@@ -339,8 +339,8 @@ class Registry:
             for file, found in inspection.listed(place, content, faults):
                 for _, count, digest in found.spans():
                     if digest not in good and digest not in bad:
-                        if wrong := self._wrong(digest):
-                            bad[digest] = wrong
+                        if problem := self._wrong(digest):
+                            bad[digest] = problem
                         else:
                             good.add(digest)
                             progress(count)
@@ -437,14 +437,13 @@ class Registry:
         return f"v{min(numbers)}"
 
     @contextmanager
-    def _using(self, *, alone: bool = False) -> Iterator[None]:
-        """Content is added and read by many at once, and removed by one alone, in any process."""
-        descriptor = os.open(self.folder / "content.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    def _using(self, *, alone: bool = False, reading: bool = False) -> Iterator[None]:
+        """Content is added and read by many at once, and removed by one alone, in any process.
+
+        Who is only `reading` may do so where no lock can be had: what is removed meanwhile is missed, never read wrong.
+        """
+        with disk.locked(self.folder / "content.lock", alone=alone, needed=not reading):
             yield
-        finally:
-            os.close(descriptor)
 
 
 def _names(history: History) -> dict[str, tuple[str, ...]]:

@@ -19,7 +19,7 @@ from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
 from actors.registry.registry import Version
 from actors.registry.stages import Stage, Stages
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, Unavailable
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
 from pipelines.cli.metadata import catalogued, described_in, facts
@@ -221,7 +221,10 @@ def fsck(file: Path | None, *, repair: bool = False, as_json: bool) -> int:
     settings, registry, _ = entered(file, "fsck")
     problems = registry.repair() if repair else registry.fsck()
     if not problems:
-        problems = catalogue_of(settings, registry).check()
+        try:
+            problems = catalogue_of(settings, registry).check()
+        except Unavailable as wrong:
+            show.progress(f"the catalogue was not compared: {wrong}")
     if as_json:
         show.document(problems)
     else:
