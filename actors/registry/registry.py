@@ -22,7 +22,7 @@ from actors.registry.inspection import BROKEN, Faults
 from actors.registry.merging import Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
-from cluster.errors import Barred, Conflict, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable
+from cluster.errors import Barred, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable
 from cluster.storage import Blobs
 from cluster.storage.blobs import digest_of
 
@@ -223,14 +223,20 @@ class Registry:
     def branch(self, model: str, branch: str, name: str = MAIN) -> str:
         """Make a branch that begins at the version `name`. Raises what `trusted` does, and Conflict."""
         history, commit = self.history(model), self.trusted(model, name)
-        history.move(HEADS + named("branch", branch), commit, None)
+        self._begin(history, "branch", branch, commit)
         return commit
 
     def tag(self, model: str, tag: str, name: str = MAIN) -> str:
         """Give a version a name that never moves. Raises what `trusted` does, and Conflict for one that is taken."""
         history, commit = self.history(model), self.trusted(model, name)
-        history.move(TAGS + named("tag", tag), commit, None)
+        self._begin(history, "tag", tag, commit)
         return commit
+
+    @staticmethod
+    def _begin(history: History, kind: str, name: str, commit: str) -> None:
+        if there := history.refs(KINDS[kind]).get(named(kind, name)):
+            raise Barred(f"the {kind} {name}", f"is there already, at {there[:12]}", "take another name")
+        history.move(KINDS[kind] + name, commit, None)
 
     def remove(self, model: str, name: str, kind: str | None = None) -> str:
         """Take an alias, a tag or a branch away, of several with one name that of `kind`; what it was.
@@ -298,7 +304,7 @@ class Registry:
             return history, tip, None
         theirs = history.resolve(source)
         if theirs in {entry.id for entry in history.log(tip)}:
-            raise Conflict(f"{model}@{source}", "outside the branch", f"in {branch} already")
+            raise Barred(f"{model}@{source}", f"is in {branch} already", "there is nothing to merge")
         return history, tip, theirs
 
     def _plan(

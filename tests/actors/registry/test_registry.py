@@ -1,5 +1,6 @@
 """Versions of folders: pushed, named, compared, written out again, and what must not become one."""
 
+import datetime
 import json
 import subprocess
 import zlib
@@ -114,7 +115,7 @@ def test_branches_begin_where_main_is(registry, model, weights):
     assert registry.show("chat").entry.id == first.commit
     registry.branch("chat", "other", "v2")
     assert registry.show("chat", "other").entry.id == tuned.commit
-    with pytest.raises(Conflict, match="heads/other"):
+    with pytest.raises(Conflict, match=r"the branch other is there already, at .*; take another name"):
         registry.branch("chat", "other", "v1")
 
 
@@ -122,7 +123,7 @@ def test_names_that_never_move(registry, model):
     push(registry, model)
     registry.tag("chat", "release-1")
     assert registry.show("chat", "release-1").names == ("release-1", "v1", "main")
-    with pytest.raises(Conflict, match="tags/release-1"):
+    with pytest.raises(Conflict, match=r"the tag release-1 is there already, at .*; take another name"):
         registry.tag("chat", "release-1")
 
 
@@ -251,6 +252,17 @@ def test_metadata_is_plain_and_small(registry, model):
         push(registry, model, metadata={"text": "x" * 100_000})
 
 
+def test_metadata_of_a_kind_that_json_lacks_name_their_key(registry, model):
+    with pytest.raises(InvalidRequest, match=r"metadata data.day: .*2026.*, a date, is not accepted"):
+        push(registry, model, metadata={"data": {"day": datetime.date(2026, 1, 2)}})
+
+
+@pytest.mark.parametrize("name", ["a.lock", "a..b"])
+def test_names_that_git_keeps_for_itself_say_so(registry, model, name):
+    with pytest.raises(InvalidRequest, match=r"git keeps two dots in a row and the ending \.lock"):
+        push(registry, model, branch=name)
+
+
 def test_changed_and_missing_content_is_found_and_refused(registry, model, tmp_path):
     push(registry, model)
     assert registry.fsck() == []
@@ -347,7 +359,7 @@ def test_refs_that_were_being_moved_arrive(registry, model, weights, tmp_path):
 
 def test_a_folder_that_is_there_is_not_written_over(registry, model, tmp_path):
     push(registry, model)
-    with pytest.raises(Conflict, match="folder"):
+    with pytest.raises(Conflict, match="is there already; name another, or remove it"):
         registry.checkout("chat", "v1", model)
 
 
