@@ -78,6 +78,8 @@ def test_errors_name_the_thing_and_the_remedy(
         (("push", "nowhere", "--name", "chat"), "is no folder"),
         (("push", "empty", "--name", "Chat/../x"), "small letters"),
         (("push", "empty", "--name", "chat", "--meta", "x"), "key=value"),
+        (("push", "empty", "--name", "chat", "--meta", "a=1", "--meta", "a=2"), "a is there already; give it once"),
+        (("remove", "chat"), "name what is to go, such as chat@prod"),
         (("show", "chat"), "no model chat"),
         (("show", "chat@"), "after the @"),
         (("diff", "chat@v1", "other@v2"), "a version of chat"),
