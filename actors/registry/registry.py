@@ -432,7 +432,7 @@ class Registry:
 
     def _require_signed(self, history: History, commit: str, what: str) -> None:
         if problem := self._unsigned(history, commit):
-            raise ModelInvalid(what, problem, "push it again, or add the line of who signed it there")
+            raise ModelInvalid(what, problem, "push it to another branch, or add the line of who signed it there")
 
     @staticmethod
     def _tag(history: History, commit: str) -> str:
