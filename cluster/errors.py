@@ -14,6 +14,7 @@ positional and all are handed to `super().__init__`, so that an error pickles an
     ├── Forbidden                 403
     ├── NotFound                  404
     ├── Conflict                  409  somebody else was first
+    │   ├── Barred                409  it has to be done otherwise
     │   ├── IllegalMove           409  a life cycle has no such move
     │   └── MergeConflict         409  both sides changed the same
     ├── Overloaded                429  retryable, says when
@@ -169,6 +170,18 @@ class Conflict(StrataError):
 
     def __str__(self) -> str:
         return f"{self.thing} is {self.there} and not {self.expected}; look at it again, then repeat the change"
+
+
+class Barred(Conflict):
+    """What there is does not allow a change, and the same one again will not do: what helps is the `remedy`."""
+
+    def __init__(self, thing: str, problem: str, remedy: str) -> None:
+        self.problem, self.remedy = problem, remedy
+        super().__init__(thing, "free to be changed so", problem)
+        self.args = (thing, problem, remedy)
+
+    def __str__(self) -> str:
+        return f"{self.thing} {self.problem}; {self.remedy}"
 
 
 class IllegalMove(Conflict):

@@ -118,6 +118,8 @@ class _Config:
 
 
 def _config(path: Path) -> _Config:
+    if not path.is_file():
+        raise ModelInvalid(str(path), "is not there", "give the folder that PEFT saved, with that file in it")
     try:
         said = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as wrong:

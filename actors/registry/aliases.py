@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from actors.registry.history import ALIASES, MOVES, Entry, named
+from actors.registry.history import ALIASES, MOVES, Entry, named, numbered
 from actors.registry.registry import Registry
-from cluster.errors import Conflict, ModelInvalid, NotFound
+from cluster.errors import Barred, Conflict, ModelInvalid, NotFound
 
 FILE = "move.json"
 
@@ -96,11 +96,14 @@ class Aliases:
     ) -> Moved:
         """Point `alias` at the version that `name` names, if it is at the version `expected`, None for nowhere yet.
 
-        With a `revision`, if it is at that. Of many that expect the same one wins. Raises NotFound and Conflict.
+        With a `revision`, if it is at that. Of many that expect the same one wins. Raises what `Registry.trusted`
+        does, and Conflict.
         """
-        history = self._registry.history(model)
-        commit = history.resolve(name)
+        history, commit = self._registry.history(model), self._registry.trusted(model, name)
         before, at = history.resolve(expected) if expected else None, history.refs(MOVES).get(alias)
+        now = history.refs(ALIASES).get(alias)
+        if revision is None and before != now:
+            raise self._elsewhere(model, alias, before, now)
         if revision is not None:
             before = self.at(model, alias)
             if (at or before) != revision:
@@ -113,20 +116,21 @@ class Aliases:
     ) -> Moved:
         """Take an alias back to the version it was at before, or to the version `to`.
 
-        Raises NotFound, and Conflict where there is nothing before, or it is not at `expected`, or moved meanwhile.
+        Raises what `Registry.trusted` does, and Conflict where there is nothing before, or it is not at `expected`, or
+        moved meanwhile.
         """
         history = self._registry.history(model)
         at, now = history.refs(MOVES).get(alias), self.at(model, alias)
         if expected and history.resolve(expected) != now:
-            raise Conflict(f"{model}@{alias}", history.resolve(expected)[:12], now[:12])
+            raise self._elsewhere(model, alias, history.resolve(expected), now)
         if to is None:
             come = way(move for _, move in reversed(self.log(model, alias)))
             if len(come) < 2:
-                raise Conflict(f"{model}@{alias}", "at a second version", f"at its first, {now[:12]}")
-            back = come[-2]
-        else:
-            back = history.resolve(to)
-        move, reason = Move(alias, now, back, back=True), f"Roll {alias} back to {to or back[:12]}"
+                remedy = "name the version that it is to be at (--to)"
+                raise Barred(f"{model}@{alias}", f"is at its first version, {self._number(model, now)}", remedy)
+            to = come[-2]
+        back = self._registry.trusted(model, to)
+        move, reason = Move(alias, now, back, back=True), f"Roll {alias} back to {to if to != back else back[:12]}"
         return self._record(model, move, author, reason, at)
 
     def log(self, model: str, alias: str) -> list[tuple[Entry, Move]]:
@@ -135,6 +139,18 @@ class Aliases:
         history = self._registry.history(model)
         tip = history.refs(MOVES).get(alias)
         return [(entry, parse(history.files(entry.id)[FILE])) for entry in history.log(tip)] if tip else []
+
+    def _elsewhere(self, model: str, alias: str, expected: str | None, now: str | None) -> Conflict:
+        """What a move is told that names another version than its alias is at."""
+        if now is None:
+            return Barred(f"{model}@{alias}", "is not there yet", "make it without saying where from (--from)")
+        wanted = f"not at {self._number(model, expected)}" if expected else "not new"
+        number = self._number(model, now)
+        return Barred(f"{model}@{alias}", f"is at {number} and {wanted}", f"move it from there (--from {number})")
+
+    def _number(self, model: str, commit: str) -> str:
+        names = numbered(self._registry.history(model))
+        return next((name for name, known in names.items() if known == commit), commit[:12])
 
     def _record(self, model: str, move: Move, author: str, reason: str, at: str | None) -> Moved:
         history, alias = self._registry.history(model), {ALIASES + move.alias: (move.before, move.after)}

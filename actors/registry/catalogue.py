@@ -4,10 +4,8 @@ Owns the tables. Before it answers it looks whether a model's refs are where the
 nobody who moves a ref has to think of it, and what is lost is made again.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from actors.registry import facts, query, tree
+from actors.registry import disk, facts, query, tree
 from actors.registry.desk import Desk
 from actors.registry.facts import Fact, fact
 from actors.registry.history import ALIASES, EVERY, HEADS, TAGS, Entry, History, numbered
@@ -93,6 +91,7 @@ class Found:
     size: int
 
 
+@disk.all_explained
 class Catalogue:
     """The tables at `url` about the versions of `registry`; without one, a SQLite file in its folder."""
 
@@ -232,17 +231,16 @@ class Catalogue:
         except DBAPIError as wrong:
             where = self._engine.url.render_as_string()
             said = str(wrong.orig).strip().partition("\n")[0]
-            raise Unavailable(f"the metadata in {where}", f"{said}; see {KEY}") from None
+            remedy = f"see {KEY}"
+            if file := self._engine.url.database if self._engine.name == "sqlite" else None:
+                remedy = f"where it is broken, remove {file}: a search makes it again from the history; {remedy}"
+            raise Unavailable(f"the metadata in {where}", f"{said}; {remedy}") from None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One process at a time follows. What one that was killed had locked is free again."""
-        descriptor = os.open(self._registry.folder / "index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with disk.locked(self._registry.folder / "index.lock"):
             yield
-        finally:
-            os.close(descriptor)
 
 
 def _where(wanted: Query) -> ColumnElement[bool]:

@@ -12,7 +12,7 @@ from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Pushed, Registry
 from actors.registry.requests import Evaluation, MergeRequest, Requirements, Review, State
-from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound
+from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound
 
 FILE = "request.json"
 
@@ -90,7 +90,7 @@ class Desk:
         at, found = self._read(model, number)
         found.moved("merged")
         if missing := self._missing(model, found):
-            raise Conflict(f"the merge request !{number}", "ready", f"in need of: {'; '.join(missing)}")
+            raise Barred(f"the merge request !{number}", f"still needs {'; '.join(missing)}", "see to that, then merge")
         there = self._merged(model, found)
         made = self._made(model, there) if there else self._registry.merge(
             model, found.source, author=principal, branch=found.target,

@@ -15,12 +15,12 @@ from typing import Any
 
 import yaml
 
-from actors.registry import mlmodel
+from actors.registry import disk, mlmodel
 from actors.registry.folder import TOKENIZERS, checked
 from actors.registry.mlmodel import MODEL, OURS
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Registry
-from cluster.errors import Conflict, InvalidRequest, ModelInvalid
+from cluster.errors import Barred, InvalidRequest, ModelInvalid
 
 FORMS = ("huggingface", "mlflow")
 MLMODEL, COMPONENTS = "MLmodel", "components"
@@ -66,13 +66,14 @@ def look(folder: Path) -> Found:
     return Found("mlflow", inside, beside, own if isinstance(own, dict) else {})
 
 
+@disk.explained()
 def export(registry: Registry, model: str, name: str, into: Path, form: str, progress: Progress = quietly) -> str:
     """Write a version to the new folder `into`, in one of FORMS; its commit. The folder appears whole or not at all.
 
     Raises what `Registry.checkout` raises.
     """
     if into.exists():
-        raise Conflict(f"the folder {into}", "new", "there")
+        raise Barred(f"the folder {into}", "is there already", "name another, or remove it")
     scratch = into.parent / f".{into.name}.{secrets.token_hex(4)}"
     try:
         commit = registry.checkout(model, name, scratch, progress)

@@ -4,31 +4,42 @@ Owns refs: branches are heads, `v1`, `v2` and on are tags, aliases are `refs/ali
 mover saw it. A process that dies leaves objects that nothing names, or nothing: refs come last.
 """
 
-import fcntl
+import itertools
 import json
 import os
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dulwich.errors import ChecksumMismatch, FileFormatException
-from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tree
+from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatException, MissingCommitError, NotGitRepository
+from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tag, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
-from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound
+from actors.registry import disk
+from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound
 
 HEADS, TAGS, ALIASES, REQUESTS = "refs/heads/", "refs/tags/", "refs/aliases/", "refs/requests/"
 MOVES, STAGES = "refs/moves/", "refs/stages/"  # where aliases have been, and how far versions have come
 EVERY = (HEADS, TAGS, ALIASES, REQUESTS, MOVES, STAGES)
 MAIN = "main"
 PENDING = "strata.pending"  # refs that are being moved
+ROOM = "strata.room"  # asked for before files of dulwich are begun, which cannot be ended on a full disk
+BLOCK = 4096  # bytes that a small file takes
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]|[a-z0-9]")
+NAMES = {ALIASES: "an alias", TAGS: "a tag", HEADS: "a branch"}  # which share one namespace
 _NUMBERED = re.compile(r"v[1-9][0-9]*")
 _ID = re.compile(r"[0-9a-f]{7,40}")
+_WHOLE = re.compile(r"[0-9a-f]{40}")
+_BROKEN = (  # what dulwich raises for a repository that is not as it was written
+    zlib.error, struct.error, FileFormatException, ChecksumMismatch, MissingCommitError, ApplyDeltaError, LookupError,
+    ValueError, AssertionError, EOFError,
+)  # fmt: skip
+Lost = Callable[[str, Exception], None]  # told of what cannot be read: its name, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +55,11 @@ class Entry:
 
 def named(field: str, name: str) -> str:
     """`name` if a model, branch, tag or alias may be called so. Raises InvalidRequest."""
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith(".lock"):
-        raise InvalidRequest(
-            field,
-            name,
-            "use up to 64 small letters, digits, dots, dashes and underscores, a letter or digit at the ends",
-        )
+    if not _NAME.fullmatch(name):
+        remedy = "use up to 64 small letters, digits, dots, dashes and underscores, a letter or digit at the ends"
+        raise InvalidRequest(field, name, remedy)
+    if ".." in name or name.endswith(".lock"):
+        raise InvalidRequest(field, name, "git keeps two dots in a row and the ending .lock for itself; use another")
     return name
 
 
@@ -66,6 +76,7 @@ def numbered(history: "History") -> dict[str, str]:
     return {name: commit for name, commit in history.refs(TAGS).items() if _NUMBERED.fullmatch(name)}
 
 
+@disk.all_explained
 class History:
     """The repository at `path`, made where there is none."""
 
@@ -76,15 +87,38 @@ class History:
             with self._alone():
                 if not (path / "HEAD").is_file():
                     Repo.init_bare(path, default_branch=MAIN.encode()).close()
-        self._repo = Repo(str(path))
+        try:
+            self._repo = Repo(str(path))
+        except (NotGitRepository, *_BROKEN) as wrong:
+            problem = f"is no whole Git repository ({wrong})"
+            raise ModelInvalid(str(path), problem, "put it back from a copy of it") from None
         if (path / PENDING).is_file():
             with self._alone():
                 pass
 
     def refs(self, kind: str) -> dict[str, str]:
         """The commit of each ref of a kind, HEADS, TAGS or ALIASES, by its short name."""
-        found = self._repo.refs.as_dict(Ref(kind.rstrip("/").encode()))
-        return {name.decode(): commit.decode() for name, commit in sorted(found.items())}
+        try:
+            found = self._repo.refs.as_dict(Ref(kind.rstrip("/").encode()))
+        except _BROKEN as wrong:
+            problem = f"its packed-refs cannot be read ({wrong})"
+            raise ModelInvalid(str(self._path), problem, "put it back from a copy of it") from None
+        plain = {name.decode(): commit.decode(errors="replace") for name, commit in sorted(found.items())}
+        return {name: commit for name, commit in plain.items() if _WHOLE.fullmatch(commit)}
+
+    def every(self, lost: Lost) -> dict[str, str]:
+        """The commit of each ref of all kinds, by its whole name. `lost` is told of those that hold none."""
+        found = {kind + name: commit for kind in EVERY for name, commit in self.refs(kind).items()}
+        for root, _, names in os.walk(self._path / "refs", onerror=lambda wrong: lost("refs", wrong)):
+            for name in names:
+                ref = (Path(root) / name).relative_to(self._path).as_posix()
+                if ref.startswith(EVERY) and not ref.endswith(".lock"):
+                    try:
+                        holds = (Path(root) / name).read_text(errors="replace").strip()
+                        self._check(ref, holds if ref in found else holds.removeprefix("ref: "))
+                    except (ModelInvalid, OSError) as wrong:
+                        lost(ref, wrong)
+        return found
 
     def commit(
         self,
@@ -105,32 +139,66 @@ class History:
         made.encoding = b"UTF-8"
         made.message = message.encode()
         with self._alone():
+            disk.ask_room(self._path / ROOM, sum(map(len, files.values())) + BLOCK * (2 * len(files) + 2))
             made.tree = self._tree({tuple(name.split("/")): content for name, content in files.items()})
             made.gpgsig = sign(made.as_raw_string())
-            self._repo.object_store.add_object(made)
+            self._put(made)
         return made.id.decode()
+
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Put back what of `files` was lost, by the digests that it has anyway."""
+        with self._alone():
+            self._tree({tuple(name.split("/")): content for name, content in files.items()})
+
+    def mend(self) -> int:
+        """Remove the objects that were changed, so that who puts the same next stores it again; how many."""
+        with self._alone():
+            return sum(self._remove_changed(path.parent.name + path.name) for path in self._loose())
 
     def move(self, ref: str, new: str, expected: str | None) -> None:
         """Point `ref` at the commit `new` if it is at `expected`, None for nowhere. Raises Conflict."""
         self.shift({ref: (expected, new)})
 
     def shift(self, refs: Mapping[str, tuple[str | None, str]]) -> None:
-        """Move several refs, each from where it is expected to a commit: all or none. Raises Conflict."""
+        """Move several refs, each from where it is expected to a commit: all or none. Raises Conflict, and Barred for
+        a new name that another kind has.
+        """
         with self._alone():
             for ref, (expected, _) in refs.items():
-                self._expect(ref, expected)
+                self.expect(ref, expected)
             self._point({ref: new for ref, (_, new) in refs.items()})
 
-    def number(self, new: str, branch: str, expected: str | None) -> str:
-        """Make the commit `new` the branch's tip, if that is `expected`, and the model's next version; its tag."""
+    def drop(self, ref: str, expected: str) -> None:
+        """Remove `ref` if it is at the commit `expected`. Raises Conflict."""
         with self._alone():
-            tag = f"v{max((int(name[1:]) for name in numbered(self)), default=0) + 1}"
-            self._expect(HEADS + branch, expected)
+            self.expect(ref, expected)
+            self._repo.refs.remove_if_equals(Ref(ref.encode()), ObjectID(expected.encode()))
+
+    def number(self, new: str, branch: str, expected: str | None, ours: Callable[["History", str], bool]) -> str:
+        """Make the commit `new` the branch's tip, if that is `expected`, and the model's next version; its tag.
+
+        What counts are the versions that are `ours`; the number of a tag that somebody else made is passed over.
+        """
+        with self._alone():
+            tag = f"v{self._next(ours)}"
+            self.expect(HEADS + branch, expected)
             self._point({HEADS + branch: new, TAGS + tag: new})
         return tag
 
+    def _next(self, ours: Callable[["History", str], bool]) -> int:
+        there = sorted(((int(name[1:]), commit) for name, commit in numbered(self).items()), reverse=True)
+        first = {commit: number for number, commit in there}  # a commit that is a version already is not another one
+        last = next((number for number, commit in there if first[commit] == number and ours(self, commit)), 0)
+        taken = {number for number, _ in there}
+        return next(number for number in itertools.count(last + 1) if number not in taken)
+
     def resolve(self, name: str) -> str:
-        """The commit that an alias, a tag, a branch or the first digits of an id name. Raises NotFound."""
+        """The commit that a version's number, an alias, a tag, a branch or the first digits of an id name.
+
+        Raises NotFound.
+        """
+        if name in (versions := numbered(self)):
+            return versions[name]
         for kind in (ALIASES, TAGS, HEADS):
             if name in (found := self.refs(kind)):
                 return found[name]
@@ -144,20 +212,28 @@ class History:
 
     def log(self, *commits: str) -> Iterator[Entry]:
         """The commits and all that they descend from, each once, the latest first."""
-        for step in self._repo.get_walker(include=[ObjectID(commit.encode()) for commit in commits]):
-            made = step.commit
-            author = made.author.decode(errors="replace").partition(" <")[0]
-            yield Entry(
-                made.id.decode(), tuple(parent.decode() for parent in made.parents), author, made.commit_time,
-                made.message.decode(errors="replace"),
-            )  # fmt: skip
+        try:
+            for step in self._repo.get_walker(include=[ObjectID(commit.encode()) for commit in commits]):
+                made = step.commit
+                author = made.author.decode(errors="replace").partition(" <")[0]
+                yield Entry(
+                    made.id.decode(), tuple(parent.decode() for parent in made.parents), author, made.commit_time,
+                    made.message.decode(errors="replace"),
+                )  # fmt: skip
+        except _BROKEN:
+            problem = f"a commit that {' or '.join(commit[:12] for commit in commits[:3])} descends from cannot be read"
+            raise ModelInvalid(str(self._path), problem, "`strata models fsck` says which and what helps") from None
 
-    def files(self, commit: str) -> dict[str, bytes]:
-        """What a commit holds, by path. Raises NotFound."""
-        tree = self._object(self._commit(commit).tree)
-        if not isinstance(tree, Tree):
-            raise NotFound("version", commit)
-        return dict(self._read(tree, ""))
+    def parents(self, commit: str) -> tuple[str, ...]:
+        """Of a commit. Raises NotFound and ModelInvalid."""
+        return tuple(parent.decode() for parent in self._commit(commit).parents)
+
+    def files(self, commit: str, lost: Lost | None = None) -> dict[str, bytes]:
+        """What a commit holds, by path. Raises NotFound, and ModelInvalid for what was lost or changed.
+
+        With `lost` that is told of it, and the others are there.
+        """
+        return dict(self._read(self._commit(commit).tree, "", lost))
 
     def bases(self, one: str, other: str) -> tuple[str, ...]:
         """The commits that both descend from, but for those that others of these descend from; the latest first.
@@ -175,35 +251,81 @@ class History:
         return made.raw_without_sig(), made.gpgsig
 
     def _commit(self, commit: str) -> Commit:
-        try:
-            made = self._object(ObjectID(commit.encode()))
-        except KeyError:
-            raise NotFound("version", commit) from None
+        remedy = f"put its file objects/{commit[:2]}/{commit[2:]} back from a copy of the repository"
+        made = self._object(ObjectID(commit.encode()), remedy)
+        while isinstance(made, Tag):  # as `git tag -a` makes them
+            made = self._object(made.object[1], remedy)
         if not isinstance(made, Commit):
             raise NotFound("version", commit)
         return made
 
-    def _object(self, name: ObjectID) -> ShaFile:
-        """One by its digest, which dulwich checks. Raises KeyError, and ModelInvalid where it is another by now."""
+    def _object(self, name: ObjectID, remedy: str = "push this version again, with its metadata") -> ShaFile:
+        """One by its digest, which dulwich checks. Raises ModelInvalid where it is missing, or another by now."""
         try:
             return self._repo[name]
-        except (zlib.error, FileFormatException, ChecksumMismatch, ValueError, AssertionError):
+        except KeyError:
+            problem = f"its object {name.decode()} is missing"
+        except _BROKEN:
             problem = f"its object {name.decode()} was changed"
-            remedy = "fetch the repository again, or push the version again"
-            raise ModelInvalid(str(self._path), problem, remedy) from None
+        raise ModelInvalid(str(self._path), problem, remedy)
+
+    def _put(self, made: ShaFile) -> None:
+        """Keep an object, in the place of one that was changed."""
+        self._remove_changed(made.id.decode())
+        self._repo.object_store.add_object(made)
+
+    def _remove_changed(self, name: str) -> bool:
+        path = self._path / "objects" / name[:2] / name[2:]
+        if not path.is_file():
+            return False
+        try:
+            self._object(ObjectID(name.encode()))
+        except ModelInvalid:
+            path.unlink()
+            return True
+        return False
+
+    def _loose(self) -> Iterator[Path]:
+        for path in self._path.glob("objects/??/*"):
+            if _WHOLE.fullmatch(path.parent.name + path.name):
+                yield path
 
     def tips(self, *kinds: str) -> set[str]:
         """The commits that refs of these kinds are at."""
         return {commit for kind in kinds for commit in self.refs(kind).values()}
 
-    def _expect(self, ref: str, expected: str | None) -> None:
+    def expect(self, ref: str, expected: str | None) -> None:
+        """Raises Conflict where `ref` is elsewhere, None for nowhere, and Barred for a new name that is taken."""
+        if (loose := self._repo.refs.read_loose_ref(Ref(ref.encode()))) is not None:
+            self._check(ref, loose.decode(errors="replace"))
         there = self._repo.refs.read_ref(Ref(ref.encode()))
         now = there.decode() if there else None
         if now != expected:
             raise Conflict(ref.removeprefix("refs/"), (expected or "nowhere")[:12], (now or "nowhere")[:12])
+        if now is None:
+            self._expect_free(ref)
+
+    def _check(self, ref: str, holds: str) -> None:
+        """Raises ModelInvalid for a ref that names no commit."""
+        if not _WHOLE.fullmatch(holds) and not holds.startswith("ref: "):
+            remedy = "write into that file the commit that it was at, or remove the file"
+            raise ModelInvalid(str(self._path / ref), f"is a ref and names no commit ({holds[:20]!r})", remedy)
+
+    def _expect_free(self, ref: str) -> None:
+        """An alias, a tag and a branch of one name would hide one another, and a version's number them all."""
+        own = next((kind for kind in NAMES if ref.startswith(kind)), None)
+        if own is None:
+            return
+        name = ref.removeprefix(own)
+        if name.startswith("v") and name[1:].isdigit():
+            raise Barred(f"the name {name}", "is taken: v and a number is how versions are named", "take another name")
+        for kind, article in NAMES.items():
+            if kind != own and self._repo.refs.read_ref(Ref((kind + name).encode())):
+                raise Barred(f"the name {name}", f"is taken: {article} has it", "take another name, or remove that one")
 
     def _point(self, refs: Mapping[str, str]) -> None:
         """All of them or, whenever this process dies, none: what is begun is written down, and ended by the next."""
+        disk.ask_room(self._path / ROOM, BLOCK * (len(refs) + 1))
         scratch = self._path / f"{PENDING}.new"
         scratch.write_text(json.dumps(dict(refs)))
         os.replace(scratch, self._path / PENDING)  # noqa: PTH105 - a Path says the same longer
@@ -224,33 +346,35 @@ class History:
                 folders.setdefault(path[0], {})[path[1:]] = content
                 continue
             blob = Blob.from_string(content)
-            self._repo.object_store.add_object(blob)
+            self._put(blob)
             tree.add(path[0].encode(), 0o100644, blob.id)
         for name, inside in folders.items():
             tree.add(name.encode(), 0o040000, self._tree(inside))
-        self._repo.object_store.add_object(tree)
+        self._put(tree)
         return tree.id
 
-    def _read(self, tree: Tree, before: str) -> Iterator[tuple[str, bytes]]:
-        for entry in tree.items():
-            path = before + (entry.path or b"").decode()
-            found = self._object(entry.sha)
-            if isinstance(found, Tree):
-                yield from self._read(found, f"{path}/")
-            else:
-                yield path, found.as_raw_string()
+    def _read(self, name: ObjectID, path: str, lost: Lost | None) -> Iterator[tuple[str, bytes]]:
+        """The file at `path`, or all of the folder there."""
+        try:
+            found = self._object(name)
+        except (ModelInvalid, OSError) as wrong:
+            if lost is None:
+                raise
+            lost(path, wrong)
+            return
+        if not isinstance(found, Tree):
+            yield path, found.as_raw_string()
+            return
+        for entry in found.items():
+            yield from self._read(entry.sha, f"{path}/{(entry.path or b'').decode()}".lstrip("/"), lost)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One writer at a time, in any process. What one that was killed had locked is free again."""
-        descriptor = os.open(self._path / "strata.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with disk.locked(self._path / "strata.lock"):
             for pattern in ("refs/**/*.lock", "objects/*/*.lock"):
                 for left in self._path.glob(pattern):
                     left.unlink(missing_ok=True)
             if hasattr(self, "_repo"):
                 self._finish()
             yield
-        finally:
-            os.close(descriptor)

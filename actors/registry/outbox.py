@@ -4,13 +4,12 @@ Events and the place in the history up to which they were read are written toget
 made twice. Owns the tables. Knows nothing of how an event is told.
 """
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -29,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from actors.registry import events
+from actors.registry import disk, events
 from actors.registry.events import Event
 from actors.registry.registry import Registry
 from cluster.storage.tables import open_tables
@@ -74,6 +73,7 @@ class Letter:
     place: int
 
 
+@disk.all_explained
 class Outbox:
     """The events of `registry` for whoever wants them; one process at a time changes it."""
 
@@ -166,13 +166,8 @@ class Outbox:
     @contextmanager
     def _begun(self) -> Iterator[Connection]:
         """A transaction, one at a time in any process."""
-        descriptor = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            with self._engine.begin() as connection:
-                yield connection
-        finally:
-            os.close(descriptor)
+        with disk.locked(Path(f"{self._path}.lock")), self._engine.begin() as connection:
+            yield connection
 
 
 def wants(wanted: Sequence[str], kind: str) -> bool:

@@ -38,6 +38,7 @@ NEEDS = {
     "move_alias": PROMOTE,
     "rollback_alias": PROMOTE,
     "move_stage": PROMOTE,
+    "remove": PROMOTE,
     "begin_run": PROMOTE,  # of a pipeline, which may do all of the above
     "cancel_run": PROMOTE,
     "fsck": MAINTAIN,

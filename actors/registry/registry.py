@@ -4,29 +4,30 @@ Owns the order in which content, commits and refs are written: content first, re
 between two of them nothing half-done is named. Knows no process and no user but by the name it is given.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.registry import difference, joining, pieces, tree
+from actors.registry import difference, disk, inspection, joining, pieces, tree
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
-from actors.registry.history import ALIASES, EVERY, HEADS, MAIN, TAGS, Entry, History, named
+from actors.registry.history import ALIASES, HEADS, MAIN, TAGS, Entry, History, named, numbered
+from actors.registry.inspection import BROKEN, Faults
 from actors.registry.merging import Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
-from cluster.errors import Conflict, InvalidRequest, MergeConflict, ModelInvalid, NotFound, StrataError
+from cluster.errors import Barred, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable
 from cluster.storage import Blobs
 from cluster.storage.blobs import digest_of
 
 CLEANLY = Strategy()
+KINDS = {"alias": ALIASES, "tag": TAGS, "branch": HEADS}  # of what can be removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Pin:
     size: int
 
 
+@disk.all_explained
 class Registry:
     """All models under `folder`; their content in `store`, by default beside them."""
 
@@ -74,11 +76,12 @@ class Registry:
         self.folder, self._clock = folder, clock
         (folder / "models").mkdir(parents=True, exist_ok=True)
         self.store = store or str(folder / "content")
-        self.blobs, self._signer = Blobs(self.store), Signer(folder)
+        self.blobs, self._signer = Blobs(self.store), Signer(folder, new=not self.models())
 
     def models(self) -> list[str]:
         """Names."""
-        return sorted(path.name.removesuffix(".git") for path in (self.folder / "models").glob("*.git"))
+        there = os.listdir(self.folder / "models")  # noqa: PTH208 - a glob finds nothing where it may not look
+        return sorted(name.removesuffix(".git") for name in there if name.endswith(".git"))
 
     def push(
         self,
@@ -104,9 +107,12 @@ class Registry:
         size = stored = 0
         with self._using():
             tip = history.refs(HEADS).get(branch)
+            history.expect(HEADS + branch, tip)  # before anything is written
             parents = (tip,) if tip else ()
             if not tip and (main := history.refs(HEADS).get(MAIN)):
                 parents = (main,)  # a new branch begins where main is
+            for parent in parents:
+                self._require_signed(history, parent, f"{model}@{parent[:12]}")
             for file in found:
                 size += file.size
                 if file.whole:
@@ -117,13 +123,23 @@ class Registry:
                     made, new = pieces.cut(file.path, self.blobs, progress)
                     content[file.name + SUFFIX] = made.text()
                     stored += new
-            there = history.files(tip) if tip else {}
+            there = self._there(history, tip, content) if tip else {}
             if tip and there and (there if metadata else there | {FACTS: content[FACTS]}) == content:
                 return Pushed(self._tag(history, tip), tip, size, 0, new=False)
             reason = message or f"Push {path.name}"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
-            version = history.number(commit, branch, tip)
+            version = history.number(commit, branch, tip, self._signed)
         return Pushed(version, commit, size, stored, new=True)
+
+    @staticmethod
+    def _there(history: History, tip: str, content: Mapping[str, bytes]) -> dict[str, bytes]:
+        """What the tip holds. What of it was lost is put back where `content` is the same; nothing where it is not."""
+        with suppress(ModelInvalid):
+            return history.files(tip)
+        history.keep(content)
+        with suppress(ModelInvalid):
+            return history.files(tip)
+        return {}
 
     def log(self, model: str, name: str = MAIN) -> Iterator[tuple[Entry, tuple[str, ...]]]:
         """What `name` descends from with what is at each, the latest first. Raises NotFound."""
@@ -159,15 +175,13 @@ class Registry:
         The folder appears whole or not at all. Raises NotFound, Conflict where it is there, ModelInvalid for a version
         that nobody signed who is trusted, Unavailable for content that was changed.
         """
-        history = self.history(model)
-        commit = history.resolve(name)
-        self._require_signed(history, commit, f"{model}@{name}")
+        history, commit = self.history(model), self.trusted(model, name)
         if into.exists():
-            raise Conflict(f"the folder {into}", "new", "there")
+            raise Barred(f"the folder {into}", "is there already", "name another, or remove it")
         into.parent.mkdir(parents=True, exist_ok=True)
         scratch = into.parent / f".{into.name}.{secrets.token_hex(4)}"
         try:
-            with self._using():
+            with self._using(reading=True):
                 for path, content in history.files(commit).items():
                     if path == FACTS:
                         continue
@@ -188,13 +202,18 @@ class Registry:
 
         Raises NotFound, ModelInvalid for a version that nobody signed who is trusted, and Unavailable.
         """
-        history = self.history(model)
-        commit = history.resolve(name)
-        self._require_signed(history, commit, f"{model}@{name}")
+        history, commit = self.history(model), self.trusted(model, name)
         content = history.files(commit)
         with self._using():
             digest, _ = self.blobs.put(tree.manifest(content))
         return Pin(model, commit, digest, sum(tree.sizes(content).values()))
+
+    def trusted(self, model: str, name: str) -> str:
+        """The commit that `name` names. Raises NotFound, and ModelInvalid where nobody signed it who is trusted."""
+        history = self.history(model)
+        commit = history.resolve(name)
+        self._require_signed(history, commit, f"{model}@{name}")
+        return commit
 
     def number(self, model: str, name: str) -> str:
         """The number (`v3`) of the version that `name` names. Raises NotFound."""
@@ -202,20 +221,41 @@ class Registry:
         return self._tag(history, history.resolve(name))
 
     def branch(self, model: str, branch: str, name: str = MAIN) -> str:
-        """Make a branch that begins at the version `name`. Raises NotFound, and Conflict where there is one."""
-        history = self.history(model)
-        commit = history.resolve(name)
-        history.move(HEADS + named("branch", branch), commit, None)
+        """Make a branch that begins at the version `name`. Raises what `trusted` does, and Conflict."""
+        history, commit = self.history(model), self.trusted(model, name)
+        self._begin(history, "branch", branch, commit)
         return commit
 
     def tag(self, model: str, tag: str, name: str = MAIN) -> str:
-        """Give a version a name that never moves. Raises NotFound, and Conflict for one that is taken."""
-        history = self.history(model)
-        commit = history.resolve(name)
-        if tag.removeprefix("v").isdigit():
-            raise InvalidRequest("tag", tag, "v and a number is how pushes are numbered; take another name")
-        history.move(TAGS + named("tag", tag), commit, None)
+        """Give a version a name that never moves. Raises what `trusted` does, and Conflict for one that is taken."""
+        history, commit = self.history(model), self.trusted(model, name)
+        self._begin(history, "tag", tag, commit)
         return commit
+
+    @staticmethod
+    def _begin(history: History, kind: str, name: str, commit: str) -> None:
+        if there := history.refs(KINDS[kind]).get(named(kind, name)):
+            raise Barred(f"the {kind} {name}", f"is there already, at {there[:12]}", "take another name")
+        history.move(KINDS[kind] + name, commit, None)
+
+    def remove(self, model: str, name: str, kind: str | None = None) -> str:
+        """Take an alias, a tag or a branch away, of several with one name that of `kind`; what it was.
+
+        Versions stay, and so does where an alias has been. Raises NotFound, InvalidRequest and Barred.
+        """
+        history = self.history(model)
+        if kind is not None and kind not in KINDS:
+            raise InvalidRequest("--kind", kind, f"take one of {', '.join(KINDS)}")
+        there = {each: ref for each, ref in KINDS.items() if kind in (None, each) and name in history.refs(ref)}
+        if not there:
+            raise NotFound(kind or "alias, tag or branch", name)
+        if len(there) > 1:
+            raise InvalidRequest("--kind", "nothing", f"{name} is {' and '.join(there)}; say which")
+        found, ref = next(iter(there.items()))
+        if (ref, name) == (HEADS, MAIN) or (ref == TAGS and name in numbered(history)):
+            raise Barred(f"{model}@{name}", "is for good", "remove an alias, a branch but main, or a tag that you made")
+        history.drop(ref + name, history.refs(ref)[name])
+        return found
 
     def merge(
         self,
@@ -246,7 +286,7 @@ class Registry:
             parents = (tip,) if theirs is None else (tip, theirs)
             reason = message or f"Merge {source} into {branch} ({strategy.name})"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
-            version = history.number(commit, branch, tip)
+            version = history.number(commit, branch, tip, self._signed)
         return Pushed(version, commit, self.show(model, commit).size, stored, new=True)
 
     def clashes(self, model: str, source: str, *, branch: str = MAIN, strategy: Strategy = CLEANLY) -> tuple[str, ...]:
@@ -264,7 +304,7 @@ class Registry:
             return history, tip, None
         theirs = history.resolve(source)
         if theirs in {entry.id for entry in history.log(tip)}:
-            raise Conflict(f"{model}@{source}", "outside the branch", f"in {branch} already")
+            raise Barred(f"{model}@{source}", f"is in {branch} already", "there is nothing to merge")
         return history, tip, theirs
 
     def _plan(
@@ -281,48 +321,76 @@ class Registry:
 
     def repair(self, progress: Progress = quietly) -> list[str]:
         """As `fsck`; what was changed is removed, so that a push of the same again stores it."""
+        for model in self.models():
+            with suppress(*BROKEN):  # what this is, the check says
+                self.history(model).mend()
         with self._using(alone=True):
             whole = {digest for digest in self.blobs if self.blobs.mend(digest)}
         return self._check(whole, progress)
 
     def fsck(self, progress: Progress = quietly) -> list[str]:
-        """Read everything that versions are made of: what is missing or was changed, a line each."""
+        """Read everything that versions are made of, of every model: what is missing or was changed, a line each."""
         return self._check(set(), progress)
 
     def _check(self, good: set[str], progress: Progress) -> list[str]:
         """As `fsck`, without reading again the pieces of these digests."""
-        problems: list[str] = []
-        for model, history, commit, content in self._every():
-            if problem := self._unsigned(history, commit):
-                problems.append(f"{model} {commit[:12]}: {problem}")
-            for file, listed in tree.listed(content).items():
-                for _, count, digest in listed.spans():
-                    if digest in good:
-                        continue
-                    try:
-                        self.blobs.get(digest)
-                        good.add(digest)
-                        progress(count)
-                    except StrataError as wrong:
-                        problems.append(f"{model} {commit[:12]} {file}: {wrong}")
-        return problems
+        faults, bad = Faults(), dict[str, str]()
+        for model, history, commit, content in self._every(faults):
+            place = f"{model} {commit[:12]}"
+            try:
+                if problem := self._unsigned(history, commit):
+                    faults.add(place, problem)
+            except Unavailable as wrong:  # of the list of whom to trust
+                faults.add(place, wrong)
+            for file, found in inspection.listed(place, content, faults):
+                for _, count, digest in found.spans():
+                    if digest not in good and digest not in bad:
+                        if problem := self._wrong(digest):
+                            bad[digest] = problem
+                        else:
+                            good.add(digest)
+                            progress(count)
+                    if digest in bad:
+                        faults.add(f"{place} {file}", bad[digest])
+        return faults.lines()
+
+    def _wrong(self, digest: str) -> str:
+        """What is wrong with a piece; nothing where it is whole."""
+        try:
+            self.blobs.get(digest)
+        except NotFound:
+            return f"the piece {digest} is missing; push one of these versions again"
+        except Unavailable as wrong:
+            return wrong.reason if digest in wrong.reason else str(wrong)
+        return ""
 
     def gc(self) -> int:
-        """Remove content that no version names, as pushes leave that were cut; how many pieces. Waits for pushes."""
+        """Remove content that no version names, as pushes leave that were cut; how many pieces. Waits for pushes.
+
+        Raises ModelInvalid where a history cannot be read: what it names nobody knows.
+        """
         with self._using(alone=True):
-            kept = {digest for *_, content in self._every() for digest in _digests(content)}
+            faults, kept = Faults(), set[str]()
+            for model, _, commit, content in self._every(faults):
+                kept.update(_digests(content, f"{model} {commit[:12]}", faults))
+            if wrong := faults.lines():
+                problem = f"what content is still named cannot be told: {wrong[0]}"
+                remedy = f"nothing was removed; of {len(wrong)} such faults `strata models fsck` names each"
+                raise ModelInvalid(str(self.folder), problem, remedy)
             gone = [digest for digest in self.blobs if digest not in kept]
             for digest in gone:
                 self.blobs.remove(digest)
             return len(gone) + self.blobs.sweep()
 
-    def _every(self) -> Iterator[tuple[str, History, str, dict[str, bytes]]]:
-        """All commits of all models, those of merge requests too, with the tree of each."""
+    def _every(self, faults: Faults) -> Iterator[tuple[str, History, str, dict[str, bytes]]]:
+        """All commits of all models, those of merge requests too, with the tree of each, past what cannot be read."""
         for model in self.models():
-            history = self.history(model)
-            if tips := history.tips(*EVERY):
-                for entry in history.log(*tips):
-                    yield model, history, entry.id, history.files(entry.id)
+            try:
+                history = self.history(model)
+                for commit, content in inspection.commits(model, history, faults):
+                    yield model, history, commit, content
+            except BROKEN as wrong:
+                faults.add(model, wrong)
 
     def record(
         self,
@@ -356,27 +424,32 @@ class Registry:
         good = self._signer.signed(*history.signature(commit))
         return "" if good else f"it is not signed by a key of {self._signer.trusted_file}"
 
+    def _signed(self, history: History, commit: str) -> bool:
+        try:
+            return not self._unsigned(history, commit)
+        except (NotFound, ModelInvalid):
+            return False
+
     def _require_signed(self, history: History, commit: str, what: str) -> None:
         if problem := self._unsigned(history, commit):
-            raise ModelInvalid(what, problem, "push it again, or add the line of who signed it there")
+            raise ModelInvalid(what, problem, "push it to another branch, or add the line of who signed it there")
 
     @staticmethod
     def _tag(history: History, commit: str) -> str:
         """The number of a version. Raises NotFound for a commit that is none."""
-        for name in _names(history).get(commit, ()):
-            if name.startswith("v") and name[1:].isdigit():
-                return name
-        raise NotFound("version", commit[:12])
+        numbers = [int(name[1:]) for name, at in numbered(history).items() if at == commit]
+        if not numbers:
+            raise NotFound("version", commit[:12])
+        return f"v{min(numbers)}"
 
     @contextmanager
-    def _using(self, *, alone: bool = False) -> Iterator[None]:
-        """Content is added and read by many at once, and removed by one alone, in any process."""
-        descriptor = os.open(self.folder / "content.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    def _using(self, *, alone: bool = False, reading: bool = False) -> Iterator[None]:
+        """Content is added and read by many at once, and removed by one alone, in any process.
+
+        Who is only `reading` may do so where no lock can be had: what is removed meanwhile is missed, never read wrong.
+        """
+        with disk.locked(self.folder / "content.lock", alone=alone, needed=not reading):
             yield
-        finally:
-            os.close(descriptor)
 
 
 def _names(history: History) -> dict[str, tuple[str, ...]]:
@@ -388,8 +461,8 @@ def _names(history: History) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _digests(content: tree.Tree) -> Iterator[str]:
+def _digests(content: tree.Tree, place: str, faults: Faults) -> Iterator[str]:
     """Of all that a version has in the store: its pieces, and its manifest where it was pinned."""
-    for each in tree.listed(content).values():
+    for _, each in inspection.listed(place, content, faults):
         yield from each.digests()
     yield digest_of(tree.manifest(content))

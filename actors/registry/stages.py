@@ -83,9 +83,9 @@ class Stages:
     ) -> tuple[str, Stage, Stage]:
         """Bring a version from the stage it is at to another; its number, and both. Of many at once one does.
 
-        Raises NotFound, IllegalMove, and Conflict where it is not at `expected`, or moved meanwhile.
+        Raises what `Registry.trusted` does, IllegalMove, and Conflict where it is elsewhere, or moved meanwhile.
         """
-        version = self._registry.number(model, name)
+        version = self._registry.number(model, self._registry.trusted(model, name))
         commit, at = self._at(model, version)
         what = f"{model}@{version}"
         if expected is not None and at is not expected:

@@ -12,7 +12,7 @@ import msgpack
 from actors.registry import pieces
 from actors.registry.folder import FACTS
 from actors.registry.pieces import SUFFIX, Pieces
-from cluster.errors import InvalidRequest, ModelInvalid
+from cluster.errors import InvalidRequest, ModelInvalid, shorten
 
 MOST_METADATA = 64 << 10  # bytes
 RESERVED = frozenset(
@@ -56,6 +56,8 @@ def facts(metadata: Mapping[str, Any]) -> bytes:
     for key in metadata:
         if key.partition(".")[0] in RESERVED:
             raise InvalidRequest("metadata", key, "is what the registry itself says of a version; take another name")
+    for key, value in metadata.items():
+        _check_plain(key, value)
     try:
         found = {"metadata": dict(metadata)}
         text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
@@ -64,6 +66,19 @@ def facts(metadata: Mapping[str, Any]) -> bytes:
     if len(text) > MOST_METADATA:
         raise InvalidRequest("metadata", f"{len(text)} bytes", f"keep it below {MOST_METADATA} bytes")
     return text
+
+
+def _check_plain(key: str, value: Any) -> None:
+    """Raises InvalidRequest naming the key whose value JSON does not have, such as a date of YAML."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_plain(f"{key}.{name}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_plain(key, inner)
+    elif not (value is None or isinstance(value, str | int | float)):
+        kind = type(value).__name__
+        raise InvalidRequest(f"metadata {key}", f"{shorten(value)}, a {kind},", "write it as a text, in quotes")
 
 
 def metadata(tree: Tree) -> dict[str, Any]:

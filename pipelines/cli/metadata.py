@@ -25,6 +25,8 @@ def facts(pairs: list[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise InvalidRequest("--meta", pair, "write it as key=value")
+        if key in found:
+            raise InvalidRequest("--meta", pair, f"{key} is there already; give it once, several values as key=[...]")
         try:
             found[key] = json.loads(value)
         except ValueError:

@@ -199,6 +199,18 @@ def tag_version(model: Reference, tag: Annotated[str, typer.Argument(help="The n
     versions.tag(model, tag, file)
 
 
+@models.command("remove")
+def remove_name(
+    name: Annotated[str, typer.Argument(metavar="MODEL@NAME", help="An alias, a tag or a branch.")],
+    kind: Annotated[str | None, typer.Option("--kind", help="alias, tag or branch, where several have it.")] = None,
+    file: File = None,
+) -> None:
+    """Take a name away; versions and where an alias has been stay."""
+    from pipelines.cli import versions
+
+    versions.remove(name, kind, file)
+
+
 @models.command("merge")
 def merge_versions(
     source: Annotated[str, typer.Argument(help="A version of the same model; for lora the folder of an adapter.")],

@@ -19,7 +19,7 @@ from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
 from actors.registry.registry import Version
 from actors.registry.stages import Stage, Stages
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, Unavailable
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
 from pipelines.cli.metadata import catalogued, described_in, facts
@@ -186,6 +186,15 @@ def tag(reference: str, tag: str, file: Path | None) -> None:
     show.line(f"{model}@{tag} is {entered(file, 'tag')[1].tag(model, tag, name)[:12]}")
 
 
+def remove(reference: str, kind: str | None, file: Path | None) -> None:
+    """Take an alias, a tag or a branch away."""
+    model, name = split(reference)
+    if "@" not in reference:
+        raise InvalidRequest("MODEL@NAME", reference, f"name what is to go, such as {reference}@prod")
+    found = entered(file, "remove")[1].remove(model, name, kind)
+    show.line(f"the {found} {model}@{name} is gone; versions stay")
+
+
 def merge(
     source: str, into: str, strategy: str, weight: float, message: str, file: Path | None, *, as_json: bool
 ) -> None:
@@ -214,7 +223,10 @@ def fsck(file: Path | None, *, repair: bool = False, as_json: bool) -> int:
     settings, registry, _ = entered(file, "fsck")
     problems = registry.repair() if repair else registry.fsck()
     if not problems:
-        problems = catalogue_of(settings, registry).check()
+        try:
+            problems = catalogue_of(settings, registry).check()
+        except Unavailable as wrong:
+            show.progress(f"the catalogue was not compared: {wrong}")
     if as_json:
         show.document(problems)
     else:

@@ -22,6 +22,7 @@ SAMPLES: dict[str, tuple[object, ...]] = {
     "Forbidden": ("spam", "models:deploy"),
     "NotFound": ("model", "spam", ("starter", "eggs")),
     "Conflict": ("aliases/prod", "0123abcd", "4567cdef"),
+    "Barred": ("the folder spam", "is there already", "name another"),
     "IllegalMove": ("chat@v1", "draft", "live", ("candidate", "retired")),
     "MergeConflict": ("tuned", "main", ("spam.json, which both changed",)),
     "Overloaded": ("spam", 256, 3),
@@ -37,7 +38,7 @@ SAMPLES: dict[str, tuple[object, ...]] = {
 STATUSES = {
     "StrataError": 500, "InvalidRequest": 400, "ContextTooLong": 400, "SettingsInvalid": 400, "ModelInvalid": 400,
     "Refused": 400, "ArchitectureUnsupported": 400, "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404,
-    "Conflict": 409, "IllegalMove": 409, "MergeConflict": 409, "Overloaded": 429,
+    "Conflict": 409, "Barred": 409, "IllegalMove": 409, "MergeConflict": 409, "Overloaded": 429,
     "ExtraMissing": 501, "Unavailable": 503, "ReplicaLost": 503, "SuspectLost": 503, "NotReady": 503,
     "PlacementImpossible": 503,
     "DeadlineExceeded": 504, "GivenUp": 500,

@@ -5,7 +5,7 @@ import torch
 
 from actors.registry.aliases import Aliases, Move, way
 from actors.registry.service import Place, Service
-from cluster.errors import Conflict, NotFound
+from cluster.errors import Barred, Conflict, NotFound
 from tests.actors.registry.conftest import write_model
 
 
@@ -48,7 +48,7 @@ def test_back_and_further_back_and_on(aliases):
         moved = aliases.rollback("chat", "prod", author="bob")
         assert (at(aliases), aliases._registry.number("chat", moved.commit)) == (version, version)
         assert moved.was != moved.commit
-    with pytest.raises(Conflict, match="chat@prod is at its first"):
+    with pytest.raises(Conflict, match="chat@prod is at its first version, v1"):
         aliases.rollback("chat", "prod", author="bob")
     aliases.rollback("chat", "prod", "v3", author="bob")
     assert at(aliases) == "v3"
@@ -71,6 +71,19 @@ def test_who_comes_second_is_told(aliases):
     assert len(aliases.log("chat", "prod")) == 3
     with pytest.raises(NotFound, match="no alias canary; there is prod"):
         aliases.rollback("chat", "canary", author="bob")
+
+
+def test_a_move_from_elsewhere_is_told_where_from(aliases):
+    at = aliases._registry.number("chat", "prod")
+    other = "v1" if at != "v1" else "v2"
+    for expected, problem in ((None, "not new"), (other, f"not at {other}")):
+        with pytest.raises(Barred, match=rf"chat@prod is at {at} and {problem}; move it from there \(--from {at}\)"):
+            aliases.move("chat", "prod", "v3", expected, author="bob")
+    with pytest.raises(Barred, match=r"chat@new is not there yet; make it without .*\(--from\)"):
+        aliases.move("chat", "new", "v1", "v1", author="bob")
+    aliases.move("chat", "new", "v1", author="bob")
+    with pytest.raises(Barred, match=r"chat@new is at its first version, v1; name the version .*\(--to\)"):
+        aliases.rollback("chat", "new", author="bob")
 
 
 def test_who_moved_is_told_the_revision_of_its_own_move(aliases, monkeypatch):

@@ -1,5 +1,6 @@
 """Versions of folders: pushed, named, compared, written out again, and what must not become one."""
 
+import datetime
 import json
 import subprocess
 import zlib
@@ -12,7 +13,7 @@ import torch
 from actors.registry.aliases import Aliases, Moved
 from actors.registry.pieces import PIECE
 from actors.registry.registry import Registry
-from cluster.errors import Conflict, InvalidRequest, ModelInvalid, NotFound, Unavailable
+from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound, Unavailable
 from tests.actors.registry.conftest import write_model
 
 
@@ -114,7 +115,7 @@ def test_branches_begin_where_main_is(registry, model, weights):
     assert registry.show("chat").entry.id == first.commit
     registry.branch("chat", "other", "v2")
     assert registry.show("chat", "other").entry.id == tuned.commit
-    with pytest.raises(Conflict, match="heads/other"):
+    with pytest.raises(Conflict, match=r"the branch other is there already, at .*; take another name"):
         registry.branch("chat", "other", "v1")
 
 
@@ -122,10 +123,61 @@ def test_names_that_never_move(registry, model):
     push(registry, model)
     registry.tag("chat", "release-1")
     assert registry.show("chat", "release-1").names == ("release-1", "v1", "main")
-    with pytest.raises(Conflict, match="tags/release-1"):
+    with pytest.raises(Conflict, match=r"the tag release-1 is there already, at .*; take another name"):
         registry.tag("chat", "release-1")
-    with pytest.raises(InvalidRequest, match="v7"):
-        registry.tag("chat", "v7")
+
+
+def test_one_name_is_one_thing(registry, model):
+    push(registry, model)
+    aliases = Aliases(registry)
+    aliases.move("chat", "prod", "v1", author="ada")
+    registry.tag("chat", "spring", "v1")
+    registry.branch("chat", "tuned", "v1")
+    for name, holder in {"prod": "an alias", "spring": "a tag", "tuned": "a branch", "v7": "a number"}.items():
+        for kind, give in {
+            "an alias": lambda name: aliases.move("chat", name, "v1", author="ada"),
+            "a tag": lambda name: registry.tag("chat", name, "v1"),
+            "a branch": lambda name: registry.branch("chat", name, "v1"),
+            "a push": lambda name: push(registry, model, branch=name),
+        }.items():
+            if kind != holder and (kind, holder) != ("a push", "a branch"):
+                with pytest.raises(Barred, match=f"the name {name} is taken: .*{holder}"):
+                    give(name)
+    assert registry.show("chat").names == ("spring", "v1", "main", "tuned", "@prod")
+
+
+def test_a_number_is_a_version_whatever_else_has_it(registry, model, weights):
+    """As an alias could be called before names were one space."""
+    first = push(registry, model)
+    write_model(model, weights | {"norm": torch.zeros(64)})
+    push(registry, model)
+    history = registry.history("chat")
+    history._repo.refs[b"refs/aliases/v1"] = history.resolve("v2").encode()
+    assert history.resolve("v1") == first.commit
+    with pytest.raises(InvalidRequest, match="v1 is alias and tag; say which"):
+        registry.remove("chat", "v1")
+    assert registry.remove("chat", "v1", "alias") == "alias"
+    assert registry.show("chat", "v2").names == ("v2", "main")
+
+
+def test_names_go_and_versions_stay(registry, model):
+    push(registry, model)
+    Aliases(registry).move("chat", "prod", "v1", author="ada")
+    registry.tag("chat", "spring", "v1")
+    registry.branch("chat", "tuned", "v1")
+    history = registry.history("chat")
+    history._repo.refs.pack_refs(all=True)  # as git does
+    assert [registry.remove("chat", name) for name in ("prod", "spring", "tuned")] == ["alias", "tag", "branch"]
+    assert registry.show("chat").names == ("v1", "main")
+    for name in ("main", "v1"):
+        with pytest.raises(Barred, match="is for good"):
+            registry.remove("chat", name)
+    with pytest.raises(NotFound, match="prod"):
+        registry.remove("chat", "prod")
+    with pytest.raises(InvalidRequest, match="--kind"):
+        registry.remove("chat", "v1", "stage")
+    moved = Aliases(registry).move("chat", "prod", "v1", author="ada")
+    assert next(entry.id for entry, _ in Aliases(registry).log("chat", "prod")) == moved.revision
 
 
 def test_of_a_hundred_promotions_of_one_revision_one_wins(registry, model, weights, tmp_path):
@@ -198,6 +250,17 @@ def test_metadata_is_plain_and_small(registry, model):
         push(registry, model, metadata={"loss": float("nan")})
     with pytest.raises(InvalidRequest, match="metadata"):
         push(registry, model, metadata={"text": "x" * 100_000})
+
+
+def test_metadata_of_a_kind_that_json_lacks_name_their_key(registry, model):
+    with pytest.raises(InvalidRequest, match=r"metadata data.day: .*2026.*, a date, is not accepted"):
+        push(registry, model, metadata={"data": {"day": datetime.date(2026, 1, 2)}})
+
+
+@pytest.mark.parametrize("name", ["a.lock", "a..b"])
+def test_names_that_git_keeps_for_itself_say_so(registry, model, name):
+    with pytest.raises(InvalidRequest, match=r"git keeps two dots in a row and the ending \.lock"):
+        push(registry, model, branch=name)
 
 
 def test_changed_and_missing_content_is_found_and_refused(registry, model, tmp_path):
@@ -291,12 +354,12 @@ def test_refs_that_were_being_moved_arrive(registry, model, weights, tmp_path):
     (repository / "refs" / "heads" / "main.lock").touch()  # of git, which was killed
     assert "v9" in registry.show("chat", "late").names
     write_model(model, weights | {"norm": torch.zeros(64)})
-    assert push(registry, model).version == "v10"
+    assert push(registry, model).version == "v2"
 
 
 def test_a_folder_that_is_there_is_not_written_over(registry, model, tmp_path):
     push(registry, model)
-    with pytest.raises(Conflict, match="folder"):
+    with pytest.raises(Conflict, match="is there already; name another, or remove it"):
         registry.checkout("chat", "v1", model)
 
 

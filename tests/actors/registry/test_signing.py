@@ -1,13 +1,16 @@
 import base64
+import re
 import shutil
 import stat
 import subprocess
 
 import pytest
 
+from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from actors.registry.signing import Signer
-from cluster.errors import ModelInvalid
+from actors.registry.stages import Stage, Stages
+from cluster.errors import ModelInvalid, Unavailable
 
 
 def test_what_was_signed_is_known_and_nothing_else(tmp_path):
@@ -38,6 +41,51 @@ def test_who_is_no_longer_trusted_is_not_believed(tmp_path):
     assert not signer.signed(b"words", signature)
 
 
+def test_without_the_list_of_whom_to_trust_nothing_is_checked_or_signed(registry, model, tmp_path):
+    registry.push("chat", model, author="ada")
+    trusted = registry.folder / "allowed_signers"
+    line = trusted.read_text()
+    (model / "README.md").write_text("Next")
+    for change, problem in (
+        (trusted.unlink, "it is missing"),
+        (lambda: trusted.write_bytes(b"\xff"), "no text in UTF"),
+    ):
+        change()
+        for act in (
+            lambda: registry.checkout("chat", "v1", tmp_path / "out"),
+            lambda: registry.push("chat", model, author="ada"),
+            lambda: Registry(registry.folder).push("other", model, author="ada"),
+        ):
+            with pytest.raises(Unavailable, match=f"allowed_signers is unavailable: .*{problem}"):
+                act()
+        (fault,) = registry.fsck()
+        assert "allowed_signers" in fault
+    trusted.write_text("")
+    with pytest.raises(Unavailable, match=f"trusts this registry's key; write this line .*{re.escape(line.strip())}"):
+        Registry(registry.folder).push("other", model, author="ada")
+    trusted.write_text(line)
+    assert registry.push("chat", model, author="ada").version == "v2"
+
+
+@pytest.mark.parametrize(("holds", "problem"), [(None, "it is missing, though"), (b"x" * 31, "it is no key")])
+def test_a_key_that_is_lost_is_not_made_anew_silently(registry, model, tmp_path, holds, problem):
+    registry.push("chat", model, author="ada")
+    key = registry.folder / "signing.key"
+    key.unlink() if holds is None else key.write_bytes(holds)
+    again = Registry(registry.folder)
+    again.checkout("chat", "v1", tmp_path / "out")
+    (model / "README.md").write_text("Next")
+    with pytest.raises(Unavailable, match=f"signing.key is unavailable: {problem}.*put it back from a copy") as raised:
+        again.push("chat", model, author="ada")
+    subprocess.run(["sh", "-c", str(raised.value).partition("make another: ")[2]], check=True)
+    with pytest.raises(Unavailable, match="write this line") as raised:
+        again.push("chat", model, author="ada")
+    with (registry.folder / "allowed_signers").open("a") as trusted:
+        trusted.write(str(raised.value).partition("that key: ")[2] + "\n")
+    assert again.push("chat", model, author="ada").version == "v2"
+    assert again.fsck() == []
+
+
 @pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="git checks such signatures by ssh-keygen")
 def test_git_believes_it_too(registry, model, tmp_path):
     registry.push("chat", model, author="ada")
@@ -49,6 +97,34 @@ def test_git_believes_it_too(registry, model, tmp_path):
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert 'Good "git" signature for strata' in said.stderr
+
+
+def test_what_nobody_signed_gets_no_name_and_no_child(registry, model, tmp_path):
+    first = registry.push("chat", model, author="ada")
+    history = registry.history("chat")
+    forged = history.commit(history.files(first.commit), (), "ada", 0, "x", Signer(tmp_path).sign)
+    history.move("refs/heads/evil", forged, None)
+    history._repo.refs[b"refs/tags/v99"] = forged.encode()
+    (model / "README.md").write_text("Next")
+    for act in (
+        lambda: Aliases(registry).move("chat", "prod", "evil", author="ada"),
+        lambda: Stages(registry).move("chat", "v99", Stage.CANDIDATE, author="ada"),
+        lambda: registry.branch("chat", "other", "evil"),
+        lambda: registry.tag("chat", "spring", "evil"),
+        lambda: registry.push("chat", model, author="ada", branch="evil"),
+    ):
+        with pytest.raises(ModelInvalid, match="not signed by a key"):
+            act()
+    assert registry.push("chat", model, author="ada").version == "v2"
+
+
+def test_a_number_that_git_gave_away_is_passed_over(registry, model):
+    first = registry.push("chat", model, author="ada")
+    refs = registry.history("chat")._repo.refs
+    refs[b"refs/tags/v2"] = refs[b"refs/tags/v99"] = first.commit.encode()
+    (model / "README.md").write_text("Next")
+    assert registry.push("chat", model, author="ada").version == "v3"
+    assert registry.number("chat", "v99") == "v1"
 
 
 def test_a_version_that_nobody_signed_is_not_written_out(registry, model, tmp_path):

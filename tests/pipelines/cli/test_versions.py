@@ -51,7 +51,7 @@ def test_a_folder_goes_in_and_comes_out(
     assert strata(monkeypatch, "models", "checkout", "chat@v1", "out") == 0
     assert json.loads((home / "out" / "config.json").read_text())["size"] == 1
     for words in (("show", "chat@v1"), ("log", "chat"), ("fsck",), ("gc",), ("branch", "chat@v1", "old"),
-                  ("tag", "chat@v1", "first")):  # fmt: skip
+                  ("remove", "chat@old"), ("tag", "chat@v1", "first")):  # fmt: skip
         assert strata(monkeypatch, "models", *words) == 0, words
 
 
@@ -118,6 +118,8 @@ def test_errors_name_the_thing_and_the_remedy(
         (("push", "nowhere", "--name", "chat"), "is no folder"),
         (("push", "empty", "--name", "Chat/../x"), "small letters"),
         (("push", "empty", "--name", "chat", "--meta", "x"), "key=value"),
+        (("push", "empty", "--name", "chat", "--meta", "a=1", "--meta", "a=2"), "a is there already; give it once"),
+        (("remove", "chat"), "name what is to go, such as chat@prod"),
         (("show", "chat"), "no model chat"),
         (("show", "chat@"), "after the @"),
         (("diff", "chat@v1", "other@v2"), "a version of chat"),

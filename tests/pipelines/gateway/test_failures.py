@@ -21,6 +21,7 @@ ARGUMENTS = {
     "Forbidden": ("laptop", "metrics.read"),
     "NotFound": ("model", "x", ("a", "b")),
     "Conflict": ("aliases/prod", "v1", "v2"),
+    "Barred": ("the folder x", "is there already", "name another"),
     "IllegalMove": ("chat@v1", "draft", "live", ("candidate", "retired")),
     "MergeConflict": ("tuned", "main", ("a.json, which both changed",)),
     "Overloaded": ("m", 9, 3),
