@@ -203,4 +203,4 @@ def under_load(stack: Stack, act: Callable[[], subprocess.CompletedProcess[str]]
 def command(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
     """`strata ...` with the settings of the stack."""
     line = [sys.executable, "-m", "pipelines.cli", *words, "-f", str(stack.clone / "strata.yaml")]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
