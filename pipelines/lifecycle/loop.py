@@ -16,6 +16,7 @@ import torch
 from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 from tokenizers import Tokenizer
 
+from pipelines.lifecycle import collectives
 from pipelines.lifecycle.decoder import Decoder
 from pipelines.lifecycle.folder import write_json, write_model
 from pipelines.lifecycle.packing import pack, step_seed
@@ -53,7 +54,7 @@ def start(recipe: Recipe) -> tuple[Any, torch.device]:
     if recipe.compile:
         model.compile(dynamic=False)  # fuses norms, rotations and gates: a third faster on a CPU
     optimizer = MuonWithAuxAdam(groups(model, recipe))
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    collectives.join()
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=recipe.deepspeed())
     return engine, torch.device(engine.device)
 

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from actors.registry import adapter
 from cluster.errors import ModelInvalid
-from pipelines.lifecycle import lora
+from pipelines.lifecycle import collectives, lora
 from pipelines.lifecycle.declared import Train, seconds
 from pipelines.lifecycle.examples import batch, order
 from pipelines.lifecycle.folder import write_json
@@ -76,7 +76,7 @@ def start(train: Train, base: Path) -> Any:
         lora.adapt(network, train.lora)
     parameters = [each for each in network.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=train.learning_rate, weight_decay=train.weight_decay)
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    collectives.join()
     engine, *_ = deepspeed.initialize(model=network, optimizer=optimizer, config=settings(train))
     return engine
 
