@@ -20,6 +20,10 @@ MOST = 8  # choices of an answer that ids have room for
 _ID = re.compile(r"([A-Za-z0-9._\-]{1,64})-(\d{1,9})(?:~([0-9a-f.z]{1,256}))?")
 
 
+def _said(tokens: int, ended: bool, check: int) -> str:
+    return f".{tokens:x}{'z' if ended else ''}.{check:x}"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """How far a reader is in a choice: the cut, and CRC-32 of the text before it."""
@@ -28,7 +32,7 @@ class Place:
     check: int = 0
 
     def __str__(self) -> str:
-        return f".{self.cut.tokens:x}{'z' if self.cut.ended else ''}.{self.check:x}"
+        return _said(self.cut.tokens, self.cut.ended, self.check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Reader:
         """The mark of an event that ends with `part`, up to which its choice has so many tokens."""
         choice = part.choice
         check = self._checks[choice] = crc32(part.text.encode(), self._checks[choice])
-        self._places[choice] = f".{tokens:x}{'' if part.finish is None else 'z'}.{check:x}"
+        self._places[choice] = _said(tokens, part.finish is not None, check)
         return (self._head + "".join(self._places)).encode()
 
 

@@ -42,7 +42,7 @@ async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
     begun = await begin(desk, to)
     mark = Mark.of(to.turn.seed, to.shape.created, to.whose, len(begun.voices))
     batches, sent = begun.parts(), 0
-    if to.last is not None and to.last.mark is not None:
+    if to.last is not None and to.last.mark is not None:  # as `renewed` has seen to
         mark, sent = to.last.mark, to.last.number
         begun.cuts = mark.cuts
         batches = left(batches, begun.voices, mark, to.shape.event)
@@ -59,11 +59,10 @@ async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
 
 def renewed(to: Reply, last: Last) -> Reply:
     """The turn that is made again from its beginning, by the seed it had. Raises NotFound where it is another."""
-    if last.mark is None or last.mark.whose != to.whose:  # a stranger learns nothing of whose it is
-        raise NotFound("stream", last.name)
-    if len(last.mark.places) != len(to.turn.prompts) * to.turn.params.n:
-        raise NotFound("stream", last.name)
-    return replace(to, turn=replace(to.turn, seed=last.mark.seed))
+    mark, choices = last.mark, len(to.turn.prompts) * to.turn.params.n
+    if mark is None or mark.whose != to.whose or len(mark.places) != choices:
+        raise NotFound("stream", last.name)  # a stranger learns nothing of whose it is
+    return replace(to, turn=replace(to.turn, seed=mark.seed))
 
 
 async def flow(
