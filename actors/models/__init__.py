@@ -25,7 +25,7 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 _VARIES = "`deterministic: true` cannot be kept: our kernels do not run it, and other code adds up in varying orders"
 _WAYS = (
-    "leave `deterministic` out, or serve a Llama-like model in float32, bfloat16, int8 or int4 on a CPU with AVX-512"
+    "leave `deterministic` out, or serve a Llama-like model in float32, bfloat16, int8 or int4 on an x86 CPU with AVX2"
 )
 
 

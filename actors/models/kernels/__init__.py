@@ -1,4 +1,4 @@
-"""Kernels of our own for processors with AVX-512, and nothing elsewhere.
+"""Kernels of our own for x86 processors with AVX-512 or AVX2, and nothing elsewhere.
 
 Owns compiled code and the calls into it. Knows no model: `actors.models` asks `available()` and keeps its plain
 torch where the answer is no. Importing this compiles nothing; the first `available()` does, or `build` before it.

@@ -16,18 +16,18 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
 CACHE = Path.home() / ".cache" / "strata" / "kernels"
-NEEDED = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
-OPTIONAL = {
+# The instruction sets that sixteen lanes are made of (src/lanes_*.h): the first that the processor has.
+AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+AVX2 = frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"})
+LANES = {AVX512: ("-march=x86-64-v4", "-mprefer-vector-width=512"), AVX2: ("-march=x86-64-v3",)}
+OPTIONAL = {  # beside AVX-512
     "avx512_bf16": "-mavx512bf16", "avx512_vnni": "-mavx512vnni", "amx_tile": "-mamx-tile", "amx_bf16": "-mamx-bf16",
     "amx_int8": "-mamx-int8",
 }  # fmt: skip
 COMPILE_SECONDS = 300  # one file takes 2 to 5; a machine with one slow, busy core gets patience
 # Without contraction a product and a sum become one rounding only where the source says so: the compiler would decide
 # it anew for each number of rows, and a row has to come out the same beside any others.
-FLAGS = (
-    "-O3", "-std=c++17", "-fPIC", "-fopenmp", "-march=x86-64-v4", "-mprefer-vector-width=512", "-fno-math-errno",
-    "-ffp-contract=off",
-)  # fmt: skip
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-ffp-contract=off")
 
 Progress = Callable[[str], None]
 
@@ -36,9 +36,12 @@ class BuildFailed(Exception):
     """This machine cannot run or cannot compile the kernels; the text says why."""
 
 
-def library(progress: Progress | None = None) -> Path:
-    """The compiled library, made if it is not there yet. Raises BuildFailed."""
-    flags = (*FLAGS, *_processor_flags())
+def library(progress: Progress | None = None, lanes: frozenset[str] | None = None) -> Path:
+    """The compiled library, made if it is not there yet. Raises BuildFailed.
+
+    `lanes`: a key of LANES instead of the best that this processor has.
+    """
+    flags = (*FLAGS, *_processor_flags(lanes))
     compiler = _compiler()
     made = CACHE / _key(flags, compiler) / "kernels.so"
     if made.is_file():
@@ -64,11 +67,19 @@ def processor_features() -> set[str]:
     return set()
 
 
-def _processor_flags() -> tuple[str, ...]:
+def best_lanes() -> frozenset[str] | None:
+    """The first of LANES that this processor has."""
     features = processor_features()
-    if missing := NEEDED - features:
-        raise BuildFailed(f"the processor lacks {', '.join(sorted(missing))}")
-    return tuple(flag for name, flag in OPTIONAL.items() if name in features)
+    return next((lanes for lanes in LANES if lanes <= features), None)
+
+
+def _processor_flags(lanes: frozenset[str] | None) -> tuple[str, ...]:
+    features = processor_features()
+    lanes = lanes or best_lanes()
+    if lanes is None:
+        raise BuildFailed(f"the processor lacks {', '.join(sorted(AVX2 - features))}")
+    more = (flag for name, flag in OPTIONAL.items() if name in features) if lanes is AVX512 else ()
+    return (*LANES[lanes], *more)
 
 
 def _compiler() -> str:

@@ -16,7 +16,7 @@ SPIN, SLEEP = 50_000, 0  # nanoseconds before a wait sleeps
 @pytest.fixture(autouse=True)
 def _kernels():
     if not available():
-        pytest.skip("this machine has no AVX-512 or no compiler: deepspeed's sums run instead")
+        pytest.skip("this machine has no AVX2 or no compiler: deepspeed's sums run instead")
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,11 @@ template <class C>
 void copy_written(const char* from, int64_t written, int64_t dim, Unit* into) {
   for (int64_t i = 0; i < kTile / C::per_unit; i++) {
     const int64_t left = written - i * C::per_unit;
-    const __m512i keep = _mm512_set1_epi32(left >= C::per_unit ? -1 : left <= 0 ? 0 : 0xffff);
+    const Ints keep = ints(left >= C::per_unit ? -1 : left <= 0 ? 0 : 0xffff);
     for (int64_t d = 0; d < dim; d += kLanes) {
-      const __mmask16 mask = first(dim - d);
-      _mm512_mask_storeu_epi32(into + i * dim + d, mask,
-                               _mm512_and_si512(keep, _mm512_maskz_loadu_epi32(mask, (Unit*)from + i * dim + d)));
+      const Picked mask = first(dim - d);
+      store(into + i * dim + d, mask,
+                               bit_and(keep, load_ints(mask, (Unit*)from + i * dim + d)));
     }
   }
 }
@@ -86,80 +86,72 @@ void copy_written(const char* from, int64_t written, int64_t dim, Unit* into) {
 // are exact. Queries and weights are rounded to 16 bits for the last, so that what is lost is lost in the cache.
 template <class C>
 struct Units {
-  using Sum = __m512;
+  using Sum = Floats;
   static constexpr int bytes = 4;
-  static Sum none() { return _mm512_setzero_ps(); }
-  static Sum dot(Sum sum, __m512i a, __m512i b) { return C::dot(sum, a, b); }
-  static __m512i load(const char* at, __mmask16 mask = 0xffff) { return _mm512_maskz_loadu_epi32(mask, at); }
+  static Sum none() { return floats(0); }
+  static Sum dot(Sum sum, Ints a, Ints b) { return C::dot(sum, a, b); }
+  static Ints load(const char* at) { return load_ints(at); }
+  static Ints load(const char* at, Picked mask) { return load_ints(mask, at); }
 };
 
 template <>
 struct Units<Int8> {
-  using Sum = __m512i;
+  using Sum = Ints;
   static constexpr int bytes = 2;
-  static Sum none() { return _mm512_setzero_si512(); }
-  static Sum dot(Sum sum, __m512i a, __m512i b) {
-#ifdef __AVX512VNNI__
-    // by name: GCC 12 takes its own intrinsic for one that needs a second register, and spills sums that have one
-    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-    return sum;
-#else
-    return strata::dot(sum, a, b);
-#endif
-  }
-  static __m512i load(const char* at, __mmask16 mask = 0xffff) {
-    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi16(mask, at));
-  }
+  static Sum none() { return ints(0); }
+  static Sum dot(Sum sum, Ints a, Ints b) { return dot16(sum, a, b); }
+  static Ints load(const char* at) { return widen_s8_to_16(load16(at)); }
+  static Ints load(const char* at, Picked mask) { return widen_s8_to_16(load16(mask, at)); }
 };
 
 // A score times `slope` is the logarithm to base 2 of its weight, but for what all positions share.
 inline float slope_of(const Attention& shape) { return shape.softcap == 0 ? shape.scale * kLog2E : 1.0f; }
 
 // Scores bent by tanh where the model asks for it, after which their slope is 1.
-inline __m512 bend(const Attention& shape, __m512 score) {
-  const __m512 bent = tanh(_mm512_mul_ps(score, _mm512_set1_ps(shape.scale / shape.softcap)));
-  return _mm512_mul_ps(bent, _mm512_set1_ps(shape.softcap * kLog2E));
+inline Floats bend(const Attention& shape, Floats score) {
+  const Floats bent = tanh(mul(score, floats(shape.scale / shape.softcap)));
+  return mul(bent, floats(shape.softcap * kLog2E));
 }
 
 // Of the largest score so far, which is -inf where nothing was seen: what scores are taken relative to.
-inline __m512 base_of(__m512 top) {
-  const __m512 none = _mm512_set1_ps(-INFINITY);
-  return _mm512_mask_mov_ps(top, _mm512_cmp_ps_mask(top, none, _CMP_EQ_OQ), _mm512_setzero_ps());
+inline Floats base_of(Floats top) {
+  const Floats none = floats(-INFINITY);
+  return merge(top, equal(top, none), floats(0));
 }
 
 // The total of a pass from the sums of its even and odd neighbours, `pairs[i]` of positions 2i and 2i + 1 of all tiles.
-inline __m512 total_of(const __m512* pairs) {
-  const __m512 a = _mm512_add_ps(pairs[0], pairs[4]), b = _mm512_add_ps(pairs[1], pairs[5]);
-  const __m512 c = _mm512_add_ps(pairs[2], pairs[6]), d = _mm512_add_ps(pairs[3], pairs[7]);
-  return _mm512_add_ps(_mm512_add_ps(a, c), _mm512_add_ps(b, d));
+inline Floats total_of(const Floats* pairs) {
+  const Floats a = add(pairs[0], pairs[4]), b = add(pairs[1], pairs[5]);
+  const Floats c = add(pairs[2], pairs[6]), d = add(pairs[3], pairs[7]);
+  return add(add(a, c), add(b, d));
 }
 
 // The same where the 16 sums of a place within a tile are the lanes of one vector; every lane is the total.
-inline __m512 total_of(__m512 places) {
-  const __m512 pairs = _mm512_add_ps(places, _mm512_permute_ps(places, 0xb1));
-  const __m512 a = _mm512_add_ps(pairs, _mm512_shuffle_f32x4(pairs, pairs, 0x4e));
-  const __m512 b = _mm512_add_ps(a, _mm512_shuffle_f32x4(a, a, 0xb1));
-  return _mm512_add_ps(b, _mm512_permute_ps(b, 0x4e));
+inline Floats total_of(Floats places) {
+  const Floats pairs = add(places, order_lanes<0xb1>(places));
+  const Floats a = add(pairs, order_blocks<0x4e>(pairs));
+  const Floats b = add(a, order_blocks<0xb1>(a));
+  return add(b, order_lanes<0x4e>(b));
 }
 
 // What two neighbouring segments' sums are multiplied by before they are added, and their common top.
 template <class T>
 struct Joint {
-  __m512 top, left, right;
+  Floats top, left, right;
 
-  Joint(__m512 a, __m512 b) : top(_mm512_max_ps(a, b)) {
-    const __m512 base = base_of(top);
-    left = power<T>(_mm512_sub_ps(a, base)), right = power<T>(_mm512_sub_ps(b, base));
+  Joint(Floats a, Floats b) : top(max(a, b)) {
+    const Floats base = base_of(top);
+    left = power<T>(sub(a, base)), right = power<T>(sub(b, base));
   }
 
-  __m512 join(__m512 a, __m512 b) const { return _mm512_fmadd_ps(a, left, _mm512_mul_ps(b, right)); }
+  Floats join(Floats a, Floats b) const { return fmadd(a, left, mul(b, right)); }
 };
 
 // Weights for values of bytes as 16-bit integers: what they are multiplied by, from the largest of them.
-inline __m512 rounding_of(__m512 most) {
-  const __m512 unit = _mm512_div_ps(_mm512_set1_ps(INT16_MAX), most);
+inline Floats rounding_of(Floats most) {
+  const Floats unit = div(floats(INT16_MAX), most);
   // so small that the quotient may be infinite: nothing is left of it. A NaN stays one.
-  return _mm512_mask_mov_ps(unit, _mm512_cmp_ps_mask(most, _mm512_set1_ps(1e-30f), _CMP_LT_OQ), _mm512_setzero_ps());
+  return merge(unit, less(most, floats(1e-30f)), floats(0));
 }
 
 // One head of a query as 16-bit integers, `out` [head_dim in whole vectors]; returns the scale that turns them back.
@@ -167,12 +159,10 @@ template <class T>
 inline float round_query(const typename T::Element* q, int64_t dim, int16_t* out) {
   // as large as the sum of `dim` products can take
   const float most = std::min<int64_t>(INT16_MAX, INT32_MAX / 127 / dim - 1);
-  const float scale = magnitude(dim, [&](int64_t i, __mmask16 m) { return T::load(q + i, m); }) / most;
-  const __m512 unit = _mm512_set1_ps(scale == 0 ? 1.0f : scale);
+  const float scale = magnitude(dim, [&](int64_t i, Picked m) { return T::load(q + i, m); }) / most;
+  const Floats unit = floats(scale == 0 ? 1.0f : scale);
   for (int64_t i = 0; i < dim; i += kLanes)
-    _mm256_storeu_si256(
-        (__m256i*)(out + i),
-        _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_div_ps(T::load(q + i, first(dim - i)), unit))));
+    store16(out + i, saturate16(to_ints(div(T::load(q + i, first(dim - i)), unit))));
   return scale;
 }
 

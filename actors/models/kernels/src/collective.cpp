@@ -83,10 +83,10 @@ void add_up(const Collective& c, typename T::Element* out, int64_t count) {
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
   for (int t = 0; t < threads; t++)
     for (int64_t i = t * share; i < std::min(count, (t + 1) * share); i += kLanes) {
-      const __mmask16 mask = first(count - i);
-      __m512 sum = T::load((const Element*)buffer(c, 0, c.count) + i, mask);
+      const Picked mask = first(count - i);
+      Floats sum = T::load((const Element*)buffer(c, 0, c.count) + i, mask);
       for (int64_t r = 1; r < c.size; r++)
-        sum = _mm512_add_ps(sum, T::load((const Element*)buffer(c, r, c.count) + i, mask));
+        sum = add(sum, T::load((const Element*)buffer(c, r, c.count) + i, mask));
       T::store(out + i, sum, mask);
     }
 }

@@ -13,13 +13,13 @@ __attribute__((always_inline)) inline void multiply(const Unit* const* parts, in
   for (int64_t part = 0; part < count; part++) {
     const Unit* w = parts[part];
     for (int64_t k = 0; k < steps; k++, w += stride, packed += MT * kLanes) {
-      __m512i x[MT];
+      Ints x[MT];
 #pragma GCC unroll 4
-      for (int t = 0; t < MT; t++) x[t] = _mm512_load_si512(packed + t * kLanes);
+      for (int t = 0; t < MT; t++) x[t] = load_ints(packed + t * kLanes);
       if (ahead) _mm_prefetch(ahead, _MM_HINT_T0), ahead += 64;
 #pragma GCC unroll 16
       for (int j = 0; j < NR; j++) {
-        const __m512i b = _mm512_set1_epi32(w[j]);
+        const Ints b = ints(w[j]);
 #pragma GCC unroll 4
         for (int t = 0; t < MT; t++) sum[j][t] = Units<C>::dot(sum[j][t], b, x[t]);
       }
@@ -41,15 +41,15 @@ void score_columns(const Unit* keys, int64_t units, const Unit* queries, const c
 #pragma GCC unroll 4
     for (int t = 0; t < MT; t++)
       if constexpr (std::is_same_v<C, Int8>)
-        _mm512_store_ps(out + (j * MT + t) * kLanes, _mm512_cvtepi32_ps(sum[j][t]));
+        store(out + (j * MT + t) * kLanes, to_floats(sum[j][t]));
       else
-        _mm512_store_ps(out + (j * MT + t) * kLanes, sum[j][t]);
+        store(out + (j * MT + t) * kLanes, sum[j][t]);
 }
 
 // sums [NR dimensions][MT * 16] = sums * shrink + values weights, over all tiles of a pass.
 template <class C, int MT, int NR>
-void gather_columns(const Unit* const* values, int64_t tiles, int64_t dim, const Unit* weights, const __m512* shrink,
-                    const __m512* scale, float* sums) {
+void gather_columns(const Unit* const* values, int64_t tiles, int64_t dim, const Unit* weights, const Floats* shrink,
+                    const Floats* scale, float* sums) {
   constexpr bool whole = std::is_same_v<C, Int8>;
   typename Units<C>::Sum sum[NR][MT];
 #pragma GCC unroll 16
@@ -59,7 +59,7 @@ void gather_columns(const Unit* const* values, int64_t tiles, int64_t dim, const
       if constexpr (whole)
         sum[j][t] = Units<C>::none();
       else
-        sum[j][t] = _mm512_mul_ps(_mm512_load_ps(sums + (j * MT + t) * kLanes), shrink[t]);
+        sum[j][t] = mul(load_floats(sums + (j * MT + t) * kLanes), shrink[t]);
   multiply<C, MT, NR>(values, tiles, kTile / C::per_unit, dim, weights, nullptr, sum);
 #pragma GCC unroll 16
   for (int j = 0; j < NR; j++)
@@ -67,10 +67,10 @@ void gather_columns(const Unit* const* values, int64_t tiles, int64_t dim, const
     for (int t = 0; t < MT; t++) {
       float* at = sums + (j * MT + t) * kLanes;
       if constexpr (whole)
-        _mm512_store_ps(at, _mm512_fmadd_ps(_mm512_load_ps(at), shrink[t],
-                                            _mm512_mul_ps(_mm512_cvtepi32_ps(sum[j][t]), scale[t])));
+        store(at, fmadd(load_floats(at), shrink[t],
+                                            mul(to_floats(sum[j][t]), scale[t])));
       else
-        _mm512_store_ps(at, sum[j][t]);
+        store(at, sum[j][t]);
     }
 }
 

@@ -40,10 +40,10 @@ struct Ahead {
   int64_t step, apart;
 };
 
-inline __m512i unit(const char* at) {
+inline Ints unit(const char* at) {
   int32_t value;
   memcpy(&value, at, sizeof(value));
-  return _mm512_set1_epi32(value);
+  return ints(value);
 }
 
 // MR rows of x from `m` on with a panel of gates and the ups of the same columns.
@@ -52,27 +52,27 @@ void tile(const Gated<T>& p, int64_t m, int64_t panel, Ahead ahead) {
   const int64_t half = p.half();
   const Unit *gates = p.w.panel(panel), *ups = p.w.panel(half + panel);
   const char* x = p.x + m * p.x_stride;
-  __m512 gate[MR], up[MR];
+  Floats gate[MR], up[MR];
 #pragma GCC unroll 8
-  for (int i = 0; i < MR; i++) gate[i] = up[i] = _mm512_setzero_ps();
+  for (int i = 0; i < MR; i++) gate[i] = up[i] = floats(0);
   for (int64_t k = 0; k < p.w.units; k++, gates += kLanes, ups += kLanes, x += sizeof(Unit)) {
-    const __m512i g = _mm512_loadu_si512(gates), u = _mm512_loadu_si512(ups);
+    const Ints g = load_ints(gates), u = load_ints(ups);
     _mm_prefetch(ahead.at, _MM_HINT_T1);
     _mm_prefetch(ahead.at + ahead.apart, _MM_HINT_T1);
     ahead.at += ahead.step;
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++) {
-      const __m512i a = unit(x + i * p.x_stride);
+      const Ints a = unit(x + i * p.x_stride);
       gate[i] = T::dot(gate[i], a, g), up[i] = T::dot(up[i], a, u);
     }
   }
   const int64_t column = panel * kLanes;
-  const auto bias = [&](int64_t at) { return p.bias ? _mm512_loadu_ps(p.bias + at) : _mm512_setzero_ps(); };
-  const __m512 gate_bias = bias(column), up_bias = bias(half * kLanes + column);
+  const auto bias = [&](int64_t at) { return p.bias ? load_floats(p.bias + at) : floats(0); };
+  const Floats gate_bias = bias(column), up_bias = bias(half * kLanes + column);
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++) {
-    const __m512 g = rounded<T>(_mm512_add_ps(gate[i], gate_bias)), u = rounded<T>(_mm512_add_ps(up[i], up_bias));
-    T::store(p.y + (m + i) * p.y_stride + column, _mm512_mul_ps(activate<T>(p.activation, g), u));
+    const Floats g = rounded<T>(add(gate[i], gate_bias)), u = rounded<T>(add(up[i], up_bias));
+    T::store(p.y + (m + i) * p.y_stride + column, mul(activate<T>(p.activation, g), u));
   }
 }
 

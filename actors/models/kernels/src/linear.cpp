@@ -43,10 +43,10 @@ struct Product {
   }
 };
 
-inline __m512i unit(const char* at) {
+inline Ints unit(const char* at) {
   int32_t value;
   memcpy(&value, at, sizeof(value));
-  return _mm512_set1_epi32(value);
+  return ints(value);
 }
 
 // MR rows of x from `m` on with NR panels from `panel` on, `apart` from each other. `Whole`: they have 16 columns.
@@ -54,23 +54,23 @@ inline __m512i unit(const char* at) {
 template <class T, class O, int MR, int NR, bool Streams, bool Whole>
 void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead ahead) {
   const int64_t width = Whole ? kLanes : p.w.width(panel), step = apart * p.w.size();
-  const __mmask16 mask = Whole ? (__mmask16)0xffff : first(width);
+  const Picked mask = Whole ? kAll : first(width);
   const Unit* w = p.w.panel(panel);
   const char* x = p.x + m * p.x_stride;
-  __m512 sum[MR][NR];
+  Floats sum[MR][NR];
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
-    for (int j = 0; j < NR; j++) sum[i][j] = _mm512_setzero_ps();
+    for (int j = 0; j < NR; j++) sum[i][j] = floats(0);
   const auto walk = [&](int64_t units, const char* soon, int64_t between) __attribute__((always_inline)) {
     for (int64_t k = 0; k < units; k++, w += width, x += sizeof(Unit)) {
-      __m512i v[NR];
+      Ints v[NR];
 #pragma GCC unroll 8
       for (int j = 0; j < NR; j++) {
-        v[j] = Whole ? _mm512_loadu_si512(w + j * step) : _mm512_maskz_loadu_epi32(mask, w + j * step);
+        v[j] = Whole ? load_ints(w + j * step) : load_ints(mask, w + j * step);
         if constexpr (Streams) _mm_prefetch(soon + j * between, _MM_HINT_T0);
       }
-      soon += sizeof(__m512i);
+      soon += sizeof(Ints);
       if constexpr (!Streams) {  // two lines, which is what two tiles that share three panels need
         _mm_prefetch(ahead.at, _MM_HINT_T1);
         _mm_prefetch(ahead.at + 64, _MM_HINT_T1);
@@ -78,14 +78,14 @@ void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead
       }
 #pragma GCC unroll 8
       for (int i = 0; i < MR; i++) {
-        const __m512i a = unit(x + i * p.x_stride);
+        const Ints a = unit(x + i * p.x_stride);
 #pragma GCC unroll 8
         for (int j = 0; j < NR; j++) sum[i][j] = T::dot(sum[i][j], a, v[j]);
       }
     }
   };
   if constexpr (Streams) {
-    const int64_t last = std::min<int64_t>(p.w.units, kDistance / sizeof(__m512i));
+    const int64_t last = std::min<int64_t>(p.w.units, kDistance / sizeof(Ints));
     walk(p.w.units - last, (const char*)w + kDistance, step * sizeof(Unit));
     walk(last, ahead.at, ahead.step);
   } else {
@@ -94,10 +94,10 @@ void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead
 #pragma GCC unroll 8
   for (int j = 0; j < NR; j++) {
     const int64_t column = (panel + j * apart) * kLanes;
-    const __m512 bias = p.bias ? _mm512_maskz_loadu_ps(mask, p.bias + column) : _mm512_setzero_ps();
+    const Floats bias = p.bias ? load_floats(mask, p.bias + column) : floats(0);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
-      O::store(p.y + (m + i) * p.y_stride + column, _mm512_add_ps(sum[i][j], bias), mask);
+      O::store(p.y + (m + i) * p.y_stride + column, add(sum[i][j], bias), mask);
   }
 }
 

@@ -10,13 +10,13 @@ namespace {
 void turn(const Unit* from, Unit* to, int64_t rows, int64_t columns) {
   for (int64_t i = 0; i < rows; i += kLanes)
     for (int64_t j = 0; j < columns; j += kLanes) {
-      const __mmask16 high = first(rows - i), wide = first(columns - j);
-      __m512i r[kLanes];
+      const Picked high = first(rows - i), wide = first(columns - j);
+      Ints r[kLanes];
       for (int k = 0; k < kLanes; k++)
-        r[k] = _mm512_maskz_loadu_epi32(high >> k & 1 ? wide : 0, from + (i + k) * columns + j);
+        r[k] = load_ints(high >> k & 1 ? wide : 0, from + (i + k) * columns + j);
       transpose(r);
       for (int k = 0; k < kLanes; k++)
-        if (wide >> k & 1) _mm512_mask_storeu_epi32(to + (j + k) * rows + i, high, r[k]);
+        if (wide >> k & 1) store(to + (j + k) * rows + i, high, r[k]);
     }
 }
 

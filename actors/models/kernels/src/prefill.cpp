@@ -49,7 +49,7 @@ struct Columns {
   const Pages<T, C>& pages;
   const Item& item;
   int64_t begin, context;  // position of the chunk's first row
-  __m512i position[MT];
+  Ints position[MT];
   float scales[MT * kLanes];  // of rounded queries
 
   Columns(const Pages<T, C>& pages, const Item& item) : pages(pages), item(item) {
@@ -58,7 +58,7 @@ struct Columns {
     begin = context - (step.starts[item.sequence + 1] - step.starts[item.sequence]);
     alignas(64) int32_t at[MT * kLanes];
     for (int64_t i = 0; i < MT * kLanes; i++) at[i] = i < item.columns ? begin + row(i) : -1, scales[i] = 0;
-    for (int t = 0; t < MT; t++) position[t] = _mm512_load_si512(at + t * kLanes);
+    for (int t = 0; t < MT; t++) position[t] = load_ints(at + t * kLanes);
   }
 
   int64_t row(int64_t column) const { return (item.column + column) / pages.group(); }
@@ -75,12 +75,12 @@ struct Columns {
     return from + count <= first() + 1 && (window == 0 || from > last() - window) && item.columns == MT * kLanes;
   }
 
-  __mmask16 sees(int t, int64_t place) const {
-    const __m512i p = _mm512_set1_epi32(place);
-    const __mmask16 late = _mm512_cmpge_epi32_mask(position[t], p);
+  Mask sees(int t, int64_t place) const {
+    const Ints p = ints(place);
+    const Mask late = at_least(position[t], p);
     if (pages.shape.window == 0) return late;
-    const __m512i window = _mm512_set1_epi32(std::min<int64_t>(pages.shape.window, INT32_MAX / 2));
-    return _mm512_mask_cmpgt_epi32_mask(late, _mm512_add_epi32(p, window), position[t]);
+    const Ints window = ints(std::min<int64_t>(pages.shape.window, INT32_MAX / 2));
+    return greater_where(late, add(p, window), position[t]);
   }
 
   template <class E>
@@ -108,26 +108,26 @@ struct Columns {
         }
       }
       for (int64_t k = 0; k < units; k += kLanes) {
-        __m512i r[kLanes];
+        Ints r[kLanes];
         for (int i = 0; i < kLanes; i++)
-          r[i] = from[i] ? _mm512_maskz_loadu_epi32(strata::first(units - k), from[i] + k) : _mm512_setzero_si512();
+          r[i] = from[i] ? load_ints(strata::first(units - k), from[i] + k) : ints(0);
         transpose(r);
         for (int64_t i = 0; i < std::min<int64_t>(kLanes, units - k); i++)
-          _mm512_store_si512(desk.queries + ((k + i) * MT + t) * kLanes, r[i]);
+          store(desk.queries + ((k + i) * MT + t) * kLanes, r[i]);
       }
     }
   }
 
-  void write(const float* sums, const __m512* total) const {
+  void write(const float* sums, const Floats* total) const {
     for (int t = 0; t < MT; t++) {
-      const __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), total[t]);
+      const Floats share = div(floats(1.0f), total[t]);
       for (int64_t d = 0; d < pages.shape.head_dim; d += kLanes) {
-        __m512i r[kLanes];
+        Ints r[kLanes];
         for (int i = 0; i < kLanes; i++)
-          r[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(sums + ((d + i) * MT + t) * kLanes), share));
+          r[i] = as_ints(mul(load_floats(sums + ((d + i) * MT + t) * kLanes), share));
         transpose(r);
         for (int64_t i = 0; i < std::min<int64_t>(kLanes, item.columns - t * kLanes); i++)
-          T::store(head(pages.out, pages.out_stride, t * kLanes + i) + d, _mm512_castsi512_ps(r[i]),
+          T::store(head(pages.out, pages.out_stride, t * kLanes + i) + d, as_floats(r[i]),
                    strata::first(pages.shape.head_dim - d));
       }
     }
@@ -144,7 +144,7 @@ struct Span {
 
 // Bytes of a tile as 16-bit integers in the same order.
 inline void widen(const char* from, int64_t units, Unit* into) {
-  for (int64_t i = 0; i < units; i += kLanes) _mm512_store_si512(into + i, Units<Int8>::load(from + 2 * i));
+  for (int64_t i = 0; i < units; i += kLanes) store(into + i, Units<Int8>::load(from + 2 * i));
 }
 
 template <class T, class C>
@@ -162,8 +162,8 @@ void open_span(const Pages<T, C>& pages, const Item& item, int64_t from, int64_t
       Unit *keys = desk.keys + i * size, *values = desk.values + i * size;
       widen(tile.keys, size, keys), widen(tile.values, size, values);
       span.keys[i] = keys, span.values[i] = values;
-      _mm512_store_ps(span.key_scales + i * kTile, _mm512_loadu_ps(tile.key_scales));
-      _mm512_store_ps(span.value_scales + i * kTile, _mm512_maskz_loadu_ps(first(written), tile.value_scales));
+      store(span.key_scales + i * kTile, load_floats(tile.key_scales));
+      store(span.value_scales + i * kTile, load_floats(first(written), tile.value_scales));
     } else if (written < kTile) {
       copy_written<C>(tile.values, written, dim, desk.values);
       span.values[i] = desk.values;
@@ -175,96 +175,93 @@ void open_span(const Pages<T, C>& pages, const Item& item, int64_t from, int64_t
 // The running softmax of MT vectors of columns.
 template <int MT>
 struct State {
-  __m512 top[MT], total[MT];
+  Floats top[MT], total[MT];
 
   State() {
-    for (int t = 0; t < MT; t++) top[t] = _mm512_set1_ps(-INFINITY), total[t] = _mm512_setzero_ps();
+    for (int t = 0; t < MT; t++) top[t] = floats(-INFINITY), total[t] = floats(0);
   }
 };
 
 // Scores as they are compared: scaled, bent, and -inf where a row does not look. Returns the largest of each column.
 template <class T, class C, int MT>
-__m512 bend_column(const Columns<T, C, MT>& columns, const Span& span, int64_t from, int t, float* column) {
+Floats bend_column(const Columns<T, C, MT>& columns, const Span& span, int64_t from, int t, float* column) {
   constexpr int64_t lanes = MT * kLanes;
   const Attention& shape = columns.pages.shape;
   const bool open = columns.open(from, span.count * kTile), changes = Pages<T, C>::scaled || shape.softcap != 0 || !open;
-  const __m512 none = _mm512_set1_ps(-INFINITY), scales = _mm512_loadu_ps(columns.scales + t * kLanes);
-  __m512 most[4] = {none, none, none, none};
+  const Floats none = floats(-INFINITY), scales = load_floats(columns.scales + t * kLanes);
+  Floats most[4] = {none, none, none, none};
   for (int64_t p = 0; p < span.count * kTile; p += 4)
 #pragma GCC unroll 4
     for (int64_t i = 0; i < 4; i++) {
       float* at = column + (p + i) * lanes;
-      __m512 score = _mm512_load_ps(at);
+      Floats score = load_floats(at);
       if (changes) {
         if constexpr (Pages<T, C>::scaled)
-          score = _mm512_mul_ps(score, _mm512_mul_ps(_mm512_set1_ps(span.key_scales[p + i]), scales));
+          score = mul(score, mul(floats(span.key_scales[p + i]), scales));
         if (shape.softcap != 0) score = bend(shape, score);
-        if (!open) score = _mm512_mask_mov_ps(none, columns.sees(t, from + p + i), score);
-        _mm512_store_ps(at, score);
+        if (!open) score = merge(none, columns.sees(t, from + p + i), score);
+        store(at, score);
       }
-      most[i] = _mm512_max_ps(most[i], score);
+      most[i] = max(most[i], score);
     }
-  return _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3]));
+  return max(max(most[0], most[1]), max(most[2], most[3]));
 }
 
 // Two positions' weights as units.
 template <class C>
-inline void store_pair(Unit* at, int64_t lanes, __m512 even, __m512 odd) {
+inline void store_pair(Unit* at, int64_t lanes, Floats even, Floats odd) {
   if constexpr (C::per_unit == 1) {
-    _mm512_store_ps(at, even), _mm512_store_ps(at + lanes, odd);
+    store(at, even), store(at + lanes, odd);
   } else {
-    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(narrow(even)), narrow(odd), 1);
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                           5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    _mm512_store_si512(at, _mm512_permutexvar_epi16(order, both));
+    store(at, narrow_pairs(even, odd));
   }
 }
 
 // Scores of one vector of columns become weights; returns what sums so far are to be multiplied by.
 template <class T, class C, int MT>
-__m512 soften(const Columns<T, C, MT>& columns, const Span& span, int64_t from, int t, Desk<T, C>& desk,
-              State<MT>& state, __m512& scale) {
+Floats soften(const Columns<T, C, MT>& columns, const Span& span, int64_t from, int t, Desk<T, C>& desk,
+              State<MT>& state, Floats& scale) {
   constexpr int64_t lanes = MT * kLanes;
   float* column = desk.scores + t * kLanes;
-  const __m512 slope = _mm512_set1_ps(slope_of(columns.pages.shape)), old = state.top[t];
-  const __m512 top = _mm512_max_ps(old, _mm512_mul_ps(bend_column(columns, span, from, t, column), slope));
-  const __m512 base = base_of(top);
-  __m512 pairs[kTile / 2];
-  __m512i largest = _mm512_setzero_si512();
+  const Floats slope = floats(slope_of(columns.pages.shape)), old = state.top[t];
+  const Floats top = max(old, mul(bend_column(columns, span, from, t, column), slope));
+  const Floats base = base_of(top);
+  Floats pairs[kTile / 2];
+  Ints largest = ints(0);
 #pragma GCC unroll 8
   for (int64_t i = 0; i < kTile / 2; i++) {
-    __m512 left = _mm512_setzero_ps(), right = _mm512_setzero_ps();
+    Floats left = floats(0), right = floats(0);
     for (int64_t tile = 0; tile < span.count; tile++) {
       const int64_t p = tile * kTile + 2 * i;
       float* at = column + p * lanes;
-      __m512 even = power<T>(_mm512_fmsub_ps(_mm512_load_ps(at), slope, base));
-      __m512 odd = power<T>(_mm512_fmsub_ps(_mm512_load_ps(at + lanes), slope, base));
-      left = _mm512_add_ps(left, even), right = _mm512_add_ps(right, odd);
+      Floats even = power<T>(fmsub(load_floats(at), slope, base));
+      Floats odd = power<T>(fmsub(load_floats(at + lanes), slope, base));
+      left = add(left, even), right = add(right, odd);
       if constexpr (Pages<T, C>::scaled) {
-        even = _mm512_mul_ps(even, _mm512_set1_ps(span.value_scales[p]));
-        odd = _mm512_mul_ps(odd, _mm512_set1_ps(span.value_scales[p + 1]));
-        largest = _mm512_max_epu32(largest, _mm512_castps_si512(even));
-        largest = _mm512_max_epu32(largest, _mm512_castps_si512(odd));
-        _mm512_store_ps(at, even), _mm512_store_ps(at + lanes, odd);
+        even = mul(even, floats(span.value_scales[p]));
+        odd = mul(odd, floats(span.value_scales[p + 1]));
+        largest = max_unsigned(largest, as_ints(even));
+        largest = max_unsigned(largest, as_ints(odd));
+        store(at, even), store(at + lanes, odd);
       } else {
         store_pair<C>(desk.weights + p / C::per_unit * lanes + t * kLanes, lanes, even, odd);
       }
     }
-    pairs[i] = _mm512_add_ps(left, right);
+    pairs[i] = add(left, right);
   }
   if constexpr (Pages<T, C>::scaled) {
-    const __m512 most = _mm512_castsi512_ps(largest), unit = rounding_of(most);
-    scale = _mm512_mul_ps(most, _mm512_set1_ps(1.0f / INT16_MAX));
+    const Floats most = as_floats(largest), unit = rounding_of(most);
+    scale = mul(most, floats(1.0f / INT16_MAX));
     for (int64_t p = 0; p < span.count * kTile; p += 2) {
-      const auto whole = [&](const float* at) { return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(at), unit)); };
+      const auto whole = [&](const float* at) { return to_ints(mul(load_floats(at), unit)); };
       const float* at = column + p * lanes;
-      _mm512_store_si512(desk.weights + p / 2 * lanes + t * kLanes,
-                         _mm512_or_si512(whole(at), _mm512_slli_epi32(whole(at + lanes), 16)));
+      store(desk.weights + p / 2 * lanes + t * kLanes,
+                         bit_or(whole(at), shift_left(whole(at + lanes), 16)));
     }
   }
-  const __m512 shrink = power<T>(_mm512_sub_ps(old, base));
+  const Floats shrink = power<T>(sub(old, base));
   state.top[t] = top;
-  state.total[t] = _mm512_fmadd_ps(state.total[t], shrink, total_of(pairs));
+  state.total[t] = fmadd(state.total[t], shrink, total_of(pairs));
   return shrink;
 }
 
@@ -277,7 +274,7 @@ void pass(const Columns<T, C, MT>& columns, const Span& span, int64_t from, Desk
     score_columns<C, MT, kUnits>(span.keys[i], units, desk.queries, span.next_keys[i], out);
     score_columns<C, MT, kUnits>(span.keys[i] + kUnits, units, desk.queries, span.own_values[i], out + kUnits * lanes);
   }
-  __m512 shrink[MT], scale[MT];
+  Floats shrink[MT], scale[MT];
   for (int t = 0; t < MT; t++) shrink[t] = soften(columns, span, from, t, desk, state, scale[t]);
   const Unit* values[kTiles];
   for (int64_t d = 0; d < dim;) {
@@ -305,8 +302,8 @@ void close_segment(Desk<T, C>& desk, int64_t dim, bool only, State<MT>& segment,
       joined.top[t] = joint.top, joined.total[t] = joint.join(joined.total[t], segment.total[t]);
       for (int64_t d = 0; d < dim; d++) {
         float* at = desk.joined + (d * MT + t) * kLanes;
-        _mm512_store_ps(at,
-                        joint.join(_mm512_load_ps(at), _mm512_load_ps(desk.sums + (d * MT + t) * kLanes)));
+        store(at,
+                        joint.join(load_floats(at), load_floats(desk.sums + (d * MT + t) * kLanes)));
       }
     }
   }

@@ -28,45 +28,32 @@ constexpr int kMostRows = 8;              // of a tile
 constexpr int64_t kTiledRows = 17;        // from which on AMX is faster
 constexpr int64_t kCache = 640 << 10;     // bytes of x and y that stay in the second cache while weights pass by
 
-inline __m512i dot(__m512i sum, __m512i w, __m512i x) {
-#ifdef __AVX512VNNI__
-  // by hand, as GCC 12 gives the intrinsic's sum a new register and then runs out of them (380 against 800 GOP/s)
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
-  return sum;
-#else
-  const __m512i low = _mm512_madd_epi16(_mm512_and_si512(w, _mm512_set1_epi16(0xff)),
-                                        _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8));
-  const __m512i high = _mm512_madd_epi16(_mm512_srli_epi16(w, 8), _mm512_srai_epi16(x, 8));
-  return _mm512_add_epi32(sum, _mm512_add_epi32(low, high));
-#endif
-}
-
 // Bytes of the row that `x` is, the first at `values` and each further `step` places `apart`. What is not finite keeps the
 // scale from being so, and with it every sum.
 template <class T>
 void quantize_row(const Packed& p, const typename T::Element* x, int8_t* values, int64_t step, int64_t apart,
                   const Quantized& q, int64_t row) {
-  const int32_t added = p.centred ? (p.w.bits == 8 ? 128 : 8) : 1;
+  const int32_t added = p.centred ? (p.w.bits == 8 ? kAdded8 : 8) : 1;
   for (int64_t part = 0; part < p.parts(); part++) {
     const int64_t sums = p.end(part), size = std::min(p.shared, p.w.inner - part * p.shared);
-    __m512i most = _mm512_setzero_si512();
+    Ints most = ints(0);
     for (int64_t i = 0; i < size; i += kLanes)  // as integers, NaN is the largest
-      most = _mm512_max_epi32(
-          most, _mm512_and_si512(_mm512_castps_si512(T::load(x + i)), _mm512_set1_epi32(0x7fffffff)));
-    const int32_t bits = _mm512_reduce_max_epi32(most);
+      most = max(
+          most, bit_and(as_ints(T::load(x + i)), ints(0x7fffffff)));
+    const int32_t bits = largest(most);
     float top;
     memcpy(&top, &bits, sizeof(top));
-    const __m512 factor = _mm512_set1_ps(top == 0 ? 0 : 127 / top);
+    const Floats factor = floats(top == 0 ? 0 : 127 / top);
     q.scales[q.place(row, part, p.parts())] = top / 127;
     for (int64_t index = p.first(part); index < sums; index++) {
-      __m512i sum = _mm512_setzero_si512();
+      Ints sum = ints(0);
       for (const auto* end = x + p.places(index); x < end; values += apart)
         for (int64_t i = 0; i < step; i += kLanes, x += kLanes) {
-          const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(T::load(x), factor));
-          _mm_storeu_si128((__m128i*)(values + i), _mm512_cvtsepi32_epi8(v));
-          sum = _mm512_add_epi32(sum, v);
+          const Ints v = to_ints(mul(T::load(x), factor));
+          store8(values + i, saturate8(v));
+          sum = add(sum, v);
         }
-      if (q.starts) q.starts[q.place(row, index, p.sums())] = -added * _mm512_reduce_add_epi32(sum);
+      if (q.starts) q.starts[q.place(row, index, p.sums())] = -added * total(sum);
     }
   }
 }
@@ -103,29 +90,28 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
   const int64_t inner = p.w.inner, parts = p.parts(), sums = p.sums();
   const uint8_t *at = p.block(block), *w = at + p.values;
   const int8_t* values = x.values + m * inner;
-  __m512 kept[MR * NB];
+  Floats kept[MR * NB];
 #pragma GCC unroll 24
-  for (int i = 0; i < MR * NB; i++) kept[i] = _mm512_setzero_ps();
-  __m512* sum = kept;
+  for (int i = 0; i < MR * NB; i++) kept[i] = floats(0);
+  Floats* sum = kept;
   // Of a large tile they lie in memory and the compiler must not see it: it would keep them in registers and push the
   // integer sums of the inner loop out of those.
-  __m512 pending[MR * NB], *some = pending;  // of a part, before x's scale
+  Floats pending[MR * NB], *some = pending;  // of a part, before x's scale
   if constexpr (MR * NB > 12) asm("" : "+r"(sum), "+r"(some) : : "memory");
   for (int64_t part = 0, index = 0; part < parts; part++)
   for (const int64_t begin = index, end = p.end(part); index < end; index++) {
-    __m512i whole[MR][NB];
+    Ints whole[MR][NB];
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
-      for (int j = 0; j < NB; j++) whole[i][j] = _mm512_set1_epi32(x.starts[(m + i) * sums + index]);
+      for (int j = 0; j < NB; j++) whole[i][j] = ints(x.starts[(m + i) * sums + index]);
     if (!p.centred) {
       const uint8_t* zeros = at + p.zeros + p.group_of(index) * kColumns;
 #pragma GCC unroll 8
       for (int j = 0; j < NB; j++) {
-        const __m128i bytes = _mm_load_si128((const __m128i*)(zeros + j * p.bytes));
-        const __m512i added = _mm512_add_epi32(_mm512_cvtepi8_epi32(bytes), _mm512_set1_epi32(Bits == 8 ? 128 : 8));
+        const Ints added = add(widen_s8(load8(zeros + j * p.bytes)), ints(Bits == 8 ? kAdded8 : 8));
 #pragma GCC unroll 8
-        for (int i = 0; i < MR; i++) whole[i][j] = _mm512_mullo_epi32(whole[i][j], added);
+        for (int i = 0; i < MR; i++) whole[i][j] = mul(whole[i][j], added);
       }
     }
     const int64_t past = w - at + kDistance - p.bytes;  // the end of the block
@@ -133,10 +119,10 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
     const int64_t apart = past < 0 ? p.bytes : ahead.step;
     const int64_t size = p.places(index);
     for (int64_t k = 0; k < size; k += 32 / Bits, w += 64, soon += 64) {
-      __m512i v[NB];
+      Ints v[NB];
 #pragma GCC unroll 8
       for (int j = 0; j < NB; j++) {
-        v[j] = _mm512_load_si512(w + j * p.bytes);
+        v[j] = load_ints(w + j * p.bytes);
         if constexpr (Each == 0) _mm_prefetch((const char*)(soon + j * apart), _MM_HINT_T0);
       }
       if constexpr (Each > 0) {
@@ -144,26 +130,26 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
         for (int j = 0; j < Each; j++) _mm_prefetch((const char*)(ahead.at + j * 64), _MM_HINT_T1);
         ahead.at += ahead.step;
       }
-      const auto take = [&](const int8_t* from, const __m512i* by) __attribute__((always_inline)) {
+      const auto take = [&](const int8_t* from, const Ints* by) __attribute__((always_inline)) {
 #pragma GCC unroll 8
         for (int i = 0; i < MR; i++) {
           int32_t four;
           memcpy(&four, from + i * inner, 4);
-          const __m512i a = _mm512_set1_epi32(four);
+          const Ints a = ints(four);
 #pragma GCC unroll 8
-          for (int j = 0; j < NB; j++) whole[i][j] = dot(whole[i][j], by[j], a);
+          for (int j = 0; j < NB; j++) whole[i][j] = dot8<Bits>(whole[i][j], by[j], a);
         }
       };
       if constexpr (Bits == 8) {
         take(values + k, v);
       } else {
-        const __m512i low = _mm512_set1_epi8(15);
-        __m512i half[NB];
+        const Ints low = bytes(15);
+        Ints half[NB];
 #pragma GCC unroll 8
-        for (int j = 0; j < NB; j++) half[j] = _mm512_and_si512(v[j], low);
+        for (int j = 0; j < NB; j++) half[j] = bit_and(v[j], low);
         take(values + k, half);
 #pragma GCC unroll 8
-        for (int j = 0; j < NB; j++) half[j] = _mm512_and_si512(_mm512_srli_epi16(v[j], 4), low);
+        for (int j = 0; j < NB; j++) half[j] = bit_and(shift_right16(v[j], 4), low);
         take(values + k + 4, half);
       }
     }
@@ -171,16 +157,16 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
     const bool opens = index == begin, closes = index + 1 == end;
 #pragma GCC unroll 8
     for (int j = 0; j < NB; j++) {
-      __m512 scale = _mm512_set1_ps(1);
+      Floats scale = floats(1);
       if (p.grouped)
-        scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(at + j * p.bytes + p.ratios + p.group_of(index) * 32)));
+        scale = from_halves(load16(at + j * p.bytes + p.ratios + p.group_of(index) * 32));
 #pragma GCC unroll 8
       for (int i = 0; i < MR; i++) {
-        const __m512 number = _mm512_cvtepi32_ps(whole[i][j]);
-        __m512& before = some[i * NB + j];
-        const __m512 now = opens ? _mm512_mul_ps(number, scale) : _mm512_fmadd_ps(number, scale, before);
+        const Floats number = to_floats(whole[i][j]);
+        Floats& before = some[i * NB + j];
+        const Floats now = opens ? mul(number, scale) : fmadd(number, scale, before);
         if (closes)
-          sum[i * NB + j] = _mm512_fmadd_ps(now, _mm512_set1_ps(x.scales[(m + i) * parts + part]), sum[i * NB + j]);
+          sum[i * NB + j] = fmadd(now, floats(x.scales[(m + i) * parts + part]), sum[i * NB + j]);
         else
           before = now;
       }
@@ -188,11 +174,11 @@ void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead a
   }
 #pragma GCC unroll 8
   for (int j = 0; j < NB; j++) {
-    const __m512 scale = _mm512_load_ps((const float*)(at + j * p.bytes));
+    const Floats scale = load_floats((const float*)(at + j * p.bytes));
     const int64_t column = (block + j) * kColumns;
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
-      put(to, m + i, column, _mm512_mul_ps(sum[i * NB + j], scale), first(p.w.columns - column));
+      put(to, m + i, column, mul(sum[i * NB + j], scale), first(p.w.columns - column));
   }
 }
 

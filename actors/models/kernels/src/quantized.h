@@ -57,7 +57,7 @@ struct Packed {
 };
 
 // Sixteen inner places from `at` on of one column, which is a row of the weight as others see it; `at` is a multiple of 16.
-inline __m512 sixteen(const Packed& p, int64_t column, int64_t at) {
+inline Floats sixteen(const Packed& p, int64_t column, int64_t at) {
   const int64_t lane = column % kColumns, group = at / p.group;
   const uint8_t* block = p.block(column / kColumns);
   const uint8_t* values = block + p.values + lane * 4;
@@ -82,8 +82,8 @@ inline __m512 sixteen(const Packed& p, int64_t column, int64_t at) {
   }
   const int32_t added = p.w.bits == 8 ? 128 : 8;
   const int32_t zero = p.centred ? 0 : (int8_t)block[p.zeros + group * kColumns + lane];
-  const __m512i v = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i*)bytes));
-  return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(v, _mm512_set1_epi32(added + zero))), _mm512_set1_ps(scale));
+  const Ints v = widen_u8(load8(bytes));
+  return mul(to_floats(sub(v, ints(added + zero))), floats(scale));
 }
 
 // Whether so many rows join gates and ups, and `gated_linear` for them.
@@ -116,8 +116,8 @@ struct Target {
   Activation activation = kSilu;
 };
 
-inline void put(const Target& to, int64_t row, int64_t column, __m512 v, __mmask16 mask) {
-  if (to.bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, to.bias + column));
+inline void put(const Target& to, int64_t row, int64_t column, Floats v, Picked mask) {
+  if (to.bias) v = add(v, load_floats(mask, to.bias + column));
   if (to.type == kF32)
     F32::store((float*)to.y + row * to.stride + column, v, mask);
   else

@@ -24,24 +24,24 @@ void each_row(int64_t rows, int64_t width, F&& f) {
 template <class F>
 inline void each_vector(int64_t width, F&& f) {
   int64_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) f(i, (__mmask16)0xffff);
+  for (; i + kLanes <= width; i += kLanes) f(i, kAll);
   if (i < width) f(i, first(width - i));
 }
 
-inline __m512 scale_of(__m512 squares, int64_t width, float eps) {
-  return _mm512_set1_ps(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / width + eps));
+inline Floats scale_of(Floats squares, int64_t width, float eps) {
+  return floats(1.0f / std::sqrt(total(squares) / width + eps));
 }
 
 template <class T>
 inline void norm_row(const Norm& norm, const typename T::Element* x, typename T::Element* out, int64_t width) {
-  __m512 squares = _mm512_setzero_ps();
-  each_vector(width, [&](int64_t i, __mmask16 m) {
-    const __m512 v = T::load(x + i, m);
-    squares = _mm512_fmadd_ps(v, v, squares);
+  Floats squares = floats(0);
+  each_vector(width, [&](int64_t i, Picked m) {
+    const Floats v = T::load(x + i, m);
+    squares = fmadd(v, v, squares);
   });
-  const __m512 scale = scale_of(squares, width, norm.eps);
-  each_vector(width, [&](int64_t i, __mmask16 m) {
-    T::store(out + i, _mm512_mul_ps(_mm512_mul_ps(T::load(x + i, m), scale), _mm512_maskz_loadu_ps(m, norm.weight + i)),
+  const Floats scale = scale_of(squares, width, norm.eps);
+  each_vector(width, [&](int64_t i, Picked m) {
+    T::store(out + i, mul(mul(T::load(x + i, m), scale), load_floats(m, norm.weight + i)),
              m);
   });
 }
@@ -49,32 +49,32 @@ inline void norm_row(const Norm& norm, const typename T::Element* x, typename T:
 template <class T>
 void join_row(const float* bias, const Norm& out_norm, const Norm& norm, const typename T::Element* x,
               typename T::Element* residual, typename T::Element* out, int64_t width) {
-  const auto added = [&](int64_t i, __mmask16 m) {
-    return _mm512_add_ps(T::load(x + i, m), bias ? _mm512_maskz_loadu_ps(m, bias + i) : _mm512_setzero_ps());
+  const auto added = [&](int64_t i, Picked m) {
+    return add(T::load(x + i, m), bias ? load_floats(m, bias + i) : floats(0));
   };
-  __m512 scale = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
+  Floats scale = floats(0), squares = floats(0);
   if (x && out_norm.weight) {
-    each_vector(width, [&](int64_t i, __mmask16 m) {
-      const __m512 v = added(i, m);
-      squares = _mm512_fmadd_ps(v, v, squares);
+    each_vector(width, [&](int64_t i, Picked m) {
+      const Floats v = added(i, m);
+      squares = fmadd(v, v, squares);
     });
     scale = scale_of(squares, width, out_norm.eps);
-    squares = _mm512_setzero_ps();
+    squares = floats(0);
   }
-  each_vector(width, [&](int64_t i, __mmask16 m) {
-    __m512 v = T::load(residual + i, m);
+  each_vector(width, [&](int64_t i, Picked m) {
+    Floats v = T::load(residual + i, m);
     if (x) {
-      __m512 a = added(i, m);
-      if (out_norm.weight) a = _mm512_mul_ps(_mm512_mul_ps(a, scale), _mm512_maskz_loadu_ps(m, out_norm.weight + i));
-      T::store(residual + i, _mm512_add_ps(v, a), m);
+      Floats a = added(i, m);
+      if (out_norm.weight) a = mul(mul(a, scale), load_floats(m, out_norm.weight + i));
+      T::store(residual + i, add(v, a), m);
       v = T::load(residual + i, m);  // the next piece reads the rounded sum, so the norm does
     }
-    squares = _mm512_fmadd_ps(v, v, squares);
+    squares = fmadd(v, v, squares);
   });
   scale = scale_of(squares, width, norm.eps);
-  each_vector(width, [&](int64_t i, __mmask16 m) {
+  each_vector(width, [&](int64_t i, Picked m) {
     T::store(out + i,
-             _mm512_mul_ps(_mm512_mul_ps(T::load(residual + i, m), scale), _mm512_maskz_loadu_ps(m, norm.weight + i)),
+             mul(mul(T::load(residual + i, m), scale), load_floats(m, norm.weight + i)),
              m);
   });
 }
@@ -83,21 +83,21 @@ void join_row(const float* bias, const Norm& out_norm, const Norm& norm, const t
 template <class T>
 inline void turn(const typename T::Element* x, typename T::Element* out, const float* cosine, const float* sine,
                  int64_t half) {
-  each_vector(half, [&](int64_t i, __mmask16 m) {
-    const __m512 left = T::load(x + i, m), right = T::load(x + half + i, m);
-    const __m512 c = _mm512_maskz_loadu_ps(m, cosine + i), s = _mm512_maskz_loadu_ps(m, sine + i);
-    T::store(out + i, _mm512_fmsub_ps(left, c, _mm512_mul_ps(right, s)), m);
-    T::store(out + half + i, _mm512_fmadd_ps(right, c, _mm512_mul_ps(left, s)), m);
+  each_vector(half, [&](int64_t i, Picked m) {
+    const Floats left = T::load(x + i, m), right = T::load(x + half + i, m);
+    const Floats c = load_floats(m, cosine + i), s = load_floats(m, sine + i);
+    T::store(out + i, fmsub(left, c, mul(right, s)), m);
+    T::store(out + half + i, fmadd(right, c, mul(left, s)), m);
   });
 }
 
 // One head as bytes `out` [d], and the scale that turns them back: the largest magnitude becomes 127.
 template <class T>
 inline void round_head(const typename T::Element* x, int8_t* out, float* scale, int64_t d) {
-  *scale = magnitude(d, [&](int64_t i, __mmask16 m) { return T::load(x + i, m); }) / 127;
-  const __m512 unit = _mm512_set1_ps(*scale == 0 ? 1.0f : *scale);
-  each_vector(d, [&](int64_t i, __mmask16 m) {
-    _mm_mask_storeu_epi8(out + i, m, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_div_ps(T::load(x + i, m), unit))));
+  *scale = magnitude(d, [&](int64_t i, Picked m) { return T::load(x + i, m); }) / 127;
+  const Floats unit = floats(*scale == 0 ? 1.0f : *scale);
+  each_vector(d, [&](int64_t i, Picked m) {
+    store8(out + i, m, saturate8(to_ints(div(T::load(x + i, m), unit))));
   });
 }
 
@@ -113,17 +113,7 @@ inline void place_key(U* tile, const U* key, int64_t lane, int64_t units) {
 template <class E>
 inline void place_pair(E* tile, const E* value, int64_t lane, int64_t d) {
   E* to = tile + lane / 2 * 2 * d;
-  each_vector(d, [&](int64_t i, __mmask16 m) {
-    if constexpr (sizeof(E) == 2) {
-      const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, value + i));
-      const __mmask32 own = _pdep_u32(m, 0x55555555) << lane % 2;
-      _mm512_mask_storeu_epi16(to + 2 * i, own, _mm512_slli_epi32(wide, lane % 2 * 16));
-    } else {
-      const __m256i wide = _mm256_cvtepu8_epi16(_mm_maskz_loadu_epi8(m, value + i));
-      const __mmask32 own = _pdep_u32(m, 0x55555555) << lane % 2;
-      _mm256_mask_storeu_epi8(to + 2 * i, own, _mm256_slli_epi16(wide, lane % 2 * 8));
-    }
-  });
+  each_vector(d, [&](int64_t i, Picked m) { store_between(to + 2 * i, m, value + i, lane % 2); });
 }
 
 template <class T>
@@ -193,8 +183,8 @@ void gate(Type type, Activation activation, const void* both, void* out, int64_t
   STRATA_BY_TYPE(each_row(rows, width, [&](int64_t r) {
     const Element* g = (const Element*)both + r * 2 * width;
     Element* o = (Element*)out + r * width;
-    each_vector(width, [&](int64_t i, __mmask16 m) {
-      T::store(o + i, _mm512_mul_ps(activate<T>(activation, T::load(g + i, m)), T::load(g + width + i, m)), m);
+    each_vector(width, [&](int64_t i, Picked m) {
+      T::store(o + i, mul(activate<T>(activation, T::load(g + i, m)), T::load(g + width + i, m)), m);
     });
   }))
 }
@@ -224,11 +214,11 @@ void embed(const Model& model, const Step& step, void* residual) {
     const int64_t own = step.tokens[r] - model.vocab_start;
     const bool here = own >= 0 && own < model.vocab_rows;
     Element* to = (Element*)residual + r * model.hidden;
-    const __m512 scale = _mm512_set1_ps(here ? model.embedding_scale : 0);
+    const Floats scale = floats(here ? model.embedding_scale : 0);
     if (table.bits && here) {
       const Packed packed(table);
-      each_vector(model.hidden, [&](int64_t i, __mmask16 m) {
-        T::store(to + i, _mm512_mul_ps(sixteen(packed, own, i), scale), m);
+      each_vector(model.hidden, [&](int64_t i, Picked m) {
+        T::store(to + i, mul(sixteen(packed, own, i), scale), m);
       });
     } else {
       const Element* from = (const Element*)table.weight + (here ? own : 0) * model.hidden;
@@ -236,8 +226,8 @@ void embed(const Model& model, const Step& step, void* residual) {
         read_row(Panels(type, table), own, (Unit*)to);
         from = to;
       }
-      each_vector(model.hidden, [&](int64_t i, __mmask16 m) {
-        T::store(to + i, here ? _mm512_mul_ps(T::load(from + i, m), scale) : _mm512_setzero_ps(), m);
+      each_vector(model.hidden, [&](int64_t i, Picked m) {
+        T::store(to + i, here ? mul(T::load(from + i, m), scale) : floats(0), m);
       });
     }
   }))
