@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-VECTORS = ("amx", "avx512f", "avx512_bf16", "avx512_vnni")  # of what the processor can do, what figures depend on
+VECTORS = (
+    "amx",
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+)  # of what the processor can do, what figures depend on
 BUSY = 1.0  # a load average above this: other work has a share in the figures
 
 

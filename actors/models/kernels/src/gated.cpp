@@ -16,8 +16,8 @@ namespace {
 // Of a tile: with a panel of each kind 16 sums, enough to keep both multipliers busy. 6 rows with two of each kind are
 // 1 % slower, 12 rows with one of each run out of registers for addresses (one core of a Zen 5, 768 x 4864, 512 rows:
 // 8.55 ms, where `linear` takes 8.30 and the pass over what it made another 0.5).
-constexpr int kMostRows = 8;
-constexpr int64_t kCache = 640 << 10;  // bytes of x that stay in the second cache while weights pass by
+constexpr int kMostRows = kNarrow ? 2 : 8;
+constexpr int64_t kCache = (kNarrow ? 256 : 640) << 10;  // bytes of x that stay in the second cache while weights pass by
 
 template <class T>
 struct Gated {
@@ -25,7 +25,7 @@ struct Gated {
   const char* x;
   const float* bias;
   typename T::Element* y;
-  int64_t rows, x_stride, y_stride;  // strides: x in bytes, y in elements
+  int64_t rows, x_stride, y_stride;  // strides: x in bytes once it is as tiles read it, y in elements
   Activation activation;
 
   int64_t half() const { return w.count() / 2; }  // panels of gates
@@ -40,38 +40,28 @@ struct Ahead {
   int64_t step, apart;
 };
 
-inline Ints unit(const char* at) {
-  int32_t value;
-  memcpy(&value, at, sizeof(value));
-  return ints(value);
-}
-
 // MR rows of x from `m` on with a panel of gates and the ups of the same columns.
 template <class T, int MR>
 void tile(const Gated<T>& p, int64_t m, int64_t panel, Ahead ahead) {
   const int64_t half = p.half();
   const Unit *gates = p.w.panel(panel), *ups = p.w.panel(half + panel);
   const char* x = p.x + m * p.x_stride;
-  Floats gate[MR], up[MR];
+  Floats sum[MR][2];  // of gates and ups
 #pragma GCC unroll 8
-  for (int i = 0; i < MR; i++) gate[i] = up[i] = floats(0);
-  for (int64_t k = 0; k < p.w.units; k++, gates += kLanes, ups += kLanes, x += sizeof(Unit)) {
-    const Ints g = load_ints(gates), u = load_ints(ups);
+  for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = floats(0);
+  for (int64_t k = 0; k < p.w.units; k++, gates += kLanes, ups += kLanes, x += kUnitBytes<T>) {
+    const Ints both[2] = {load_ints(gates), load_ints(ups)};
     _mm_prefetch(ahead.at, _MM_HINT_T1);
     _mm_prefetch(ahead.at + ahead.apart, _MM_HINT_T1);
     ahead.at += ahead.step;
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; i++) {
-      const Ints a = unit(x + i * p.x_stride);
-      gate[i] = T::dot(gate[i], a, g), up[i] = T::dot(up[i], a, u);
-    }
+    add_unit<T, MR, 2>(sum, x, p.x_stride, both);
   }
   const int64_t column = panel * kLanes;
   const auto bias = [&](int64_t at) { return p.bias ? load_floats(p.bias + at) : floats(0); };
   const Floats gate_bias = bias(column), up_bias = bias(half * kLanes + column);
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++) {
-    const Floats g = rounded<T>(add(gate[i], gate_bias)), u = rounded<T>(add(up[i], up_bias));
+    const Floats g = rounded<T>(add(sum[i][0], gate_bias)), u = rounded<T>(add(sum[i][1], up_bias));
     T::store(p.y + (m + i) * p.y_stride + column, mul(activate<T>(p.activation, g), u));
   }
 }
@@ -98,7 +88,7 @@ void group(const Gated<T>& p, int64_t panel, const char* next, int64_t apart) {
 // Panels [begin, end) of gates; `after` is what is read next.
 template <class T>
 void columns_of(const Gated<T>& p, int64_t begin, int64_t end, const char* after) {
-  const int64_t apart = p.half() * p.w.size() * sizeof(Unit), fitting = kCache / (p.w.units * sizeof(Unit));
+  const int64_t apart = p.half() * p.w.size() * sizeof(Unit), fitting = kCache / (p.w.units * kUnitBytes<T>);
   const int64_t most = std::max<int64_t>(64, fitting), count = (p.rows + most - 1) / most;
   for (int64_t i = 0; i < count; i++) {
     // whole tiles in all chunks but the last
@@ -114,7 +104,9 @@ void columns_of(const Gated<T>& p, int64_t begin, int64_t end, const char* after
 }
 
 template <class T>
-void multiply(const Gated<T>& p, const Panels& next) {
+void multiply(Gated<T> p, const Panels& next) {
+  const RowsOfX x = spread<T>(p.x, p.rows, p.w.units, p.x_stride);
+  p.x = x.at, p.x_stride = x.stride;
   const int64_t threads = omp_get_max_threads();
   int64_t parts = 1;  // of the rows, so that no thread of many is left with a panel or two of many rows
   while (threads % (2 * parts) == 0 && 2 * p.half() * parts < 12 * threads && p.rows >= 128 * parts) parts *= 2;
@@ -132,7 +124,7 @@ void multiply(const Gated<T>& p, const Panels& next) {
 
 bool joins_gate(const Weights& w, int64_t rows) {
   if (w.columns % (2 * kLanes)) return false;
-  return w.bits ? quantized_gates(w, rows) : w.group && rows > 8;
+  return w.bits ? quantized_gates(w, rows) : w.group && rows > 8 && !kNarrow;  // a product of two has too few registers
 }
 
 void gated_linear(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,
@@ -142,9 +134,9 @@ void gated_linear(Type type, Activation activation, const void* x, const Weights
   if (type == kBf16 && amx()) return amx_gated(activation, x, w, bias, y, rows, x_stride, y_stride, then);
   const Panels own(type, w), following(type, then);
   if (type == kF32)
-    multiply<F32>({own, (const char*)x, bias, (float*)y, rows, 4 * x_stride, y_stride, activation}, following);
+    multiply<F32>({own, (const char*)x, bias, (float*)y, rows, x_stride, y_stride, activation}, following);
   else
-    multiply<Bf16>({own, (const char*)x, bias, (uint16_t*)y, rows, 2 * x_stride, y_stride, activation}, following);
+    multiply<Bf16>({own, (const char*)x, bias, (uint16_t*)y, rows, x_stride, y_stride, activation}, following);
 }
 
 }  // namespace strata

@@ -136,6 +136,13 @@ LANES Floats fmsub(Floats a, Floats b, Floats c) {
 LANES Floats fnmadd(Floats a, Floats b, Floats c) {
   return {_mm256_fnmadd_ps(a.low, b.low, c.low), _mm256_fnmadd_ps(a.high, b.high, c.high)};
 }
+// sum + a * b, whose a has equal lanes, in this form: GCC 12 takes others that need a register more, and spills sums that have one.
+LANES Floats add_product(Floats sum, Floats a, Floats b) {
+  __m256 low = sum.low, high = sum.high;
+  asm("vfmadd231ps %2, %1, %0" : "+x"(low) : "x"(a.low), "x"(b.low));
+  asm("vfmadd231ps %2, %1, %0" : "+x"(high) : "x"(a.low), "x"(b.high));
+  return {low, high};
+}
 LANES Ints shift_left(Ints v, int n) { return {_mm256_slli_epi32(v.low, n), _mm256_slli_epi32(v.high, n)}; }
 LANES Ints shift_right(Ints v, int n) { return {_mm256_srli_epi32(v.low, n), _mm256_srli_epi32(v.high, n)}; }
 LANES Ints shift_right16(Ints v, int n) { return {_mm256_srli_epi16(v.low, n), _mm256_srli_epi16(v.high, n)}; }

@@ -63,6 +63,7 @@ inline Floats abs(Floats v) { return _mm512_abs_ps(v); }
 inline Floats fmadd(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 inline Floats fmsub(Floats a, Floats b, Floats c) { return _mm512_fmsub_ps(a, b, c); }
 inline Floats fnmadd(Floats a, Floats b, Floats c) { return _mm512_fnmadd_ps(a, b, c); }
+inline Floats add_product(Floats sum, Floats a, Floats b) { return fmadd(a, b, sum); }
 inline Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 inline Ints sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 inline Ints mul(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }

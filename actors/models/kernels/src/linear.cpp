@@ -19,9 +19,12 @@
 namespace strata {
 namespace {
 
-constexpr int kMostRows = 8;           // of a tile: with 3 panels 24 sums of the 32 registers
 constexpr int64_t kDistance = 2048;    // bytes that each stream is fetched ahead
-constexpr int64_t kCache = 640 << 10;  // bytes of x that stay in the second cache while weights pass by
+constexpr int64_t kCache = (kNarrow ? 256 : 640) << 10;  // bytes of x that stay in the second cache while weights pass by
+
+// Of a tile. AVX-512: with 3 panels 24 sums of the 32 registers. AVX2: with one panel 5 or 6 of what 8 can be made of.
+template <class T>
+constexpr int kMost = !kNarrow ? 8 : kSpread<T> ? 5 : 6;
 
 // Where a tile fetches what comes later. Many tiles: `step` bytes further each time. A single one: its streams go on
 // at `at`, `step` bytes from one to the next, when their panels end.
@@ -36,23 +39,18 @@ struct Product {
   const char* x;
   const float* bias;
   typename O::Element* y;
-  int64_t rows, x_stride, y_stride;  // strides: x in bytes, y in elements
+  int64_t rows, x_stride, y_stride;  // strides: x in bytes once it is as tiles read it, y in elements
 
   Product part(int64_t m, int64_t count) const {
     return {w, x + m * x_stride, bias, y + m * y_stride, count, x_stride, y_stride};
   }
 };
 
-inline Ints unit(const char* at) {
-  int32_t value;
-  memcpy(&value, at, sizeof(value));
-  return ints(value);
-}
-
 // MR rows of x from `m` on with NR panels from `panel` on, `apart` from each other. `Whole`: they have 16 columns.
 // Fetches from `ahead` on, or where they are `Streams` a little ahead on each of them.
+// Not inlined, so that it has all registers.
 template <class T, class O, int MR, int NR, bool Streams, bool Whole>
-void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead ahead) {
+__attribute__((noinline)) void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead ahead) {
   const int64_t width = Whole ? kLanes : p.w.width(panel), step = apart * p.w.size();
   const Picked mask = Whole ? kAll : first(width);
   const Unit* w = p.w.panel(panel);
@@ -63,7 +61,7 @@ void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead
 #pragma GCC unroll 8
     for (int j = 0; j < NR; j++) sum[i][j] = floats(0);
   const auto walk = [&](int64_t units, const char* soon, int64_t between) __attribute__((always_inline)) {
-    for (int64_t k = 0; k < units; k++, w += width, x += sizeof(Unit)) {
+    for (int64_t k = 0; k < units; k++, w += width, x += kUnitBytes<T>) {
       Ints v[NR];
 #pragma GCC unroll 8
       for (int j = 0; j < NR; j++) {
@@ -76,12 +74,7 @@ void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead
         _mm_prefetch(ahead.at + 64, _MM_HINT_T1);
         ahead.at += ahead.step;
       }
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; i++) {
-        const Ints a = unit(x + i * p.x_stride);
-#pragma GCC unroll 8
-        for (int j = 0; j < NR; j++) sum[i][j] = T::dot(sum[i][j], a, v[j]);
-      }
+      add_unit<T, MR, NR>(sum, x, p.x_stride, v);
     }
   };
   if constexpr (Streams) {
@@ -110,17 +103,20 @@ void rows_of(const Product<T, O>& p, int64_t count, int64_t m, int64_t panel, in
   tile<T, O, MR, NR, Streams, Whole>(p, m, panel, apart, ahead);
 }
 
-int64_t tiles_of(int64_t rows) { return (rows + kMostRows - 1) / kMostRows; }
+template <class T>
+int64_t tiles_of(int64_t rows) {
+  return (rows + kMost<T> - 1) / kMost<T>;
+}
 
 // NR panels for all rows. The first tile finds them in the second cache because the tiles before fetched them, each
 // its part.
 template <class T, class O, int Least, int NR, bool Whole = true>
 void group(const Product<T, O>& p, int64_t panel, const char* next) {
-  const int64_t tiles = tiles_of(p.rows), bytes = NR * p.w.size() * sizeof(Unit);
+  const int64_t tiles = tiles_of<T>(p.rows), bytes = NR * p.w.size() * sizeof(Unit);
   for (int64_t i = 0; i < tiles; i++) {
     const int64_t m = p.rows * i / tiles, count = p.rows * (i + 1) / tiles - m;
     const Ahead ahead{next + bytes * i / tiles, NR * 64 / tiles};
-    rows_of<T, O, Least, kMostRows, NR, false, Whole>(p, count, m, panel, 1, ahead);
+    rows_of<T, O, Least, kMost<T>, NR, false, Whole>(p, count, m, panel, 1, ahead);
   }
 }
 
@@ -138,12 +134,23 @@ int64_t streams(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after)
 // Panels [begin, end), which are whole.
 template <class T, class O>
 void whole_panels(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after) {
-  if (p.rows <= kMostRows) {
+  if constexpr (kNarrow) {
+    if (p.rows > kMost<T>) {
+      for (; begin < end; begin++)
+        group<T, O, 3, 1>(p, begin, begin + 1 < end ? (const char*)p.w.panel(begin + 1) : after.at);
+      return;
+    }
+    if (p.rows == 1) begin = streams<T, O, 1, 1, 4>(p, begin, end, after);
+    if (p.rows == 2) begin = streams<T, O, 2, 2, 2>(p, begin, end, after);
+    for (; begin < end; begin++) rows_of<T, O, 1, kMost<T>, 1, true>(p, p.rows, 0, begin, 1, after);
+    return;
+  }
+  if (p.rows <= kMost<T>) {
     begin = p.rows <= 6 ? streams<T, O, 1, 6, 4>(p, begin, end, after) : streams<T, O, 7, 8, 3>(p, begin, end, after);
     for (; begin < end; begin++) rows_of<T, O, 1, 8, 1, true>(p, p.rows, 0, begin, 1, after);
     return;
   }
-  constexpr int kFewest = kMostRows / 2;  // rows in each of several tiles
+  constexpr int kFewest = kMost<T> / 2;  // rows in each of several tiles
   while (begin < end) {
     const int64_t left = end - begin, taken = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
     const char* next = taken < left ? (const char*)p.w.panel(begin + taken) : after.at;
@@ -157,9 +164,9 @@ void whole_panels(const Product<T, O>& p, int64_t begin, int64_t end, Ahead afte
 template <class T, class O>
 void columns_of(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after) {
   const bool broken = end > begin && p.w.width(end - 1) < kLanes;
-  const int64_t whole = end - broken, fitting = kCache / (p.w.units * sizeof(Unit)) / kMostRows;
-  const int64_t most = std::max<int64_t>(8, fitting) * kMostRows, count = (p.rows + most - 1) / most;
-  const auto from = [&](int64_t i) { return i < count ? tiles_of(p.rows) * i / count * kMostRows : p.rows; };
+  const int64_t whole = end - broken, fitting = kCache / (p.w.units * kUnitBytes<T>) / kMost<T>;
+  const int64_t most = std::max<int64_t>(8, fitting) * kMost<T>, count = (p.rows + most - 1) / most;
+  const auto from = [&](int64_t i) { return i < count ? tiles_of<T>(p.rows) * i / count * kMost<T> : p.rows; };
   for (int64_t i = 0; i < count; i++) {
     const Product<T, O> part = p.part(from(i), from(i + 1) - from(i));
     whole_panels(part, begin, whole, i + 1 < count ? Ahead{(const char*)p.w.panel(begin), 64} : after);
@@ -175,8 +182,10 @@ int64_t parts_of(int64_t rows, int64_t panels, int64_t threads) {
 }
 
 template <class T, class O>
-void multiply(const Product<T, O>& p, const Panels& next) {
+void multiply(Product<T, O> p, const Panels& next) {
   if (!p.rows) return;  // the head of a step in which nobody's prompt ends
+  const RowsOfX x = spread<T>(p.x, p.rows, p.w.units, p.x_stride);
+  p.x = x.at, p.x_stride = x.stride;
   const int64_t threads = omp_get_max_threads(), panels = p.w.count(), following = next.count();
   const int64_t parts = parts_of(p.rows, panels, threads), shares = threads / parts;
 #pragma omp parallel for if (threads > 1) schedule(static, 1) num_threads(threads)
@@ -198,11 +207,11 @@ void linear(Type type, Type out, const void* x, const Weights& w, const float* b
   const Panels own(type, w), following(type, then);
   const char* from = (const char*)x;
   if (type == kF32)
-    multiply<F32, F32>({own, from, bias, (float*)y, rows, 4 * x_stride, y_stride}, following);
+    multiply<F32, F32>({own, from, bias, (float*)y, rows, x_stride, y_stride}, following);
   else if (out == kF32)
-    multiply<Bf16, F32>({own, from, bias, (float*)y, rows, 2 * x_stride, y_stride}, following);
+    multiply<Bf16, F32>({own, from, bias, (float*)y, rows, x_stride, y_stride}, following);
   else
-    multiply<Bf16, Bf16>({own, from, bias, (uint16_t*)y, rows, 2 * x_stride, y_stride}, following);
+    multiply<Bf16, Bf16>({own, from, bias, (uint16_t*)y, rows, x_stride, y_stride}, following);
 }
 
 }  // namespace strata

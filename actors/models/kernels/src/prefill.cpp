@@ -15,8 +15,8 @@
 namespace strata {
 namespace {
 
-constexpr int kMost = 3;  // vectors of columns at a time: with 8 units of the cache all sums stay in registers
-constexpr int kUnits = 8;
+// Vectors of columns at a time, and units of the cache: as many as keep all sums in registers.
+constexpr int kMost = kNarrow ? 1 : 3, kUnits = kNarrow ? 4 : 8;
 
 struct Item {
   int64_t sequence, kv_head, column, columns;  // column: row of the chunk * group + head of the group
@@ -271,8 +271,10 @@ void pass(const Columns<T, C, MT>& columns, const Span& span, int64_t from, Desk
   const int64_t units = columns.pages.units(), dim = columns.pages.shape.head_dim;
   for (int64_t i = 0; i < span.count; i++) {
     float* out = desk.scores + i * kTile * lanes;
-    score_columns<C, MT, kUnits>(span.keys[i], units, desk.queries, span.next_keys[i], out);
-    score_columns<C, MT, kUnits>(span.keys[i] + kUnits, units, desk.queries, span.own_values[i], out + kUnits * lanes);
+    for (int64_t p = 0; p < kTile; p += kUnits) {
+      const char* ahead = p == 0 ? span.next_keys[i] : p == kUnits ? span.own_values[i] : nullptr;
+      score_columns<C, MT, kUnits>(span.keys[i] + p, units, desk.queries, ahead, out + p * lanes);
+    }
   }
   Floats shrink[MT], scale[MT];
   for (int t = 0; t < MT; t++) shrink[t] = soften(columns, span, from, t, desk, state, scale[t]);
@@ -348,10 +350,10 @@ void attend_chunks(const Pages<T, C>& pages) {
 #pragma omp parallel for if (threads > 1 && items.size() > 1) schedule(dynamic, 1) num_threads(threads)
   for (size_t i = 0; i < items.size(); i++) {
     const Item& item = items[i];
-    if (item.columns > 2 * kLanes)
-      run<T, C, 3>(pages, item);
-    else if (item.columns > kLanes)
-      run<T, C, 2>(pages, item);
+    if (kMost > 2 && item.columns > 2 * kLanes)
+      run<T, C, kMost>(pages, item);
+    else if (kMost > 1 && item.columns > kLanes)
+      run<T, C, std::min(kMost, 2)>(pages, item);
     else
       run<T, C, 1>(pages, item);
   }

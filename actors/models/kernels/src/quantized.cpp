@@ -24,9 +24,9 @@ namespace {
 constexpr int64_t kSharedRows = 1 << 15;  // elements below which one thread quantizes x faster
 constexpr int64_t kDistance = 2048;       // bytes that each stream is fetched ahead
 constexpr int64_t kShares = 4;            // of a product of many rows, for each thread
-constexpr int kMostRows = 8;              // of a tile
+constexpr int kMostRows = kNarrow ? 4 : 8;  // of a tile
 constexpr int64_t kTiledRows = 17;        // from which on AMX is faster
-constexpr int64_t kCache = 640 << 10;     // bytes of x and y that stay in the second cache while weights pass by
+constexpr int64_t kCache = (kNarrow ? 256 : 640) << 10;  // bytes of x and y that stay in the second cache while weights pass by
 
 // Bytes of the row that `x` is, the first at `values` and each further `step` places `apart`. What is not finite keeps the
 // scale from being so, and with it every sum.
@@ -86,7 +86,7 @@ struct Ahead {
 
 // Fetches `Each` lines a step from `ahead` on, or where that is 0 a little ahead on its own streams.
 template <int Bits, int MR, int NB, int Each>
-void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead ahead, const Target& to) {
+__attribute__((noinline)) void tile(const Packed& p, const Quantized& x, int64_t m, int64_t block, Ahead ahead, const Target& to) {
   const int64_t inner = p.w.inner, parts = p.parts(), sums = p.sums();
   const uint8_t *at = p.block(block), *w = at + p.values;
   const int8_t* values = x.values + m * inner;
@@ -219,6 +219,14 @@ template <int Bits>
 void panels(const Packed& p, const Quantized& x, int64_t rows, int64_t block, int64_t end, Ahead after,
             const Target& to) {
   const int64_t tiles = tiles_of(p, rows), most = (rows + tiles - 1) / tiles;
+  if constexpr (kNarrow) {
+    if (most == 1)
+      for (; block + 4 <= end; block += 4) panel<Bits, 1, 4>(p, x, rows, block, end, after, to);
+    if (most == 2)
+      for (; block + 2 <= end; block += 2) panel<Bits, 2, 2>(p, x, rows, block, end, after, to);
+    for (; block < end; block++) panel<Bits, kMostRows, 1>(p, x, rows, block, end, after, to);
+    return;
+  }
   if (most == 1)
     for (; block + 8 <= end; block += 8) panel<Bits, 1, 8>(p, x, rows, block, end, after, to);
   else if (most <= 3)

@@ -12,8 +12,6 @@
 namespace strata {
 namespace {
 
-constexpr int64_t kSharedWork = 1 << 15;  // elements below which one thread is faster: about 2 us of work
-
 template <class F>
 void each_row(int64_t rows, int64_t width, F&& f) {
   const int threads = rows * width < kSharedWork ? 1 : omp_get_max_threads();

@@ -20,6 +20,7 @@ namespace strata {
 using Unit = uint32_t;
 constexpr int kLanes = 16;
 constexpr Picked kAll = 0xffff;
+constexpr bool kNarrow = kRegisters < 32;  // products then have smaller tiles
 
 inline Picked first(int64_t n) { return n >= kLanes ? kAll : (n <= 0 ? 0 : (1u << n) - 1); }
 
