@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FEATURES = (
-    "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8",
-    "asimd", "bf16",
+    "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni", "amx_bf16",
+    "amx_int8", "asimd", "bf16",
 )  # fmt: skip
 
 
