@@ -4,7 +4,7 @@
 
 Weights of 4864 x 768 and 1024 x 3072 numbers, x in bf16, 1 to 512 rows; thousand millions of multiplications and
 additions a second, the best of 25. int4 has groups of 32; "merged" is what more than 16 rows take where a processor
-has AMX and nobody asked for exact sums. Writes results/products.json.
+has AMX and nobody asked for exact sums. Writes results/products.json, or products_avx2.json where there is no AVX-512.
 """
 
 import time
@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from actors.models.kernels import panels, quantized
+from actors.models.kernels.building import AVX512, best_lanes
 from actors.models.quantized import QuantizedWeight
 from benchmarks.record import quiet, write
 
@@ -31,7 +32,11 @@ def main() -> None:
     rows = [row for columns, inner in SHAPES for row in measured(columns, inner)]
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    write("products", {"question": __doc__.splitlines()[0], "rows": rows}, load_before=load_before)
+    write(
+        "products" if best_lanes() is AVX512 else "products_avx2",
+        {"question": __doc__.splitlines()[0], "rows": rows},
+        load_before=load_before,
+    )
 
 
 def measured(columns: int, inner: int) -> list[dict[str, Any]]:

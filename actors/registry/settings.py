@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from cluster.condition import parse
 from cluster.errors import InvalidRequest
+from cluster.layers import refused
 
 KINDS = (
     "version.created", "branch.created", "tag.created", "alias.moved", "stage.moved", "merge_request.opened",
@@ -59,7 +60,8 @@ class WebhookSettings(BaseModel):
     @model_validator(mode="after")
     def _has_one_secret(self) -> "WebhookSettings":
         if (self.secret_env is None) == (self.secret_file is None):
-            raise ValueError("give secret_env or secret_file: whoever hears an event has to know whose it is")
+            remedy = "give secret_env or secret_file: whoever hears an event has to know whose it is"
+            raise refused("secret_env", self.secret_env, remedy)
         return self
 
 

@@ -4,15 +4,17 @@ Owns words. What is due is decided in `pipelines.lifecycle`.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cluster import runtime
+from cluster.errors import SettingsInvalid
 from pipelines import workers
 from pipelines.cli import show
 from pipelines.cli.config import settle
 from pipelines.cli.entrance import who
 from pipelines.lifecycle import checks, places, starting
-from pipelines.lifecycle.declared import Pipeline, Triggers, check_cycle
+from pipelines.lifecycle.declared import Pipeline, Triggers, check_cycle, kept
 from pipelines.lifecycle.watched import Watched
 from pipelines.settings import Settings
 from pipelines.versions import registry_of
@@ -49,7 +51,10 @@ def unwatch(pipeline: str, file: Path | None, *, as_json: bool) -> None:
 
 def check(settings: Settings, wanted: Sequence[Pipeline], there: Sequence[Watched]) -> None:
     """Raises for what could never begin, and for pipelines that would wait for one another."""
-    together = {each.pipeline: Pipeline.model_validate(each.declared) for each in there}
+    together = {}
+    for each in there:
+        with suppress(SettingsInvalid):  # its own problem, which its row tells
+            together[each.pipeline] = kept(each.declared)
     check_cycle((together | {each.name: each for each in wanted}).values())
     registry = registry_of(settings)
     for pipeline in wanted:
@@ -59,7 +64,10 @@ def check(settings: Settings, wanted: Sequence[Pipeline], there: Sequence[Watche
 
 def row(each: Watched) -> tuple[str, str, str, str]:
     """One in a table."""
-    return each.pipeline, begins(Pipeline.model_validate(each.declared).on), each.by, each.problem
+    try:
+        return each.pipeline, begins(kept(each.declared).on), each.by, each.problem
+    except SettingsInvalid as wrong:
+        return each.pipeline, "nothing", each.by, f"{wrong}; then strata runs watch {each.pipeline}"
 
 
 def begins(on: Triggers) -> str:

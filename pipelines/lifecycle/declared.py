@@ -3,15 +3,15 @@
 Owns its form and what can be refused by looking at it alone. Knows no registry, no cluster and no data.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from actors.registry.history import named
 from cluster import condition
 from cluster.errors import InvalidRequest, SettingsInvalid
-from cluster.layers import refused
+from cluster.layers import refused, settle
 from pipelines.lifecycle import cron
 from pipelines.lifecycle.drift import STATISTICS, TIMES
 
@@ -212,6 +212,11 @@ class Pipeline(Part):
         if self.on.after == self.name:
             raise refused("on.after", self.on.after, "this is a cycle: a pipeline cannot wait for itself")
         return self
+
+
+def kept(declared: Mapping[str, Any]) -> Pipeline:
+    """The pipeline that a table keeps. Raises SettingsInvalid where rules have become stricter since."""
+    return settle(Pipeline, declared)
 
 
 def seconds(text: str) -> float:

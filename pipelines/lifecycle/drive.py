@@ -17,7 +17,7 @@ from cluster import runtime
 from cluster.errors import Conflict, StrataError, shorten
 from pipelines import workers
 from pipelines.lifecycle import places
-from pipelines.lifecycle.declared import Pipeline
+from pipelines.lifecycle.declared import kept
 from pipelines.lifecycle.jobs import OnRay
 from pipelines.lifecycle.run import Event, State, upcoming
 from pipelines.lifecycle.runs import Runs
@@ -71,7 +71,7 @@ def drive(runs: Runs, name: str, settings: Settings, hands: Hands) -> State:
 
 
 def _steps(runs: Runs, name: str, settings: Settings, hands: Hands, folder: Path) -> State:
-    pipeline = Pipeline.model_validate(runs.find(name).declared)
+    pipeline = kept(runs.find(name).declared)
     registry = registry_of(settings)
     while (step := upcoming(runs.find(name).steps)) is not None:
         runs.enter(name, step.name)

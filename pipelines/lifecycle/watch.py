@@ -16,7 +16,7 @@ from actors.registry.history import HEADS
 from actors.registry.requests import State as RequestState
 from cluster.errors import StrataError
 from pipelines.lifecycle import drift, examples, places, starting, triggers
-from pipelines.lifecycle.declared import Pipeline, seconds
+from pipelines.lifecycle.declared import Pipeline, kept, seconds
 from pipelines.lifecycle.drift import Counts
 from pipelines.lifecycle.drive import driven
 from pipelines.lifecycle.run import UNDER_WAY, Event, Run, State, is_branch, upcoming
@@ -70,7 +70,7 @@ class Watch:
         return run
 
     def _due(self, each: Watched) -> str | None:
-        settings, pipeline = settings_of(each.surroundings), Pipeline.model_validate(each.declared)
+        settings, pipeline = settings_of(each.surroundings), kept(each.declared)
         now, facts = self._clock(), self.facts(settings, pipeline)
         seen = triggers.first(pipeline.on, facts, now) if each.seen is None else Seen.of(each.seen)
         due, after = triggers.due(pipeline.on, facts, seen, now)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cluster.errors import InvalidRequest, Unavailable
+from pipelines.cli import watches
 from pipelines.lifecycle import checks, places, starting
 from pipelines.lifecycle.run import ACTIVE, Event, Run, State, Step
 from pipelines.lifecycle.steps.canary import released, rollout_of, share
@@ -69,6 +70,17 @@ def test_what_keeps_it_from_watching_is_told_until_it_is_mended(watched, jobs):
     watch.look()
     assert places.watches_of(watched.settings).all()[0].problem == ""
     assert jobs == []
+
+
+def test_a_rule_that_has_become_stricter_stops_its_own_pipeline_alone(watched, jobs):
+    table = places.watches_of(watched.settings)
+    table.add({**watched.pipeline(name="old").model_dump(mode="json"), "train": None}, watched.around, "ann")
+    watch = Watch(watched.around, Time())
+    watch.look()
+    old, tune = table.all()
+    assert "push" in old.problem and tune.problem == ""
+    assert [watches.row(each)[:2] for each in (old, tune)] == [("old", "nothing"), ("tune", "new data, merge requests")]
+    watches.check(watched.settings, [watched.pipeline()], [old, tune])
 
 
 def test_drift_of_what_the_gateway_counts_begins_one(watched, jobs):
