@@ -197,6 +197,8 @@ async def phases(key: str, model: str, seconds: float, times: float) -> dict[str
     for streams in STREAMS:
         await measured(f"{streams} clients", closed(door, streams, 10.0), 10.0)
     most = max(rows[f"{streams} clients"]["tokens_per_second"] for streams in STREAMS)
+    if not most:
+        raise SystemExit("nothing was answered in time: this machine is too slow for the model, take a smaller one")
     rate = most / MEAN
     await measured("half", opened(door, 0.5 * rate, 30.0), 30.0)
     await measured(f"{times:g} times", opened(door, times * rate, seconds), seconds)

@@ -122,9 +122,9 @@ void multiply(Gated<T> p, const Panels& next) {
 
 }  // namespace
 
-bool joins_gate(const Weights& w, int64_t rows) {
+bool joins_gate(const Weights& w, int64_t rows) {  // AVX2 has too few registers for two panels
   if (w.columns % (2 * kLanes)) return false;
-  return w.bits ? quantized_gates(w, rows) : w.group && rows > 8 && !kNarrow;  // a product of two has too few registers
+  return w.bits ? quantized_gates(w, rows) : w.group && rows > 8 && !kNarrow;
 }
 
 void gated_linear(Type type, Activation activation, const void* x, const Weights& w, const float* bias, void* y,

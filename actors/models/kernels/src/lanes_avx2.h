@@ -47,24 +47,25 @@ LANES Floats nearest(Floats v) {
 }
 LANES float lowest(Floats v) { return _mm256_cvtss_f32(v.low); }
 
-LANES Floats load_floats(const void* p) { return {_mm256_loadu_ps((const float*)p), _mm256_loadu_ps((const float*)p + 8)}; }
-LANES Floats load_floats(Mask m, const void* p) {
-  return {_mm256_maskload_ps((const float*)p, m.low), _mm256_maskload_ps((const float*)p + 8, m.high)};
+LANES Floats load_floats(const void* p) {
+  return {_mm256_loadu_ps((const float*)p), _mm256_loadu_ps((const float*)p + 8)};
 }
-LANES Ints load_ints(const void* p) {
-  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
+LANES Ints load_ints(const void* p) { return as_ints(load_floats(p)); }
+// A mask is made only where it leaves something out, as it takes longer than what it saves.
+LANES Floats load_floats(Picked m, const void* p) {
+  if (m == 0xffff) return load_floats(p);
+  const Mask lanes(m);
+  return {_mm256_maskload_ps((const float*)p, lanes.low), _mm256_maskload_ps((const float*)p + 8, lanes.high)};
 }
-LANES Ints load_ints(Mask m, const void* p) {
-  return {_mm256_maskload_epi32((const int*)p, m.low), _mm256_maskload_epi32((const int*)p + 8, m.high)};
-}
+LANES Ints load_ints(Picked m, const void* p) { return as_ints(load_floats(m, p)); }
 LANES void store(void* p, Floats v) { _mm256_storeu_ps((float*)p, v.low), _mm256_storeu_ps((float*)p + 8, v.high); }
-LANES void store(void* p, Mask m, Floats v) {
-  _mm256_maskstore_ps((float*)p, m.low, v.low), _mm256_maskstore_ps((float*)p + 8, m.high, v.high);
+LANES void store(void* p, Picked m, Floats v) {
+  if (m == 0xffff) return store(p, v);
+  const Mask lanes(m);
+  _mm256_maskstore_ps((float*)p, lanes.low, v.low), _mm256_maskstore_ps((float*)p + 8, lanes.high, v.high);
 }
-LANES void store(void* p, Ints v) {
-  _mm256_storeu_si256((__m256i*)p, v.low), _mm256_storeu_si256((__m256i*)p + 1, v.high);
-}
-LANES void store(void* p, Mask m, Ints v) { store(p, m, as_floats(v)); }
+LANES void store(void* p, Ints v) { store(p, as_floats(v)); }
+LANES void store(void* p, Picked m, Ints v) { store(p, m, as_floats(v)); }
 
 // Lanes of fewer than 32 bits are picked one by one: only what a row has beyond whole vectors is.
 template <class E>
@@ -136,7 +137,8 @@ LANES Floats fmsub(Floats a, Floats b, Floats c) {
 LANES Floats fnmadd(Floats a, Floats b, Floats c) {
   return {_mm256_fnmadd_ps(a.low, b.low, c.low), _mm256_fnmadd_ps(a.high, b.high, c.high)};
 }
-// sum + a * b, whose a has equal lanes, in this form: GCC 12 takes others that need a register more, and spills sums that have one.
+// sum + a * b where a's lanes are equal. In this form: GCC 12 takes others, which need a register more, and then spills
+// sums that have one.
 LANES Floats add_product(Floats sum, Floats a, Floats b) {
   __m256 low = sum.low, high = sum.high;
   asm("vfmadd231ps %2, %1, %0" : "+x"(low) : "x"(a.low), "x"(b.low));

@@ -43,7 +43,7 @@ inline void store16(void* p, Picked m, Halves v) { _mm256_mask_storeu_epi16(p, m
 inline void store8(void* p, Bytes v) { _mm_storeu_si128((__m128i*)p, v); }
 inline void store8(void* p, Picked m, Bytes v) { _mm_mask_storeu_epi8(p, m, v); }
 
-// Every other of 32 numbers at `p`, from the first or the second on; the others are left alone, as they may be somebody's.
+// Every other of 32 numbers at `p`, from the first or the second on; the others may be somebody's.
 inline void store_between(uint16_t* p, Picked m, const uint16_t* from, int64_t second) {
   const __m512i wide = _mm512_cvtepu16_epi32(load16(m, from));
   _mm512_mask_storeu_epi16(p, _pdep_u32(m, 0x55555555) << second, _mm512_slli_epi32(wide, second * 16));
@@ -133,7 +133,7 @@ inline Halves narrow(Floats v) {  // to bf16, to nearest even
 #else
   const Ints bits = as_ints(v), odd = bit_and(shift_right(bits, 16), ints(1));
   const Ints rounded = add(bits, add(odd, ints(0x7fff)));
-  return low16(shift_right(merge(rounded, not_a_number(v), ints(0x7fc00000)), 16));  // the carry would make some infinite
+  return low16(shift_right(merge(rounded, not_a_number(v), ints(0x7fc00000)), 16));  // a carry would make some infinite
 #endif
 }
 

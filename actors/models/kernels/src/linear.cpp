@@ -4,13 +4,15 @@
 //
 // Up to 8 rows are one tile: it takes a panel each from streams through w that lie far from each other, which are
 // fetched a little ahead (one core reads four streams best: with 8, memory gives a quarter less). More rows pass three
-// neighbouring panels in tiles of up to 8, and fetch the next three into the second cache meanwhile.
+// neighbouring panels in tiles of up to 8, and fetch the next three into the second cache meanwhile. Half as many
+// registers of half the width (AVX2) hold the sums of 5 or 6 rows with one panel, and bf16 of x is made floats first.
 //
 // One core of a Zen 5 (its peak: 470 GFLOP/s in bf16), weights of 768 x 4864 to 3072 x 1024 in the third cache, bf16:
 // 1 row 90-96 GB/s; 4 rows 330-390 GFLOP/s, 8: 425-455, 9: 340-370, 16: 440-455, 32 to 512: 435-460. Weights of 250 MB
 // come from memory at 36 GB/s for 1 row, 33 for 2 to 8, 26 (420 GFLOP/s) for 16; on two cores at 40-48 up to 16 rows.
 // float32: 1 row 100 GB/s, from 5 rows on 215-235 GFLOP/s. torch's oneDNN in bf16: 27-34 GB/s, 190 for 8 rows, 380
-// for 512, and 10 GB/s from memory.
+// for 512, and 10 GB/s from memory. One core of a Zen 3 (AVX2, its peak: 105 GFLOP/s), bf16: 1 row 30-38 GB/s, from 4
+// rows on 82-92 GFLOP/s, torch 10; float32: 64-94, torch 64.
 #include <omp.h>
 
 #include "amx.h"
@@ -19,8 +21,8 @@
 namespace strata {
 namespace {
 
-constexpr int64_t kDistance = 2048;    // bytes that each stream is fetched ahead
-constexpr int64_t kCache = (kNarrow ? 256 : 640) << 10;  // bytes of x that stay in the second cache while weights pass by
+constexpr int64_t kDistance = 2048;                      // bytes that each stream is fetched ahead
+constexpr int64_t kCache = (kNarrow ? 256 : 640) << 10;  // bytes of x that the second cache keeps while weights pass by
 
 // Of a tile. AVX-512: with 3 panels 24 sums of the 32 registers. AVX2: with one panel 5 or 6 of what 8 can be made of.
 template <class T>
@@ -47,8 +49,8 @@ struct Product {
 };
 
 // MR rows of x from `m` on with NR panels from `panel` on, `apart` from each other. `Whole`: they have 16 columns.
-// Fetches from `ahead` on, or where they are `Streams` a little ahead on each of them.
-// Not inlined, so that it has all registers.
+// Fetches from `ahead` on, or where they are `Streams` a little ahead on each of them. Not inlined: it wants all
+// registers.
 template <class T, class O, int MR, int NR, bool Streams, bool Whole>
 __attribute__((noinline)) void tile(const Product<T, O>& p, int64_t m, int64_t panel, int64_t apart, Ahead ahead) {
   const int64_t width = Whole ? kLanes : p.w.width(panel), step = apart * p.w.size();
@@ -136,7 +138,7 @@ template <class T, class O>
 void whole_panels(const Product<T, O>& p, int64_t begin, int64_t end, Ahead after) {
   if constexpr (kNarrow) {
     if (p.rows > kMost<T>) {
-      for (; begin < end; begin++)
+      for (; begin < end; begin++)  // several tiles have 3 rows at least
         group<T, O, 3, 1>(p, begin, begin + 1 < end ? (const char*)p.w.panel(begin + 1) : after.at);
       return;
     }
