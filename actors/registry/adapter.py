@@ -3,6 +3,7 @@
 Knows the folder of an adapter and what its configuration means. Knows no versions.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -65,6 +66,12 @@ def pairs(folder: Path, ours: Mapping[str, Kind], weight: float) -> dict[str, Pa
         problem = f"holds more than low-rank pairs of weights ({(left or list(found) or ['nothing'])[0]})"
         raise ModelInvalid(str(folder / WEIGHTS), problem, "save the adapter without modules_to_save")
     return made
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of an adapter's weights, hex: by which others find it again."""
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def added(found: Mapping[str, Pair]) -> Change:

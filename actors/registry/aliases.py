@@ -4,62 +4,10 @@ An alias is a ref; its moves are signed commits under `refs/moves`, each with th
 who serves an alias.
 """
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-
 from actors.registry.history import ALIASES, MOVES, Entry, named, numbered
+from actors.registry.moves import FILE, Move, Moved, parse, way
 from actors.registry.registry import Registry
-from cluster.errors import Barred, Conflict, ModelInvalid, NotFound
-
-FILE = "move.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Of an alias, between commits. `back`: to take earlier moves back, not to go on."""
-
-    alias: str
-    before: str | None
-    after: str
-    back: bool = False
-
-    def text(self) -> bytes:
-        """As JSON."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """What came of a move: where the alias was, where it is, and its revision by this move and no later one."""
-
-    was: str | None
-    commit: str
-    revision: str
-
-
-def parse(text: bytes) -> Move:
-    """`Move.text` again. Raises ModelInvalid."""
-    try:
-        return Move(**json.loads(text))
-    except (ValueError, TypeError) as wrong:
-        raise ModelInvalid("the move of an alias", f"cannot be read ({wrong})", "move it again") from None
-
-
-def way(moves: Iterable[Move]) -> list[str]:
-    """The commits that lead to where an alias is, the oldest first: what was taken back is not on it.
-
-    So a rollback after a rollback goes further back, and not to what the first one left.
-    """
-    found: list[str] = []
-    for move in moves:
-        if move.back and move.after in found:
-            del found[len(found) - found[::-1].index(move.after) :]
-        else:
-            if move.before and not found:
-                found.append(move.before)  # from before its moves were kept
-            found.append(move.after)
-    return found
+from cluster.errors import Barred, Conflict, NotFound
 
 
 class Aliases:
@@ -125,6 +73,8 @@ class Aliases:
             raise self._elsewhere(model, alias, history.resolve(expected), now)
         if to is None:
             come = way(move for _, move in reversed(self.log(model, alias)))
+            if come[-1:] != [now]:
+                self._registry.trusted(model, alias)  # says that it went astray
             if len(come) < 2:
                 remedy = "name the version that it is to be at (--to)"
                 raise Barred(f"{model}@{alias}", f"is at its first version, {self._number(model, now)}", remedy)
@@ -154,7 +104,8 @@ class Aliases:
 
     def _record(self, model: str, move: Move, author: str, reason: str, at: str | None) -> Moved:
         history, alias = self._registry.history(model), {ALIASES + move.alias: (move.before, move.after)}
-        if move.before == move.after:  # nothing happens, but both have to be where they were seen
+        signed = parse(history.files(at)[FILE]).after if at else None
+        if move.before == move.after == signed:  # nothing happens, but both have to be where they were seen
             history.shift(alias | ({MOVES + move.alias: (at, at)} if at else {}))
             return Moved(move.before, move.after, at or move.after)
         made = self._registry.record(model, MOVES + move.alias, {FILE: move.text()}, author, reason, at, alias)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from actors.registry import requests
-from actors.registry.history import HEADS, MAIN, REQUESTS, Entry
+from actors.registry.history import HEADS, MAIN, REQUESTS
 from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Pushed, Registry
@@ -92,7 +92,7 @@ class Desk:
         if missing := self._missing(model, found):
             raise Barred(f"the merge request !{number}", f"still needs {'; '.join(missing)}", "see to that, then merge")
         there = self._merged(model, found)
-        made = self._made(model, there) if there else self._registry.merge(
+        made = self._made(model, there[0]) if there else self._registry.merge(
             model, found.source, author=principal, branch=found.target,
             strategy=Strategy(found.strategy, found.weight), message=f"Merge !{number}: {found.title}",
             progress=progress,
@@ -119,7 +119,7 @@ class Desk:
 
     def _missing(self, model: str, found: MergeRequest) -> list[str]:
         there = self._merged(model, found)
-        target = there.parents[0] if there else self._tip(model, found.target)
+        target = there[1] if there else self._tip(model, found.target)
         return self._requirements.missing(found, self._tip(model, found.source), target)
 
     def _undecided(self, model: str, found: MergeRequest) -> list[str]:
@@ -133,15 +133,22 @@ class Desk:
             return [f"versions that can be merged ({wrong})"]
         return [f"a decision on {clash}" for clash in clashes]
 
-    def _merged(self, model: str, found: MergeRequest) -> Entry | None:
-        """The version of the target that the source's tip was merged into; None where there is none."""
-        source, history = self._tip(model, found.source), self._registry.history(model)
-        log = history.log(self._tip(model, found.target))
-        return next((each for each in log if source in each.parents[1:]), None)
+    def _merged(self, model: str, found: MergeRequest) -> tuple[str, str] | None:
+        """The version of the target that the source's tip was merged into, and the one before; None: there is none.
 
-    def _made(self, model: str, entry: Entry) -> Pushed:
-        version = self._registry.number(model, entry.id)
-        return Pushed(version, entry.id, self._registry.show(model, entry.id).size, 0, new=False)
+        Only what the target itself has been counts, and not what was merged into it: that is another branch's merge.
+        """
+        source, history = self._tip(model, found.source), self._registry.history(model)
+        commit = self._tip(model, found.target)
+        while parents := history.parents(commit):
+            if source in parents[1:]:
+                return commit, parents[0]
+            commit = parents[0]
+        return None
+
+    def _made(self, model: str, commit: str) -> Pushed:
+        version = self._registry.number(model, commit)
+        return Pushed(version, commit, self._registry.show(model, commit).size, 0, new=False)
 
     def _tip(self, model: str, branch: str) -> str:
         there = self._registry.history(model).refs(HEADS)

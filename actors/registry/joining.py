@@ -14,7 +14,7 @@ from actors.registry.folder import FACTS, INDEX
 from actors.registry.merging import FLOATS, Change, Strategy
 from actors.registry.pieces import SUFFIX, Pieces, Progress, Tensor
 from actors.registry.threeway import three_way
-from actors.registry.tree import Tree, listed, plain
+from actors.registry.tree import Tree, listed, metadata, plain
 from cluster.errors import ModelInvalid
 from cluster.storage import Blobs
 
@@ -87,6 +87,30 @@ def joined(bases: Sequence[Tree], ours: Tree, theirs: Tree, strategy: Strategy, 
     _check_names([*files, *mixed])
     _check_twice(there, mine, other, what)
     return Plan(dict(files.values()), tuple(clashes), mixed)
+
+
+def said(bases: Sequence[Tree], ours: Tree, theirs: Tree, strategy: Strategy) -> dict[str, Any]:
+    """What is said of both versions, key by key.
+
+    What both changed is ours or theirs by those strategies, and otherwise said no more: the versions that were merged
+    still say it. Figures are of the weights that they were measured on, and lineage is each version's own.
+    """
+    before = metadata(bases[0]) if len(bases) == 1 else {}
+    found = _agreed(before, metadata(ours), metadata(theirs), strategy.name)
+    return {key: value for key, value in found.items() if key.partition(".")[0] not in ("merge", "metrics")}
+
+
+def _agreed(before: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any], strategy: str) -> dict[str, Any]:
+    found = dict[str, Any]()
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        was, mine, other = before.get(key), ours.get(key), theirs.get(key)
+        if isinstance(mine, dict) and isinstance(other, dict):
+            found[key] = _agreed(was if isinstance(was, dict) else {}, mine, other, strategy)
+        elif other in (mine, was) or strategy == "ours":
+            found[key] = mine
+        elif mine == was or strategy == "theirs":
+            found[key] = other
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def adapted(ours: Tree, folder: Path, weight: float) -> Plan:

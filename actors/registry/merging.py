@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CLEAN = "clean"
 STRATEGIES = (CLEAN, "ours", "theirs", "linear", "task", "lora")
+COUNTED = {"linear": 0.5, "task": 1.0, "lora": 1.0}  # strategies that count theirs, and what they do unless told
 FLOATS = ("F64", "F32", "F16", "BF16")
 Change = Callable[[str, "torch.Tensor"], "torch.Tensor"]  # of a tensor of ours, by its name
 Kept = TypeVar("Kept")
@@ -28,6 +29,16 @@ class Strategy:
 
     name: str = CLEAN
     weight: float = 0.5
+
+    @classmethod
+    def wanted(cls, name: str, weight: float | None = None) -> "Strategy":
+        """As somebody asks for it. Raises InvalidRequest, also for a weight that the strategy would not look at."""
+        if weight is not None and name in STRATEGIES and name not in COUNTED:
+            raise InvalidRequest("weight", weight, f"{name} takes a side whole: leave it out, or take linear or task")
+        return cls(name, COUNTED.get(name, 0.5) if weight is None else weight)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.weight:g} of theirs" if self.name in COUNTED else self.name
 
     def __post_init__(self) -> None:
         if self.name not in STRATEGIES:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.registry import difference, disk, inspection, joining, pieces, tree
+from actors.registry import adapter, difference, disk, inspection, joining, moves, pieces, tree
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
-from actors.registry.history import ALIASES, HEADS, MAIN, TAGS, Entry, History, named, numbered
+from actors.registry.history import ALIASES, HEADS, MAIN, MOVES, TAGS, Entry, History, named, numbered
 from actors.registry.inspection import BROKEN, Faults
-from actors.registry.merging import Strategy
+from actors.registry.merging import COUNTED, Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
 from cluster.errors import Barred, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable
@@ -213,6 +213,8 @@ class Registry:
         history = self.history(model)
         commit = history.resolve(name)
         self._require_signed(history, commit, f"{model}@{name}")
+        if name in history.refs(ALIASES) and (problem := self._astray(history, name)):
+            raise ModelInvalid(f"{model}@{name}", problem, "move it with `strata models alias`, to where it is to be")
         return commit
 
     def number(self, model: str, name: str) -> str:
@@ -281,13 +283,25 @@ class Registry:
             if plan.clashes:
                 raise MergeConflict(source, branch, plan.clashes)
             content, stored = plan.write(self.blobs, progress)
-            facts = {"strategy": strategy.name, "weight": strategy.weight, "ours": tip, "theirs": theirs or source}
-            content[FACTS] = tree.facts({"merge": facts})
+            content[FACTS] = tree.facts(self._lineage(history, source, tip, theirs, strategy))
             parents = (tip,) if theirs is None else (tip, theirs)
             reason = message or f"Merge {source} into {branch} ({strategy.name})"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip, self._signed)
         return Pushed(version, commit, self.show(model, commit).size, stored, new=True)
+
+    @staticmethod
+    def _lineage(history: History, source: str, tip: str, theirs: str | None, strategy: Strategy) -> dict[str, Any]:
+        """What is said of a merged version: how it came about, and what is said of both."""
+        ours = history.files(tip)
+        facts: dict[str, Any] = {"strategy": strategy.name, "ours": tip, "theirs": theirs or Path(source).name}
+        if strategy.name in COUNTED:
+            facts["weight"] = strategy.weight
+        if theirs is None:
+            facts["digest"] = adapter.digest(Path(source))
+            return joining.said([ours], ours, ours, strategy) | {"merge": facts}
+        bases = [history.files(base) for base in history.bases(tip, theirs)]
+        return joining.said(bases, ours, history.files(theirs), strategy) | {"merge": facts}
 
     def clashes(self, model: str, source: str, *, branch: str = MAIN, strategy: Strategy = CLEANLY) -> tuple[str, ...]:
         """What nobody has decided, a line each, were it merged now; reads no weights. Raises what `merge` would."""
@@ -352,6 +366,12 @@ class Registry:
                             progress(count)
                     if digest in bad:
                         faults.add(f"{place} {file}", bad[digest])
+        for model in self.models():
+            with suppress(*BROKEN):  # what this is, was said
+                history = self.history(model)
+                for alias in history.refs(ALIASES):
+                    if problem := self._astray(history, alias):
+                        faults.add(f"{model}@{alias}", f"{problem}; move it with `strata models alias`")
         return faults.lines()
 
     def _wrong(self, digest: str) -> str:
@@ -423,6 +443,17 @@ class Registry:
         """What is wrong with the signature of a commit; nothing where it is good."""
         good = self._signer.signed(*history.signature(commit))
         return "" if good else f"it is not signed by a key of {self._signer.trusted_file}"
+
+    def _astray(self, history: History, alias: str) -> str:
+        """What is wrong with where an alias is; nothing where a signed move left it there."""
+        at, commit = None, ""
+        while not commit or history.refs(MOVES).get(alias) != at:  # it moved while both were read
+            at, commit = history.refs(MOVES).get(alias), history.refs(ALIASES)[alias]
+        if at is None or self._unsigned(history, at):
+            return f"is at {commit[:12]} by no signed move: somebody put it there past Strata"
+        left = moves.parse(history.files(at)[moves.FILE]).after
+        there = f"is at {commit[:12]}, where its last signed move left it at {left[:12]}"
+        return "" if left == commit else f"{there}: somebody moved it past Strata"
 
     def _signed(self, history: History, commit: str) -> bool:
         try:

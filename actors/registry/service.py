@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.registry import requests, stages
-from actors.registry.aliases import Aliases, Moved
+from actors.registry.aliases import Aliases
 from actors.registry.desk import Desk
 from actors.registry.history import HEADS, Entry, numbered
 from actors.registry.merging import Strategy
+from actors.registry.moves import Moved
 from actors.registry.permissions import allow
 from actors.registry.registry import Registry
 from actors.registry.requests import MergeRequest, Requirements
@@ -162,9 +163,9 @@ class Service:
 
     def open_request(
         self, who: str, model: str, source: str, title: str, target: str = "main", strategy: str = "clean",
-        weight: float = 0.5,
+        weight: float | None = None,
     ) -> Answer:  # fmt: skip
-        how = Strategy(strategy, weight)
+        how = Strategy.wanted(strategy, weight)
         number = self._desk.open(model, source, title, author=who, target=target, strategy=how)
         return self.show_request(who, model, number)
 

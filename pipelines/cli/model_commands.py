@@ -216,7 +216,10 @@ def merge_versions(
     source: Annotated[str, typer.Argument(help="A version of the same model; for lora the folder of an adapter.")],
     into: Annotated[str, typer.Option("--into", metavar="MODEL[@BRANCH]", help="The branch that goes on with it.")],
     strategy: Annotated[str, typer.Option("--strategy", help="clean, ours, theirs, linear, task or lora.")] = "clean",
-    weight: Annotated[float, typer.Option("--weight", help="How much of the source.")] = 0.5,
+    weight: Annotated[
+        float | None,
+        typer.Option("--weight", help="How much of the source counts.", show_default="linear 0.5, task and lora 1"),
+    ] = None,
     message: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "",
     file: File = None,
     json: Json = False,
@@ -292,7 +295,10 @@ def open_request(
     title: Annotated[str, typer.Option("-m", "--title", help="What it is about.")],
     target: Annotated[str, typer.Option("--into", help="The branch that takes it.")] = "main",
     strategy: Annotated[str, typer.Option("--strategy", help="clean, ours, theirs, linear or task.")] = "clean",
-    weight: Annotated[float, typer.Option("--weight", help="How much of the source.")] = 0.5,
+    weight: Annotated[
+        float | None,
+        typer.Option("--weight", help="How much of the source counts.", show_default="linear 0.5, task and lora 1"),
+    ] = None,
     file: File = None,
     json: Json = False,
 ) -> None:

@@ -28,11 +28,19 @@ def desk_of(file: Path | None, act: str) -> tuple[Desk, str]:
 
 
 def start(
-    model: str, source: str, title: str, target: str, strategy: str, weight: float, file: Path | None, *, as_json: bool
+    model: str,
+    source: str,
+    title: str,
+    target: str,
+    strategy: str,
+    weight: float | None,
+    file: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Open one."""
     desk, principal = desk_of(file, "open_request")
-    how = Strategy(strategy, weight)
+    how = Strategy.wanted(strategy, weight)
     number = desk.open(named("model", model), source, title, author=principal, target=target, strategy=how)
     if as_json:
         show.document({"model": model, "number": number})

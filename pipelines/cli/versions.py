@@ -196,11 +196,11 @@ def remove(reference: str, kind: str | None, file: Path | None) -> None:
 
 
 def merge(
-    source: str, into: str, strategy: str, weight: float, message: str, file: Path | None, *, as_json: bool
+    source: str, into: str, strategy: str, weight: float | None, message: str, file: Path | None, *, as_json: bool
 ) -> None:
     """Make the next version of a branch of it and of another version, or of an adapter."""
     model, branch = split(into)
-    how = Strategy(strategy, weight)
+    how = Strategy.wanted(strategy, weight)
     if strategy != "lora" and "@" in source:
         other, source = split(source)
         if other != model:
@@ -215,7 +215,7 @@ def merge(
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
     else:
         size = show.amount(made.stored)
-        show.line(f"[bold]{model}@{made.version}[/] {made.commit[:12]}, the tip of {branch}; {size} stored")
+        show.line(f"[bold]{model}@{made.version}[/] {made.commit[:12]}, the tip of {branch} ({how}); {size} stored")
 
 
 def fsck(file: Path | None, *, repair: bool = False, as_json: bool) -> int:

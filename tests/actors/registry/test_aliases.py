@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from actors.registry.aliases import Aliases, Move, way
+from actors.registry.aliases import Aliases
+from actors.registry.moves import Move, way
 from actors.registry.service import Place, Service
-from cluster.errors import Barred, Conflict, NotFound
+from cluster.errors import Barred, Conflict, ModelInvalid, NotFound
 from tests.actors.registry.conftest import write_model
 
 
@@ -109,3 +110,19 @@ def test_an_alias_without_a_history(aliases):
     aliases.move("chat", "old", "v2", "v1", author="ada")
     aliases.rollback("chat", "old", author="ada")
     assert aliases._registry.number("chat", "old") == "v1"
+
+
+def test_an_alias_that_was_moved_past_its_signed_moves_is_not_followed(aliases, registry):
+    history = registry.history("chat")
+    v1, v3 = history.resolve("v1"), history.resolve("v3")
+    history.move("refs/aliases/prod", v1, v3)
+    for ask in (lambda: registry.trusted("chat", "prod"), lambda: aliases.rollback("chat", "prod", author="bob")):
+        with pytest.raises(ModelInvalid, match="moved it past Strata"):
+            ask()
+    (fault,) = registry.fsck()
+    assert "chat@prod" in fault and v3[:12] in fault
+    aliases.move("chat", "prod", "v1", "v1", author="bob")  # where it is by now, and this time signed
+    assert registry.trusted("chat", "prod") == v1
+    history.move("refs/aliases/new", v3, None)
+    with pytest.raises(ModelInvalid, match="by no signed move"):
+        registry.pin("chat", "new")

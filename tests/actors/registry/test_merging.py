@@ -133,3 +133,35 @@ def test_how_much_each_tensor_changed(registry, forked):
     assert norms["a.weight"] == pytest.approx(float((now - was).norm() / was.norm()))
     assert norms["count"] == 0
     assert set(norms) == {"a.weight", "half", "count"}
+
+
+def test_what_is_said_of_both_goes_on(registry, tmp_path):
+    for version, branch, value, said in (
+        ("v1", "main", 0, {"license": "mit", "data": {"name": "a", "rows": 3}, "metrics": {"eval.x": 0.5}}),
+        ("v2", "tuned", 1, {"license": "mit", "data": {"name": "b", "rows": 4}, "language": "en"}),
+        ("v3", "main", 2, {"license": "mit", "data": {"name": "a", "rows": 5}, "metrics.eval.x": 0.6}),
+    ):
+        path = write_model(tmp_path / version, {"w": torch.full((4,), float(value))})
+        registry.push("chat", path, author="ada", branch=branch, metadata=said)
+    for strategy, rows in (("linear", {}), ("theirs", {"rows": 4})):
+        registry.branch("chat", strategy, "v3")
+        made = registry.merge("chat", "tuned", author="ada", branch=strategy, strategy=Strategy.wanted(strategy))
+        found = dict(registry.show("chat", made.version).metadata)
+        assert found.pop("merge")["strategy"] == strategy
+        assert found == {"license": "mit", "language": "en", "data": {"name": "b", **rows}}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "counts"),
+    [("linear", None, 0.5), ("task", None, 1.0), ("lora", None, 1.0), ("lora", 0.5, 0.5), ("linear", 0.3, 0.3)],
+)
+def test_how_much_of_theirs_counts_unless_told(name, given, counts):
+    assert Strategy.wanted(name, given).weight == counts
+    assert f"{counts:g} of theirs" in str(Strategy.wanted(name, given))
+
+
+@pytest.mark.parametrize("name", ["clean", "ours", "theirs"])
+def test_a_weight_that_nobody_looks_at_is_refused(name):
+    assert str(Strategy.wanted(name)) == name
+    with pytest.raises(InvalidRequest, match="leave it out"):
+        Strategy.wanted(name, 0.3)

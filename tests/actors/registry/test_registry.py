@@ -10,7 +10,8 @@ from filecmp import dircmp
 import pytest
 import torch
 
-from actors.registry.aliases import Aliases, Moved
+from actors.registry.aliases import Aliases
+from actors.registry.moves import Moved
 from actors.registry.pieces import PIECE
 from actors.registry.registry import Registry
 from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound, Unavailable

@@ -165,3 +165,19 @@ def test_an_approval_that_nobody_trusted_has_signed_is_found(desk, registry, tmp
     history.move("refs/requests/1", commit, at)
     (problem,) = registry.fsck()
     assert commit[:12] in problem
+
+
+def test_a_merge_into_another_branch_is_not_the_one_that_was_asked_for(desk, registry, tmp_path):
+    for value, branch in ((7, "other"), (8, "third")):
+        path = write_model(tmp_path / branch, {"w": torch.full((4,), float(value))})
+        registry.push("chat", path, author="ada", branch=branch)
+    number = desk.open("chat", "other", "Better", author="ada")
+    registry.merge("chat", "other", author="ada", branch="third", strategy=Strategy("theirs"))
+    registry.merge("chat", "third", author="ada", strategy=Strategy("theirs"))
+    _, missing = desk.show("chat", number)
+    assert any("is in main already" in line for line in missing)
+    desk.review("chat", number, principal="bob", approves=True)
+    desk.evaluate("chat", number, {"eval.exact_match": 0.9}, principal="bob")
+    desk.evaluate("chat", number, {"eval.exact_match": 0.9}, principal="bob", of="target")
+    with pytest.raises(Conflict, match="is in main already"):
+        desk.merge("chat", number, principal="bob")
