@@ -81,7 +81,7 @@ class History:
     """The repository at `path`, made where there is none."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         if not (path / "HEAD").is_file():
             path.mkdir(parents=True, exist_ok=True)
             with self._alone():
@@ -102,16 +102,16 @@ class History:
             found = self._repo.refs.as_dict(Ref(kind.rstrip("/").encode()))
         except _BROKEN as wrong:
             problem = f"its packed-refs cannot be read ({wrong})"
-            raise ModelInvalid(str(self._path), problem, "put it back from a copy of it") from None
+            raise ModelInvalid(str(self.path), problem, "put it back from a copy of it") from None
         plain = {name.decode(): commit.decode(errors="replace") for name, commit in sorted(found.items())}
         return {name: commit for name, commit in plain.items() if _WHOLE.fullmatch(commit)}
 
     def every(self, lost: Lost) -> dict[str, str]:
         """The commit of each ref of all kinds, by its whole name. `lost` is told of those that hold none."""
         found = {kind + name: commit for kind in EVERY for name, commit in self.refs(kind).items()}
-        for root, _, names in os.walk(self._path / "refs", onerror=lambda wrong: lost("refs", wrong)):
+        for root, _, names in os.walk(self.path / "refs", onerror=lambda wrong: lost("refs", wrong)):
             for name in names:
-                ref = (Path(root) / name).relative_to(self._path).as_posix()
+                ref = (Path(root) / name).relative_to(self.path).as_posix()
                 if ref.startswith(EVERY) and not ref.endswith(".lock"):
                     try:
                         holds = (Path(root) / name).read_text(errors="replace").strip()
@@ -139,7 +139,7 @@ class History:
         made.encoding = b"UTF-8"
         made.message = message.encode()
         with self._alone():
-            disk.ask_room(self._path / ROOM, sum(map(len, files.values())) + BLOCK * (2 * len(files) + 2))
+            disk.ask_room(self.path / ROOM, sum(map(len, files.values())) + BLOCK * (2 * len(files) + 2))
             made.tree = self._tree({tuple(name.split("/")): content for name, content in files.items()})
             made.gpgsig = sign(made.as_raw_string())
             self._put(made)
@@ -222,7 +222,7 @@ class History:
                 )  # fmt: skip
         except _BROKEN:
             problem = f"a commit that {' or '.join(commit[:12] for commit in commits[:3])} descends from cannot be read"
-            raise ModelInvalid(str(self._path), problem, "`strata models fsck` says which and what helps") from None
+            raise ModelInvalid(str(self.path), problem, "`strata models fsck` says which and what helps") from None
 
     def parents(self, commit: str) -> tuple[str, ...]:
         """Of a commit. Raises NotFound and ModelInvalid."""
@@ -267,7 +267,7 @@ class History:
             problem = f"its object {name.decode()} is missing"
         except _BROKEN:
             problem = f"its object {name.decode()} was changed"
-        raise ModelInvalid(str(self._path), problem, remedy)
+        raise ModelInvalid(str(self.path), problem, remedy)
 
     def _put(self, made: ShaFile) -> None:
         """Keep an object, in the place of one that was changed."""
@@ -275,7 +275,7 @@ class History:
         self._repo.object_store.add_object(made)
 
     def _remove_changed(self, name: str) -> bool:
-        path = self._path / "objects" / name[:2] / name[2:]
+        path = self.path / "objects" / name[:2] / name[2:]
         if not path.is_file():
             return False
         try:
@@ -286,7 +286,7 @@ class History:
         return False
 
     def _loose(self) -> Iterator[Path]:
-        for path in self._path.glob("objects/??/*"):
+        for path in self.path.glob("objects/??/*"):
             if _WHOLE.fullmatch(path.parent.name + path.name):
                 yield path
 
@@ -309,7 +309,7 @@ class History:
         """Raises ModelInvalid for a ref that names no commit."""
         if not _WHOLE.fullmatch(holds) and not holds.startswith("ref: "):
             remedy = "write into that file the commit that it was at, or remove the file"
-            raise ModelInvalid(str(self._path / ref), f"is a ref and names no commit ({holds[:20]!r})", remedy)
+            raise ModelInvalid(str(self.path / ref), f"is a ref and names no commit ({holds[:20]!r})", remedy)
 
     def _expect_free(self, ref: str) -> None:
         """An alias, a tag and a branch of one name would hide one another, and a version's number them all."""
@@ -325,15 +325,15 @@ class History:
 
     def _point(self, refs: Mapping[str, str]) -> None:
         """All of them or, whenever this process dies, none: what is begun is written down, and ended by the next."""
-        disk.ask_room(self._path / ROOM, BLOCK * (len(refs) + 1))
-        scratch = self._path / f"{PENDING}.new"
+        disk.ask_room(self.path / ROOM, BLOCK * (len(refs) + 1))
+        scratch = self.path / f"{PENDING}.new"
         scratch.write_text(json.dumps(dict(refs)))
-        os.replace(scratch, self._path / PENDING)  # noqa: PTH105 - a Path says the same longer
+        os.replace(scratch, self.path / PENDING)  # noqa: PTH105 - a Path says the same longer
         self._finish()
 
     def _finish(self) -> None:
         """Move the refs that somebody has begun to move."""
-        pending = self._path / PENDING
+        pending = self.path / PENDING
         if pending.is_file():
             for ref, commit in json.loads(pending.read_text()).items():
                 self._repo.refs[Ref(ref.encode())] = ObjectID(commit.encode())
@@ -371,9 +371,9 @@ class History:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One writer at a time, in any process. What one that was killed had locked is free again."""
-        with disk.locked(self._path / "strata.lock"):
+        with disk.locked(self.path / "strata.lock"):
             for pattern in ("refs/**/*.lock", "objects/*/*.lock"):
-                for left in self._path.glob(pattern):
+                for left in self.path.glob(pattern):
                     left.unlink(missing_ok=True)
             if hasattr(self, "_repo"):
                 self._finish()

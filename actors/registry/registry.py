@@ -463,7 +463,8 @@ class Registry:
 
     def _require_signed(self, history: History, commit: str, what: str) -> None:
         if problem := self._unsigned(history, commit):
-            raise ModelInvalid(what, problem, "push it to another branch, or add the line of who signed it there")
+            back = f"take its branch back (git --git-dir {history.path} update-ref refs/heads/BRANCH refs/tags/VERSION)"
+            raise ModelInvalid(what, problem, f"{back}, or add the line of who signed it there")
 
     @staticmethod
     def _tag(history: History, commit: str) -> str:
