@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from actors.registry.merging import FLOATS, Change, bytes_of, tensor_of
+from actors.registry.merging import FLOATS, Change, bytes_of, finite, tensor_of
 from cluster.errors import ModelInvalid
 from cluster.storage.tensors import Stored, headers
 
@@ -67,9 +67,14 @@ def pairs(folder: Path, ours: Mapping[str, Kind], weight: float) -> dict[str, Pa
     return made
 
 
-def added(found: Mapping[str, Pair]) -> Change:
-    """What becomes of a tensor of ours that one is for."""
-    return lambda name, own: own.float() + found[name].of()
+def added(found: Mapping[str, Pair], what: str) -> Change:
+    """What becomes of a tensor of ours that one is for. `what`: the name of the adapter. Raises ModelInvalid."""
+
+    def add(name: str, own: "torch.Tensor") -> "torch.Tensor":
+        more = found[name].of()
+        return finite(name, (own.float() + more).to(own.dtype), {"ours": own, what: more})
+
+    return add
 
 
 def add(ours: Path, folder: Path, into: Path, weight: float = 1.0) -> None:
@@ -77,7 +82,7 @@ def add(ours: Path, folder: Path, into: Path, weight: float = 1.0) -> None:
     files = sorted(ours.glob("*.safetensors"))
     kinds = {name: (stored.dtype, stored.shape) for file in files for name, stored in headers(file)}
     found = pairs(folder, kinds, weight)
-    change = added(found)
+    change = added(found, str(folder))
     for file in files:
         declared = sorted(headers(file), key=lambda item: item[1].offset)
         end = min((stored.offset for _, stored in declared), default=file.stat().st_size)

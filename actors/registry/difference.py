@@ -24,6 +24,9 @@ class Difference:
     lines: Mapping[str, tuple[str, ...]]
     tensors: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]  # added, removed, changed
     norms: Mapping[str, Mapping[str, float]]  # by file, of all tensors that both have in one shape, in their order
+    not_finite: Mapping[
+        str, Mapping[str, tuple[int, int]]
+    ]  # those without: of how many values no difference can be told
     entries: Mapping[str, Mapping[str, vocabulary.Counts]]  # of tokenizers that changed: added, removed, changed
 
 
@@ -39,6 +42,8 @@ def between(old: Tree, new: Tree, blobs: Blobs, progress: Progress = quietly) ->
         for added, gone, others in [pieces.changed(known.get(name, empty).tensors, now.get(name, empty).tensors)]
         if added or gone or others
     }
+    both = [name for name in tensors if name in known and name in now]
+    changes = {name: _changes(known[name], now[name], blobs, progress) for name in both}
     return Difference(
         tuple(name for name in there if name not in before),
         tuple(name for name in before if name not in there),
@@ -46,7 +51,8 @@ def between(old: Tree, new: Tree, blobs: Blobs, progress: Progress = quietly) ->
         {name: (_size(name, old, known), _size(name, new, now)) for name in changed},
         {name: _unified(name, old[name], new[name]) for name in changed if name in old and name in new},
         tensors,
-        {name: _norms(known[name], now[name], blobs, progress) for name in tensors if name in known and name in now},
+        {name: {each: norm for each, norm in of.items() if isinstance(norm, float)} for name, of in changes.items()},
+        {name: odd for name, of in changes.items() if (odd := {e: n for e, n in of.items() if isinstance(n, tuple)})},
         {name: found for name in changed if (found := _entries(name, old, new, blobs)) is not None},
     )
 
@@ -67,8 +73,10 @@ def _entries(name: str, old: Tree, new: Tree, blobs: Blobs) -> dict[str, vocabul
     return vocabulary.compared(*texts)
 
 
-def _norms(before: Pieces, after: Pieces, blobs: Blobs, progress: Progress) -> dict[str, float]:
-    old, found = {tensor.name: tensor for tensor in before.tensors}, {}
+def _changes(before: Pieces, after: Pieces, blobs: Blobs, progress: Progress) -> dict[str, float | tuple[int, int]]:
+    """As `merging.changed_by` has them."""
+    old = {tensor.name: tensor for tensor in before.tensors}
+    found: dict[str, float | tuple[int, int]] = {}
     for tensor in after.tensors:
         was = old.get(tensor.name)
         if was == tensor:

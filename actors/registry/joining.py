@@ -94,7 +94,7 @@ def adapted(ours: Tree, folder: Path, weight: float) -> Plan:
     files, mine = _files(ours), _top(listed(ours))
     kinds = {tensor.name: (tensor.dtype, tensor.shape) for tensor in _tensors(*mine.values()).values()}
     found = adapter.pairs(folder, kinds, weight)
-    return _with_computed(files, mine, frozenset(found), lambda _blobs: adapter.added(found))
+    return _with_computed(files, mine, frozenset(found), lambda _blobs: adapter.added(found, str(folder)))
 
 
 def _blended(bases: Sequence[Tree], ours: Tree, theirs: Tree, strategy: Strategy, what: str) -> Plan:
@@ -118,7 +118,7 @@ def _blended(bases: Sequence[Tree], ours: Tree, theirs: Tree, strategy: Strategy
     _check_names([*files, *of_ours])
 
     def change(blobs: Blobs) -> Change:
-        return merging.blend(strategy, others, start, lambda tensor: weights.read(tensor, blobs))
+        return merging.blend(strategy, others, start, lambda tensor: weights.read(tensor, blobs), what)
 
     plan = _with_computed(files | of_ours, own, changed, change)
     clashes = tuple(_clash(name, mine, other) for name in both)

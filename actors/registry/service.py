@@ -101,7 +101,13 @@ class Service:
         found = self._registry.diff(model, before, after)
         lines = {name: list(text[:MOST]) for name, text in found.lines.items()}
         tensors = {
-            name: {"added": added, "removed": gone, "changed": changed, "norms": found.norms.get(name, {})}
+            name: {
+                "added": added,
+                "removed": gone,
+                "changed": changed,
+                "norms": found.norms.get(name, {}),
+                "not_finite": found.not_finite.get(name, {}),
+            }
             for name, (added, gone, changed) in found.tensors.items()
         }
         numbers = {word: self._registry.number(model, name) for word, name in (("from", before), ("to", after))}

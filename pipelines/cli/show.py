@@ -96,6 +96,11 @@ def progress(text: str) -> None:
     err.print(text, soft_wrap=True, style="dim")
 
 
+def warning(text: str) -> None:
+    """One line about what is likely not meant, beside the result."""
+    err.print(f"[bold yellow]warning[/] {escape(text)}", soft_wrap=True)
+
+
 def failure(wrong: Exception, as_json: bool) -> None:
     """One or two lines that say what went wrong and what to do."""
     known = isinstance(wrong, StrataError)

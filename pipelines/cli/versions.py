@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from actors.registry import exchange, history
+from actors.registry import exchange, finite, history
 from actors.registry.folder import files
 from actors.registry.history import named
 from actors.registry.merging import Strategy
@@ -59,6 +59,8 @@ def push(
             metadata=metadata, beside=found.beside, progress=advance,
         )  # fmt: skip
     catalogued(settings, registry)
+    for name, (count, values) in made.not_finite.items():
+        show.warning(f"{name} is {finite.told(count, values)}; merges that compute refuse it")
     if as_json:
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
         return
@@ -138,12 +140,20 @@ def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
             show.line(
                 f"{heat(list(norms.values()))} [dim]each tensor's change over its norm, as they lie in the file[/]"
             )
-        largest = sorted(changed, key=lambda each: -norms.get(each, 0.0))
-        rows = [("~", each, f"{100 * norms[each]:.3g} %" if each in norms else "another shape") for each in largest]
+        odd = found.not_finite.get(name, {})
+        largest = sorted(changed, key=lambda each: (each not in odd, -norms.get(each, 0.0)))
+        rows = [("~", each, _change(norms.get(each), odd.get(each))) for each in largest]
         rows += [(mark, each, "") for mark, names in (("+", added), ("-", gone)) for each in names]
         show.table(("", "tensor", "change"), rows[:MOST_LINES])
         if len(rows) > MOST_LINES:
             show.line(f"[dim]and {len(rows) - MOST_LINES} tensors more; --json has them all[/]")
+
+
+def _change(norm: float | None, odd: tuple[int, int] | None) -> str:
+    """Of one tensor, in words."""
+    if odd is not None:
+        return finite.told(*odd)
+    return "another shape" if norm is None else f"{100 * norm:.3g} %"
 
 
 def sized(was: int, now: int) -> str:

@@ -55,6 +55,21 @@ def test_a_folder_goes_in_and_comes_out(
         assert strata(monkeypatch, "models", *words) == 0, words
 
 
+def test_values_that_are_no_numbers_are_said(home: Path, monkeypatch, capsys) -> None:
+    for a in ([0.0, 1.0], [float("nan"), 1.0], [float("inf"), float("nan")]):
+        write_model(home / "model", {"a": torch.tensor(a), "b": torch.full((2,), a[1])})
+        assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    warned = capsys.readouterr().err
+    assert "warning a is not finite: 1 of 2 values" in warned
+    assert "warning b is not finite: 2 of 2 values" in warned
+    for before in ("chat@v1", "chat@v2"):
+        assert strata(monkeypatch, "models", "diff", before, "v3") == 0
+        assert "not finite: 2 of 2 values" in capsys.readouterr().out
+    assert strata(monkeypatch, "models", "diff", "chat@v1", "v3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["norms"], found["not_finite"]["model.safetensors"]["a"]) == ({"model.safetensors": {}}, [2, 2])
+
+
 @pytest.fixture
 def long(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A version with long metadata, a long message and many aliases."""
