@@ -10,15 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actors.registry import adapter, merging, pieces, weights
-from actors.registry.folder import FACTS, INDEX
+from actors.registry.folder import FACTS, twins
 from actors.registry.merging import FLOATS, Change, Strategy
 from actors.registry.pieces import SUFFIX, Pieces, Progress, Tensor
 from actors.registry.threeway import three_way
 from actors.registry.tree import Tree, listed, plain
+from actors.registry.vetting import CONFIG, INDEX, WEIGHTS
 from cluster.errors import ModelInvalid
 from cluster.storage import Blobs
 
-CONFIG, WEIGHTS = "config.json", ".safetensors"
 SHOWN = 3  # names of tensors in a line
 _SAME = ("model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers")
 Files = dict[str, tuple[str, bytes]]  # by their own names: the path in the tree, and what stands there
@@ -223,13 +223,15 @@ def _check_kind(name: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tens
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """No name is a file and a folder."""
+    """No name is a file and a folder, and none looks like another."""
     known = set(names)
     for name in names:
         for folder in PurePosixPath(name).parents:
             if str(folder) in known:
                 remedy = "rename it on one of both branches"
                 raise ModelInvalid(str(folder), "is a file on one side and a folder on the other", remedy)
+    if alike := twins(names):
+        raise ModelInvalid(alike[0], f"looks like {alike[1]} of the other side", "rename one of them on its branch")
 
 
 def _check_twice(there: Mapping[str, Sequence[Tensor]], ours: Files, theirs: Files, what: str) -> None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from actors.registry import exchange, finite, history
-from actors.registry.folder import files
+from actors.registry.folder import survey
 from actors.registry.history import named
 from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
@@ -53,7 +53,10 @@ def push(
         metadata = described_in(described) | metadata
     found = exchange.look(path)
     metadata = {**found.metadata, **metadata}
-    with bar("pushing", sum(each.size for each in files(found.folder, found.beside)), as_json=as_json) as advance:
+    total, left = survey(found.folder, found.beside)
+    if left:
+        show.progress(f"left out: {', '.join(left)}")
+    with bar("pushing", total, as_json=as_json) as advance:
         made = registry.push(
             model, found.folder, author=principal, branch=branch, message=message or f"Push {path.name}",
             metadata=metadata, beside=found.beside, progress=advance,

@@ -70,6 +70,14 @@ def test_values_that_are_no_numbers_are_said(home: Path, monkeypatch, capsys) ->
     assert (found["norms"], found["not_finite"]["model.safetensors"]["a"]) == ({"model.safetensors": {}}, [2, 2])
 
 
+def test_what_is_left_out_is_said(home: Path, monkeypatch, capsys) -> None:
+    write_model(home / "model", {"a": torch.ones(2)})
+    (home / "model" / ".git").mkdir()
+    (home / "model" / "adapter" / "__pycache__").mkdir(parents=True)
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    assert "left out: .git, adapter/__pycache__\n" in capsys.readouterr().err
+
+
 @pytest.fixture
 def long(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A version with long metadata, a long message and many aliases."""
@@ -113,13 +121,13 @@ def test_a_log_leaves_columns_out_where_there_is_no_room(monkeypatch, capsys, wi
 def test_a_tokenizer_that_changed_is_seen(home: Path, monkeypatch, capsys) -> None:
     write_model(home / "model", {"a": torch.ones(8)})
     for tokens in ({"a": 0}, {"a": 1, "b": 0}):
-        (home / "model" / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
+        (home / "model" / "tokenizer.json").write_text(json.dumps({"model": {"merges": [], "vocab": tokens}}))
         (home / "model" / "tokenizer.model").write_bytes(b"\xff" * 2_000_000 * len(tokens))
         assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     capsys.readouterr()
     assert strata(monkeypatch, "models", "diff", "chat@v1", "v2") == 0
     said = capsys.readouterr().out
-    assert "~ tokenizer.json: 30 B → 38 B; tokens: 1 added, 0 removed, 1 changed" in said
+    assert "~ tokenizer.json: 44 B → 52 B; tokens: 1 added, 0 removed, 1 changed" in said
     assert "~ tokenizer.model: 2.0 MB → 4.0 MB" in said
 
 
