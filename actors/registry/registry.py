@@ -52,7 +52,8 @@ class Version:
 class Pushed:
     """What a push came to. `stored`: the bytes that no version had before; None of a `version` that was there.
 
-    `not_finite`: of tensors with values that are no finite numbers how many, and of how many.
+    `not_finite`: of tensors with values that are no finite numbers how many, and of how many. `begins`: of a branch
+    that the push made, the version of main where it begins, empty where there is none.
     """
 
     version: str
@@ -61,6 +62,7 @@ class Pushed:
     stored: int
     new: bool
     not_finite: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    begins: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ class Registry:
             reason = message or f"Push {path.name}"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip, self._signed)
-        return Pushed(version, commit, size, stored, new=True, not_finite=wrong)
+            begins = None if tip else self._tag(history, parents[0]) if parents else ""
+        return Pushed(version, commit, size, stored, new=True, not_finite=wrong, begins=begins)
 
     @staticmethod
     def _there(history: History, tip: str, content: Mapping[str, bytes]) -> dict[str, bytes]:

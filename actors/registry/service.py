@@ -113,7 +113,8 @@ class Service:
         numbers = {word: self._registry.number(model, name) for word, name in (("from", before), ("to", after))}
         return {"object": "registry.diff", "model": model, **numbers} | {
             "added": found.added, "removed": found.removed, "changed": found.changed, "lines": lines,
-            "sizes": found.sizes, "entries": found.entries, "tensors": tensors,
+            "sizes": found.sizes, "entries": found.entries, "named": found.named,
+            "metadata": found.metadata, "tensors": tensors,
         }  # fmt: skip
 
     def move_stage(self, who: str, model: str, version: str, stage: str, expected: str | None = None) -> Answer:
