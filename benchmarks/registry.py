@@ -65,7 +65,7 @@ def models(folder: Path, gigabytes: float) -> tuple[Path, Path, int]:
         target.mkdir()
         save_file(own, target / "model.safetensors", {"format": "pt"})
         (target / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": HIDDEN}))
-        (target / "tokenizer.json").write_text('{"model": {}}')
+        (target / "tokenizer.json").write_text('{"model": {"vocab": {}, "merges": []}}')
         made.append(target)
     return made[0], made[1], sum(weight.nbytes for weight in changed.values())
 

@@ -51,6 +51,15 @@ class ChatTemplate:
             ) from error
 
 
+def check(source: str, origin: str) -> None:
+    """Raises ModelInvalid for what is no template, which is only parsed."""
+    try:
+        _environment().parse(source)
+    except (jinja2.TemplateError, RecursionError) as error:
+        problem = f"the chat template is no Jinja: {error}"
+        raise ModelInvalid(origin, problem, "mend the template") from None
+
+
 def _cleaned(message: Message) -> dict[str, Any]:
     """Without nulls, which templates would spell "None", and with reasoning under the names that templates read."""
     kept = {key: value for key, value in message.items() if value is not None}

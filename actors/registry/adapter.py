@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from actors.registry.merging import FLOATS, Change, bytes_of, tensor_of
+from actors.registry.merging import FLOATS, Change, bytes_of, finite, tensor_of
 from cluster.errors import ModelInvalid
 from cluster.storage.tensors import Stored, headers
 
@@ -74,9 +74,14 @@ def digest(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def added(found: Mapping[str, Pair]) -> Change:
-    """What becomes of a tensor of ours that one is for."""
-    return lambda name, own: own.float() + found[name].of()
+def added(found: Mapping[str, Pair], what: str) -> Change:
+    """What becomes of a tensor of ours that one is for. `what`: the name of the adapter. Raises ModelInvalid."""
+
+    def add(name: str, own: "torch.Tensor") -> "torch.Tensor":
+        more = found[name].of()
+        return finite(name, (own.float() + more).to(own.dtype), {"ours": own, what: more})
+
+    return add
 
 
 def add(ours: Path, folder: Path, into: Path, weight: float = 1.0) -> None:
@@ -84,7 +89,7 @@ def add(ours: Path, folder: Path, into: Path, weight: float = 1.0) -> None:
     files = sorted(ours.glob("*.safetensors"))
     kinds = {name: (stored.dtype, stored.shape) for file in files for name, stored in headers(file)}
     found = pairs(folder, kinds, weight)
-    change = added(found)
+    change = added(found, str(folder))
     for file in files:
         declared = sorted(headers(file), key=lambda item: item[1].offset)
         end = min((stored.offset for _, stored in declared), default=file.stat().st_size)

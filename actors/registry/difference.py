@@ -4,12 +4,13 @@ Knows trees, and content where tensors or tokenizers changed. Knows no names of 
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from actors.registry import merging, pieces, vocabulary
 from actors.registry.pieces import SUFFIX, Pieces, Progress, quietly
-from actors.registry.tree import Tree, listed, plain
+from actors.registry.tree import Tree, listed, metadata, plain
 from cluster.storage import Blobs
 
 
@@ -24,7 +25,14 @@ class Difference:
     lines: Mapping[str, tuple[str, ...]]
     tensors: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]  # added, removed, changed
     norms: Mapping[str, Mapping[str, float]]  # by file, of all tensors that both have in one shape, in their order
+    not_finite: Mapping[
+        str, Mapping[str, tuple[int, int]]
+    ]  # those without: of how many values no difference can be told
     entries: Mapping[str, Mapping[str, vocabulary.Counts]]  # of tokenizers that changed: added, removed, changed
+    named: Mapping[str, Mapping[str, vocabulary.Names]]  # of those the first
+    metadata: Mapping[
+        str, tuple[Any, Any]
+    ]  # before and after, of keys with dots that changed; None where there is none
 
 
 def between(old: Tree, new: Tree, blobs: Blobs, progress: Progress = quietly) -> Difference:
@@ -39,6 +47,9 @@ def between(old: Tree, new: Tree, blobs: Blobs, progress: Progress = quietly) ->
         for added, gone, others in [pieces.changed(known.get(name, empty).tensors, now.get(name, empty).tensors)]
         if added or gone or others
     }
+    entries = {name: found for name in changed if (found := _entries(name, old, new, blobs)) is not None}
+    both = [name for name in tensors if name in known and name in now]
+    changes = {name: _changes(known[name], now[name], blobs, progress) for name in both}
     return Difference(
         tuple(name for name in there if name not in before),
         tuple(name for name in before if name not in there),
@@ -46,16 +57,34 @@ def between(old: Tree, new: Tree, blobs: Blobs, progress: Progress = quietly) ->
         {name: (_size(name, old, known), _size(name, new, now)) for name in changed},
         {name: _unified(name, old[name], new[name]) for name in changed if name in old and name in new},
         tensors,
-        {name: _norms(known[name], now[name], blobs, progress) for name in tensors if name in known and name in now},
-        {name: found for name in changed if (found := _entries(name, old, new, blobs)) is not None},
+        {name: {each: norm for each, norm in of.items() if isinstance(norm, float)} for name, of in changes.items()},
+        {name: odd for name, of in changes.items() if (odd := {e: n for e, n in of.items() if isinstance(n, tuple)})},
+        {name: {part: counts for part, (counts, _) in of.items()} for name, of in entries.items()},
+        {name: {part: names for part, (_, names) in of.items()} for name, of in entries.items()},
+        _metadata(metadata(old), metadata(new)),
     )
+
+
+def _metadata(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    was, now = dict(_flat(old)), dict(_flat(new))
+    return {key: (was.get(key), now.get(key)) for key in sorted({*was, *now}) if was.get(key) != now.get(key)}
+
+
+def _flat(metadata: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in metadata.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield before + key, value
 
 
 def _size(name: str, tree: Tree, large: Mapping[str, Pieces]) -> int:
     return large[name].size if name in large else len(tree[name])
 
 
-def _entries(name: str, old: Tree, new: Tree, blobs: Blobs) -> dict[str, vocabulary.Counts] | None:
+def _entries(
+    name: str, old: Tree, new: Tree, blobs: Blobs
+) -> dict[str, tuple[vocabulary.Counts, vocabulary.Names]] | None:
     if name.rpartition("/")[2] != vocabulary.NAME:
         return None
     texts = []
@@ -67,8 +96,10 @@ def _entries(name: str, old: Tree, new: Tree, blobs: Blobs) -> dict[str, vocabul
     return vocabulary.compared(*texts)
 
 
-def _norms(before: Pieces, after: Pieces, blobs: Blobs, progress: Progress) -> dict[str, float]:
-    old, found = {tensor.name: tensor for tensor in before.tensors}, {}
+def _changes(before: Pieces, after: Pieces, blobs: Blobs, progress: Progress) -> dict[str, float | tuple[int, int]]:
+    """As `merging.changed_by` has them."""
+    old = {tensor.name: tensor for tensor in before.tensors}
+    found: dict[str, float | tuple[int, int]] = {}
     for tensor in after.tensors:
         was = old.get(tensor.name)
         if was == tensor:

@@ -10,15 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actors.registry import adapter, merging, pieces, weights
-from actors.registry.folder import FACTS, INDEX
+from actors.registry.folder import FACTS, twins
 from actors.registry.merging import FLOATS, Change, Strategy
 from actors.registry.pieces import SUFFIX, Pieces, Progress, Tensor
 from actors.registry.threeway import three_way
 from actors.registry.tree import Tree, listed, metadata, plain
+from actors.registry.vetting import CONFIG, INDEX, WEIGHTS
 from cluster.errors import ModelInvalid
 from cluster.storage import Blobs
 
-CONFIG, WEIGHTS = "config.json", ".safetensors"
 SHOWN = 3  # names of tensors in a line
 _SAME = ("model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers")
 Files = dict[str, tuple[str, bytes]]  # by their own names: the path in the tree, and what stands there
@@ -118,7 +118,7 @@ def adapted(ours: Tree, folder: Path, weight: float) -> Plan:
     files, mine = _files(ours), _top(listed(ours))
     kinds = {tensor.name: (tensor.dtype, tensor.shape) for tensor in _tensors(*mine.values()).values()}
     found = adapter.pairs(folder, kinds, weight)
-    return _with_computed(files, mine, frozenset(found), lambda _blobs: adapter.added(found))
+    return _with_computed(files, mine, frozenset(found), lambda _blobs: adapter.added(found, str(folder)))
 
 
 def _blended(bases: Sequence[Tree], ours: Tree, theirs: Tree, strategy: Strategy, what: str) -> Plan:
@@ -142,7 +142,7 @@ def _blended(bases: Sequence[Tree], ours: Tree, theirs: Tree, strategy: Strategy
     _check_names([*files, *of_ours])
 
     def change(blobs: Blobs) -> Change:
-        return merging.blend(strategy, others, start, lambda tensor: weights.read(tensor, blobs))
+        return merging.blend(strategy, others, start, lambda tensor: weights.read(tensor, blobs), what)
 
     plan = _with_computed(files | of_ours, own, changed, change)
     clashes = tuple(_clash(name, mine, other) for name in both)
@@ -247,13 +247,15 @@ def _check_kind(name: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tens
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """No name is a file and a folder."""
+    """No name is a file and a folder, and none looks like another."""
     known = set(names)
     for name in names:
         for folder in PurePosixPath(name).parents:
             if str(folder) in known:
                 remedy = "rename it on one of both branches"
                 raise ModelInvalid(str(folder), "is a file on one side and a folder on the other", remedy)
+    if alike := twins(names):
+        raise ModelInvalid(alike[0], f"looks like {alike[1]} of the other side", "rename one of them on its branch")
 
 
 def _check_twice(there: Mapping[str, Sequence[Tensor]], ours: Files, theirs: Files, what: str) -> None:

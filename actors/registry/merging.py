@@ -3,11 +3,13 @@
 Knows numbers. Knows no files and no refs. Average: Izmailov et al. 2018 (one basin), task vectors: Ilharco et al. 2023.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cluster.errors import InvalidRequest
+from actors.registry.finite import told
+from cluster.errors import InvalidRequest, ModelInvalid
 
 if TYPE_CHECKING:
     import torch
@@ -56,15 +58,37 @@ def blend(
     theirs: Mapping[str, Kept],
     base: Mapping[str, Kept],
     read: Callable[[Kept], "torch.Tensor"],
+    what: str,
 ) -> Change:
-    """What `linear` and `task` make of a tensor of ours; `task` counts their change from `base`."""
-    if strategy.name == "linear":
-        return lambda name, own: own.float().lerp(read(theirs[name]).float(), strategy.weight)
+    """What `linear` and `task` make of a tensor of ours; `task` counts their change from `base`.
+
+    `what`: the name of theirs. Raises ModelInvalid as `finite` does.
+    """
+
+    def average(name: str, own: "torch.Tensor") -> "torch.Tensor":
+        other = read(theirs[name])
+        made = own.float().lerp(other.float(), strategy.weight)
+        return finite(name, made.to(own.dtype), {"ours": own, what: other})
 
     def add(name: str, own: "torch.Tensor") -> "torch.Tensor":
-        return own.float() + strategy.weight * (read(theirs[name]).float() - read(base[name]).float())
+        other, was = read(theirs[name]), read(base[name])
+        made = own.float() + strategy.weight * (other.float() - was.float())
+        return finite(name, made.to(own.dtype), {"ours": own, what: other, f"what {what} and ours come from": was})
 
-    return add
+    return average if strategy.name == "linear" else add
+
+
+def finite(name: str, made: "torch.Tensor", sides: Mapping[str, "torch.Tensor"]) -> "torch.Tensor":
+    """`made` of these sides, if all its values are finite. Raises ModelInvalid naming the side that has others."""
+    if not made.numel() or all(bool(end.isfinite()) for end in made.aminmax()):  # which hand NaN on
+        return made
+    for side, tensor in sides.items():
+        if wrong := tensor.numel() - int(tensor.isfinite().sum()):
+            problem = f"{name} is {told(wrong, tensor.numel())}, of which nothing can be computed"
+            raise ModelInvalid(side, problem, "mend it, or take one side as it is (ours or theirs)")
+    kind = str(made.dtype).removeprefix("torch.")
+    problem = f"{name} comes to numbers that are too large for its type ({kind})"
+    raise ModelInvalid("the merge", problem, "take a smaller weight")
 
 
 def tensor_of(content: bytearray, dtype: str, shape: tuple[int, ...]) -> "torch.Tensor":
@@ -86,9 +110,19 @@ def bytes_of(tensor: "torch.Tensor") -> memoryview:
     return memoryview(flat)
 
 
-def changed_by(was: bytes, now: bytes, dtype: str) -> float:
-    """Of two tensors of one type and shape: the norm of the difference over that of what it was, or over 1 for zero."""
+def changed_by(was: bytes, now: bytes, dtype: str) -> float | tuple[int, int]:
+    """Of two tensors of one type and shape: the norm of the difference over that of what it was, or over 1 for zero.
+
+    Where values of one are not finite there is no such number: how many differences are not, and of how many.
+    """
     if not was:
         return 0.0
     old, new = (tensor_of(bytearray(content), dtype, (-1,)).double() for content in (was, now))
-    return float((new - old).norm()) / (float(old.norm()) or 1.0)
+    change = new - old
+    found = float(change.norm()) / (float(old.norm()) or 1.0)
+    if math.isfinite(found):
+        return found
+    if wrong := change.numel() - int(change.isfinite().sum()):
+        return wrong, change.numel()
+    largest = max(float(change.abs().max()), float(old.abs().max()))  # of F64, whose squares may be too large
+    return float((change / largest).norm()) / (float((old / largest).norm()) or 1.0)

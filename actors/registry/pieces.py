@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.registry import finite
 from cluster.errors import ModelInvalid, Unavailable
 from cluster.storage import Blobs
 from cluster.storage.tensors import ITEM_BYTES, headers
@@ -101,34 +102,41 @@ def parse(name: str, text: bytes) -> Pieces:
     return made
 
 
-def cut(file: Path, blobs: Blobs, progress: Progress) -> tuple[Pieces, int]:
-    """Store what of `file` is not stored yet; its pieces, and how many bytes were new. Raises ModelInvalid."""
+def cut(file: Path, blobs: Blobs, progress: Progress) -> tuple[Pieces, int, dict[str, int]]:
+    """Store what of `file` is not stored yet; its pieces, and how many bytes were new. Raises ModelInvalid.
+
+    Last, by tensor, how many values are no finite numbers, of those that have any.
+    """
     declared = sorted(headers(file), key=lambda item: item[1].offset) if file.suffix == ".safetensors" else []
     size = file.stat().st_size
     head = min((stored.offset for _, stored in declared), default=size)
-    spans = [(0, head), *((stored.offset, stored.bytes) for _, stored in declared)]
+    spans = [(0, head, ""), *((stored.offset, stored.bytes, stored.dtype) for _, stored in declared)]
     with file.open("rb") as opened, ThreadPoolExecutor(THREADS) as pool:
         descriptor = opened.fileno()
 
-        def keep(span: tuple[int, int]) -> tuple[str, int]:
-            at, count = span
+        def keep(span: tuple[int, int, str]) -> tuple[str, int, int]:
+            at, count, dtype = span
             content = memoryview(_room())[:count]
             if os.preadv(descriptor, [content], at) != count:
                 raise ModelInvalid(str(file), "became shorter while it was read", "push it again once it is whole")
             digest, new = blobs.put(content)
             progress(count)
-            return digest, count if new else 0
+            return digest, count if new else 0, finite.wrong(content, dtype)
 
-        places = [(at + start, min(PIECE, count - start)) for at, count in spans for start in range(0, count, PIECE)]
+        places = [
+            (at + start, min(PIECE, count - start), dtype)
+            for at, count, dtype in spans for start in range(0, count, PIECE)
+        ]  # fmt: skip
         kept = iter(list(pool.map(keep, places)))
-    found = [[next(kept) for _ in range(0, count, PIECE)] for _, count in spans]
-    new = sum(count for pieces in found for _, count in pieces)
-    digests = [tuple(digest for digest, _ in pieces) for pieces in found]
+    found = [[next(kept) for _ in range(0, count, PIECE)] for _, count, _ in spans]
+    new = sum(count for pieces in found for _, count, _ in pieces)
+    digests = [tuple(digest for digest, _, _ in pieces) for pieces in found]
+    wrong = {name: sum(each for *_, each in pieces) for (name, _), pieces in zip(declared, found[1:], strict=True)}
     tensors = [
         Tensor(name, stored.dtype, stored.shape, pieces)
         for (name, stored), pieces in zip(declared, digests[1:], strict=True)
     ]
-    return Pieces(size, digests[0], tuple(tensors)), new
+    return Pieces(size, digests[0], tuple(tensors)), new, {name: count for name, count in wrong.items() if count}
 
 
 def join(pieces: Pieces, read: Read, file: Path, progress: Progress) -> None:

@@ -4,13 +4,14 @@ Owns the order in which content, commits and refs are written: content first, re
 between two of them nothing half-done is named. Knows no process and no user but by the name it is given.
 """
 
+import math
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,19 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push came to. `stored`: the bytes that no version had before; None of a `version` that was there."""
+    """What a push came to. `stored`: the bytes that no version had before; None of a `version` that was there.
+
+    `not_finite`: of tensors with values that are no finite numbers how many, and of how many. `begins`: of a branch
+    that the push made, the version of main where it begins, empty where there is none.
+    """
 
     version: str
     commit: str
     size: int
     stored: int
     new: bool
+    not_finite: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    begins: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,7 @@ class Registry:
         content, found = {FACTS: tree.facts(metadata or {})}, files(path, beside)
         history = self.history(model, new=True)
         size = stored = 0
+        wrong: dict[str, tuple[int, int]] = {}
         with self._using():
             tip = history.refs(HEADS).get(branch)
             history.expect(HEADS + branch, tip)  # before anything is written
@@ -120,16 +128,20 @@ class Registry:
                     stored += file.size
                     progress(file.size)
                 else:
-                    made, new = pieces.cut(file.path, self.blobs, progress)
+                    made, new, odd = pieces.cut(file.path, self.blobs, progress)
                     content[file.name + SUFFIX] = made.text()
+                    wrong |= {
+                        each.name: (odd[each.name], math.prod(each.shape)) for each in made.tensors if each.name in odd
+                    }
                     stored += new
             there = self._there(history, tip, content) if tip else {}
             if tip and there and (there if metadata else there | {FACTS: content[FACTS]}) == content:
-                return Pushed(self._tag(history, tip), tip, size, 0, new=False)
+                return Pushed(self._tag(history, tip), tip, size, 0, new=False, not_finite=wrong)
             reason = message or f"Push {path.name}"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip, self._signed)
-        return Pushed(version, commit, size, stored, new=True)
+            begins = None if tip else self._tag(history, parents[0]) if parents else ""
+        return Pushed(version, commit, size, stored, new=True, not_finite=wrong, begins=begins)
 
     @staticmethod
     def _there(history: History, tip: str, content: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from actors.registry import words
 from cluster.condition import Condition
 from cluster.errors import Conflict, InvalidRequest, ModelInvalid
-
-MOST_TEXT = 10_000  # letters of a title or a comment
 
 
 class State(StrEnum):
@@ -78,7 +77,7 @@ class MergeRequest:
         """With one more review; of one person and version the last counts. Raises InvalidRequest and Conflict."""
         if review.approves and review.principal == self.author:
             raise InvalidRequest("principal", review.principal, "somebody else than who opened it has to approve it")
-        _text("comment", review.comment)
+        words.checked("comment", review.comment)
         others = [old for old in self.reviews if (old.principal, old.commit) != (review.principal, review.commit)]
         return self.moved("reviewed", reviews=(*others, review))
 
@@ -131,7 +130,7 @@ def opened(title: str, source: str, target: str, author: str, strategy: str, wei
         raise InvalidRequest("source", source, "a branch cannot go into itself; name two")
     if not title.strip():
         raise InvalidRequest("title", title, "say what it is about")
-    return MergeRequest(_text("title", title), source, target, author, strategy, weight)
+    return MergeRequest(words.checked("title", title), source, target, author, strategy, weight)
 
 
 def parse(text: bytes) -> MergeRequest:
@@ -163,9 +162,3 @@ def summary(requests: Sequence[tuple[int, MergeRequest]]) -> list[tuple[str, str
         (f"!{number}", each.state.value, f"{each.source} into {each.target}", each.author, each.title)
         for number, each in sorted(requests, key=lambda pair: -pair[0])
     ]
-
-
-def _text(field: str, text: str) -> str:
-    if len(text) > MOST_TEXT:
-        raise InvalidRequest(field, text, f"keep it below {MOST_TEXT} letters")
-    return text

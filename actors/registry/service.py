@@ -102,13 +102,20 @@ class Service:
         found = self._registry.diff(model, before, after)
         lines = {name: list(text[:MOST]) for name, text in found.lines.items()}
         tensors = {
-            name: {"added": added, "removed": gone, "changed": changed, "norms": found.norms.get(name, {})}
+            name: {
+                "added": added,
+                "removed": gone,
+                "changed": changed,
+                "norms": found.norms.get(name, {}),
+                "not_finite": found.not_finite.get(name, {}),
+            }
             for name, (added, gone, changed) in found.tensors.items()
         }
         numbers = {word: self._registry.number(model, name) for word, name in (("from", before), ("to", after))}
         return {"object": "registry.diff", "model": model, **numbers} | {
             "added": found.added, "removed": found.removed, "changed": found.changed, "lines": lines,
-            "sizes": found.sizes, "entries": found.entries, "tensors": tensors,
+            "sizes": found.sizes, "entries": found.entries, "named": found.named,
+            "metadata": found.metadata, "tensors": tensors,
         }  # fmt: skip
 
     def move_stage(self, who: str, model: str, version: str, stage: str, expected: str | None = None) -> Answer:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.markup import escape
 
 from actors.registry.registry import Registry
 from cluster import document
@@ -51,7 +52,7 @@ def catalogued(settings: Settings, registry: Registry) -> None:
     try:
         catalogue_of(settings, registry).refresh()
     except StrataError as wrong:
-        show.progress(f"the catalogue follows later: {wrong}")
+        show.progress(escape(f"the catalogue follows later: {wrong}"))
 
 
 def search(query: str, limit: int, file: Path | None, *, as_json: bool) -> None:

@@ -75,9 +75,9 @@ def diff_versions(
     json: Json = False,
 ) -> None:
     """Show what changed between two versions: lines of text, names of tensors."""
-    from pipelines.cli import versions
+    from pipelines.cli import comparison
 
-    versions.diff(before, after, file, as_json=json)
+    comparison.diff(before, after, file, as_json=json)
 
 
 @models.command("checkout")

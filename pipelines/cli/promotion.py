@@ -8,6 +8,7 @@ from pathlib import Path
 from actors.registry import stages
 from actors.registry.aliases import Aliases
 from actors.registry.stages import Stages
+from actors.registry.words import checked
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
@@ -59,6 +60,7 @@ def history(reference: str, file: Path | None, *, as_json: bool) -> None:
 def stage(reference: str, to: str, expected: str | None, reason: str, file: Path | None, *, as_json: bool) -> None:
     """Bring a version to another stage."""
     model, name = split(reference)
+    checked("--message", reason)
     _, registry, principal = entered(file, "move_stage")
     version, was, now = Stages(registry).move(
         model, name, stages.parse(to), author=principal, reason=reason,

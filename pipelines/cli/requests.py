@@ -6,6 +6,8 @@ Owns words. What a merge request is, and when it is ready, stands in `actors.reg
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.markup import escape
+
 from actors.registry import requests
 from actors.registry.desk import Desk
 from actors.registry.history import named
@@ -76,7 +78,7 @@ def shown(model: str, number: int, file: Path | None, *, as_json: bool) -> None:
         ]  # fmt: skip
         show.table(("version", "metric", "value", ""), rows)
     for line in missing:
-        show.line(f"[yellow]needs[/] {line}")
+        show.line(f"[yellow]needs[/] {escape(line)}")
 
 
 def review(model: str, number: int, file: Path | None, *, approves: bool, comment: str) -> None:
@@ -116,7 +118,7 @@ def close(model: str, number: int, file: Path | None, *, again: bool) -> None:
 def _needs(desk: Desk, model: str, number: int) -> None:
     missing = desk.show(model, number)[1]
     for line in missing:
-        show.line(f"[yellow]needs[/] {line}")
+        show.line(f"[yellow]needs[/] {escape(line)}")
     if not missing:
         show.line(f"!{number} can be merged")
 

@@ -4,6 +4,7 @@ Knows what to print. Knows nothing of where it came from.
 """
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -16,20 +17,34 @@ from rich.table import Table
 
 from cluster.errors import StrataError, shorten
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)  # progress goes here, so that --json leaves one document on stdout
+out = Console(highlight=False, emoji=False)
+err = Console(
+    stderr=True, highlight=False, emoji=False
+)  # progress goes here, so that --json leaves one document on stdout
 
 LEAST, GAP = 20, 2  # characters: of a column that wraps, at least; between columns
+# What a terminal would obey (ESC, CSI), cannot print (halves of pairs), or shows elsewhere or not at all (the marks of
+# Unicode's bidirectional algorithm, tags): https://www.unicode.org/reports/tr36. Joiners stay, which scripts need.
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def safe(text: str) -> str:
+    """`text` with what a terminal would do more with than print it spelled out, as Python does."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def document(data: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(data, indent=2, default=str, ensure_ascii=False) + "\n")
+    text = json.dumps(data, indent=2, default=str, ensure_ascii=False)
+    sys.stdout.write(_OBEYED.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], spare: Sequence[str] = ()) -> None:
     """Rows under headings, within the width of the terminal: words wrap, and `spare` columns go if they have to."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[safe(str(cell)) for cell in row] for row in rows]
     gone = left_out([list(columns), *cells], spare, out.width)
     kept = [place for place, column in enumerate(columns) if column not in gone]
     drawn = Table(box=None, pad_edge=False, header_style="bold")
@@ -62,8 +77,13 @@ def left_out(rows: Sequence[Sequence[str]], spare: Sequence[str], width: int) ->
 
 
 def line(text: str) -> None:
-    """One line for a person."""
-    out.print(text, soft_wrap=True)
+    """One line for a person, with rich's markup: what comes from elsewhere goes in through `escape`."""
+    out.print(safe(text), soft_wrap=True)
+
+
+def words(text: str, style: str = "") -> None:
+    """One line that comes from elsewhere, as it is."""
+    out.print(safe(text), style=style, markup=False, soft_wrap=True)
 
 
 def amount(size: int) -> str:
@@ -93,7 +113,12 @@ def first(message: str) -> str:
 
 def progress(text: str) -> None:
     """One line about what is going on, beside the result."""
-    err.print(text, soft_wrap=True, style="dim")
+    err.print(safe(text), soft_wrap=True, style="dim")
+
+
+def warning(text: str) -> None:
+    """One line about what is likely not meant, beside the result."""
+    err.print(f"[bold yellow]warning[/] {safe(escape(text))}", soft_wrap=True)
 
 
 def failure(wrong: Exception, as_json: bool) -> None:
@@ -104,6 +129,6 @@ def failure(wrong: Exception, as_json: bool) -> None:
         kind = wrong.kind if isinstance(wrong, StrataError) else "internal_error"
         document({"error": {"type": kind, "message": text}})
         return
-    err.print(f"[bold red]error[/] {escape(text)}", soft_wrap=True)
+    err.print(f"[bold red]error[/] {safe(escape(text))}", soft_wrap=True)
     if not known:
         err.print("      This is not a fault that Strata knows. `strata doctor` may tell more.", style="dim")

@@ -4,7 +4,6 @@ Owns words and bars. What a version is stands in `actors.registry`.
 """
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,21 +11,19 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from actors.registry import exchange, history
-from actors.registry.folder import files
-from actors.registry.history import named
+from actors.registry import exchange, finite, history
+from actors.registry.folder import survey
+from actors.registry.history import MAIN, named
 from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress as Advance
 from actors.registry.registry import Version
 from actors.registry.stages import Stage, Stages
-from cluster.errors import InvalidRequest, Unavailable
+from actors.registry.words import checked
+from cluster.errors import InvalidRequest, Unavailable, shorten
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
 from pipelines.cli.metadata import catalogued, described_in, facts
 from pipelines.versions import catalogue_of
-
-MOST_LINES = 200  # of a file's difference
-STRIP = 72  # columns of the strip that shows where weights changed
 
 
 def split(reference: str) -> tuple[str, str]:
@@ -47,18 +44,24 @@ def push(
 ) -> None:
     """Make a folder the next version of a model."""
     named("--name", model)
+    checked("--message", message)
     metadata = facts(pairs)
     settings, registry, principal = entered(file, "push")
     if described is not None:
         metadata = described_in(described) | metadata
     found = exchange.look(path)
     metadata = {**found.metadata, **metadata}
-    with bar("pushing", sum(each.size for each in files(found.folder, found.beside)), as_json=as_json) as advance:
+    total, left = survey(found.folder, found.beside)
+    if left:
+        show.progress(escape(f"left out: {', '.join(left)}"))
+    with bar("pushing", total, as_json=as_json) as advance:
         made = registry.push(
-            model, found.folder, author=principal, branch=branch, message=message or f"Push {path.name}",
+            model, found.folder, author=principal, branch=branch, message=message or f"Push {shorten(path.name)}",
             metadata=metadata, beside=found.beside, progress=advance,
         )  # fmt: skip
     catalogued(settings, registry)
+    for name, (count, values) in made.not_finite.items():
+        show.warning(f"{name} is {finite.told(count, values)}; merges that compute refuse it")
     if as_json:
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
         return
@@ -67,7 +70,10 @@ def push(
         return
     shared = 100 - 100 * made.stored / max(1, made.size)
     size = show.amount(made.size)
-    show.line(f"[bold]{model}@{made.version}[/] {made.commit[:12]}, {size}, of which {shared:.1f} % was here")
+    at = f"{made.commit[:12]}, the tip of {branch}"
+    show.line(f"[bold]{model}@{made.version}[/] {at}, {size}, of which {shared:.1f} % was here")
+    if made.begins is not None and branch != MAIN:
+        show.line(f"new branch {branch}{made.begins and f', from {MAIN} {made.begins}'}")
 
 
 def log(reference: str, file: Path | None, *, as_json: bool) -> None:
@@ -106,62 +112,6 @@ def shown(reference: str, file: Path | None, *, as_json: bool) -> None:
     show.table(("file", "size"), [(name, show.amount(size)) for name, size in sorted(version.files.items())])
 
 
-def diff(before: str, after: str, file: Path | None, *, as_json: bool) -> None:
-    """What became of one version in another of the same model."""
-    model, old = split(before)
-    other, new = split(after) if "@" in after else (model, after)
-    if other != model:
-        raise InvalidRequest("B", after, f"name a version of {model}")
-    _, registry, _ = entered(file, "diff")
-    with bar("comparing", registry.show(model, new).size, as_json=as_json) as advance:
-        found = registry.diff(model, old, new, advance)
-    if as_json:
-        show.document({name: getattr(found, name) for name in found.__slots__})
-        return
-    if not (found.added or found.removed or found.changed):
-        show.line("they are the same")
-    for mark, names in (("+", found.added), ("-", found.removed)):
-        for name in names:
-            show.line(f"{mark} {name}")
-    for name, (was, now) in found.sizes.items():
-        show.line(f"~ {escape(name)}: {sized(was, now)}{counted(found.entries.get(name, {}))}")
-    for lines in found.lines.values():
-        for text in lines[:MOST_LINES]:
-            style = {"+": "green", "-": "red", "@": "cyan"}.get(text[:1], "")
-            show.out.print(text, style=style, markup=False, soft_wrap=True)
-        if len(lines) > MOST_LINES:
-            show.line(f"[dim]and {len(lines) - MOST_LINES} lines more; git shows them[/]")
-    for name, (added, gone, changed) in found.tensors.items():
-        show.line(f"[bold]{name}[/]: {len(changed)} tensors changed, {len(added)} added, {len(gone)} removed")
-        norms = found.norms.get(name, {})
-        if any(norms.values()):
-            show.line(
-                f"{heat(list(norms.values()))} [dim]each tensor's change over its norm, as they lie in the file[/]"
-            )
-        largest = sorted(changed, key=lambda each: -norms.get(each, 0.0))
-        rows = [("~", each, f"{100 * norms[each]:.3g} %" if each in norms else "another shape") for each in largest]
-        rows += [(mark, each, "") for mark, names in (("+", added), ("-", gone)) for each in names]
-        show.table(("", "tensor", "change"), rows[:MOST_LINES])
-        if len(rows) > MOST_LINES:
-            show.line(f"[dim]and {len(rows) - MOST_LINES} tensors more; --json has them all[/]")
-
-
-def sized(was: int, now: int) -> str:
-    """Bytes before and after; exact where a person could not tell them apart."""
-    before, after = show.amount(was), show.amount(now)
-    if was == now:
-        return f"{after}, as large as before"
-    return f"{before} → {after}" if before != after else f"{was} B → {now} B"
-
-
-def counted(entries: Mapping[str, tuple[int, int, int]]) -> str:
-    """What became of a tokenizer's entries."""
-    return "".join(
-        f"; {part}: {added} added, {removed} removed, {changed} changed"
-        for part, (added, removed, changed) in entries.items()
-    )
-
-
 def checkout(reference: str, into: Path, file: Path | None, *, as_json: bool) -> None:
     """Write a version out as a folder that any engine loads."""
     model, name = split(reference)
@@ -171,7 +121,7 @@ def checkout(reference: str, into: Path, file: Path | None, *, as_json: bool) ->
     if as_json:
         show.document({"model": model, "commit": commit, "folder": str(into)})
     else:
-        show.line(f"{into} is {model} {commit[:12]}")
+        show.line(f"{escape(str(into))} is {model} {commit[:12]}")
 
 
 def branch(reference: str, branch: str, file: Path | None) -> None:
@@ -201,6 +151,7 @@ def merge(
     """Make the next version of a branch of it and of another version, or of an adapter."""
     model, branch = split(into)
     how = Strategy.wanted(strategy, weight)
+    checked("--message", message)
     if strategy != "lora" and "@" in source:
         other, source = split(source)
         if other != model:
@@ -226,12 +177,12 @@ def fsck(file: Path | None, *, repair: bool = False, as_json: bool) -> int:
         try:
             problems = catalogue_of(settings, registry).check()
         except Unavailable as wrong:
-            show.progress(f"the catalogue was not compared: {wrong}")
+            show.progress(escape(f"the catalogue was not compared: {wrong}"))
     if as_json:
         show.document(problems)
     else:
         for problem in problems:
-            show.line(f"[red]{problem}[/]")
+            show.line(f"[red]{escape(problem)}[/]")
         show.line(f"{len(problems)} faults" if problems else "all content is there and as it was pushed")
     return len(problems)
 
@@ -246,7 +197,7 @@ def export(reference: str, into: Path, form: str, file: Path | None, *, as_json:
     if as_json:
         show.document({"model": model, "commit": commit, "folder": str(into), "format": form})
     else:
-        show.line(f"{into} is {model} {commit[:12]} for {form}")
+        show.line(f"{escape(str(into))} is {model} {commit[:12]} for {form}")
 
 
 def gc(file: Path | None) -> None:
@@ -266,13 +217,6 @@ def bar(title: str, size: int | None, *, as_json: bool) -> Iterator[Advance]:
         yield lambda done: drawn.advance(task, done)
 
 
-def heat(norms: list[float]) -> str:
-    """A strip of at most STRIP blocks, the higher the larger the largest change that each stands for."""
-    count = min(STRIP, len(norms))
-    parts = [norms[len(norms) * i // count : len(norms) * (i + 1) // count] for i in range(count)]
-    return "".join(_block(max(part)) for part in parts)
-
-
 def _described(version: Version, stage: str) -> list[tuple[str, str]]:
     rows = [
         ("model", version.model),
@@ -282,16 +226,11 @@ def _described(version: Version, stage: str) -> list[tuple[str, str]]:
         ("parents", ", ".join(parent[:12] for parent in version.entry.parents) or "none"),
         ("when", show.when(version.entry.at)),
         ("who", version.entry.author),
-        ("why", show.first(version.entry.message)),
+        ("why", version.entry.message.strip()),
         ("size", f"{show.amount(version.size)}, {version.tensors} tensors"),
         ("signed", "by a key that is trusted" if version.signed else "by nobody who is trusted"),
     ]
     return rows + [(key, json.dumps(value, ensure_ascii=False)) for key, value in version.metadata.items()]
-
-
-def _block(norm: float) -> str:
-    """Blank for none, a full block for 100 % and more, an eighth less for each factor of about 3 below."""
-    return " ▁▂▃▄▅▆▇█"[0 if norm <= 0 else max(1, min(8, round(8 + 2 * math.log10(norm))))]
 
 
 def staged(names: Iterable[str], stages: Mapping[str, Stage]) -> str:

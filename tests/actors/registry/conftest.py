@@ -11,7 +11,7 @@ def write_model(folder, weights, **config):
     """A folder that looks like a model; what is not given stays as it is."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", **config}, indent=2))
-    (folder / "tokenizer.json").write_text('{"model": {}}')
+    (folder / "tokenizer.json").write_text('{"model": {"vocab": {}, "merges": []}}')
     save_file(weights, folder / "model.safetensors")
     return folder
 

@@ -252,6 +252,14 @@ def test_a_tensor_does_not_come_to_stand_in_two_files(place):
         place.merge("theirs")
 
 
+def test_no_name_comes_to_look_like_another(place):
+    place.push("main", files={"Notes": "m"})
+    place.push("tuned", files={"notes": "t"})
+    for strategy in ("clean", *SETTLING, "linear"):
+        with pytest.raises(ModelInvalid, match="Notes: looks like notes of the other side"):
+            place.merge(strategy)
+
+
 def test_a_name_is_no_file_and_folder(place):
     place.push("main", files={"notes": "m"})
     place.push("tuned", files={"notes/tuned.md": "t"})

@@ -119,6 +119,65 @@ def test_what_does_not_fit_names_what_and_leaves_nothing(registry, forked, tmp_p
         registry.merge("chat", "v1", author="ada", strategy=Strategy("linear"))
 
 
+def with_values(weights, name, *values):
+    """The weights with these values at the beginning of one."""
+    made = weights[name].clone()
+    made.view(-1)[: len(values)] = torch.tensor(values).to(made.dtype)
+    return weights | {name: made}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "branch", "side"), [("linear", "main", "ours"), ("linear", "tuned", "chat@tuned"),
+                                     ("task", "main", "ours"), ("task", "tuned", "chat@tuned")],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_nothing_is_computed_of_values_that_are_not_finite(registry, forked, tmp_path, strategy, branch, side, value):
+    of = {"main": "v3", "tuned": "v2"}[branch]
+    path = write_model(tmp_path / of, with_values(forked[of], "half", value, value), hidden_size=4)
+    pushed = registry.push("chat", path, author="ada", branch=branch)
+    assert pushed.not_finite == {"half": (2, 5)}
+    with pytest.raises(ModelInvalid, match=rf"{side}: half is not finite: 2 of 5 values"):
+        registry.merge("chat", "tuned", author="ada", strategy=Strategy(strategy))
+    assert registry.show("chat").entry.id == registry.show("chat", "v4" if branch == "main" else "v3").entry.id
+    _, found = merged(registry, tmp_path, "tuned", Strategy("theirs"))
+    assert int((~found["half"].isfinite()).sum()) == (2 if branch == "tuned" else 0)
+
+
+def test_a_merge_does_not_make_numbers_that_are_too_large(registry, tmp_path):
+    for branch, value in (("main", 0.0), ("tuned", 60_000.0)):
+        path = write_model(tmp_path / branch, {"a": torch.full((4,), value, dtype=torch.float16)})
+        registry.push("chat", path, author="ada", branch=branch)
+    with pytest.raises(ModelInvalid, match=r"a comes to numbers that are too large for its type \(float16\)"):
+        registry.merge("chat", "tuned", author="ada", strategy=Strategy("task", 2.0))
+
+
+def test_an_adapter_with_values_that_are_not_finite_is_named(registry, forked, tmp_path):
+    adapter, prefix = tmp_path / "adapter", "base_model.model.a"
+    adapter.mkdir()
+    weights = {f"{prefix}.lora_A.weight": torch.full((2, 4), float("nan")), f"{prefix}.lora_B.weight": torch.ones(6, 2)}
+    save_file(weights, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
+    with pytest.raises(ModelInvalid, match=r"adapter: a\.weight is not finite: 24 of 24 values"):
+        registry.merge("chat", str(adapter), author="ada", strategy=Strategy("lora"))
+
+
+def test_a_difference_says_where_values_are_not_finite(registry, forked, tmp_path):
+    for weights in (with_values(forked["v3"], "half", float("nan"), float("inf")), forked["v3"]):
+        registry.push("chat", write_model(tmp_path / "more", weights, hidden_size=4), author="ada")
+    for before, after in (("v3", "v4"), ("v4", "v5")):
+        found = registry.diff("chat", before, after)
+        assert found.not_finite == {"model.safetensors": {"half": (2, 5)}}
+        assert set(found.norms["model.safetensors"]) == {"a.weight", "count"}
+    assert registry.diff("chat", "v3", "v5").not_finite == {}
+
+
+def test_a_difference_of_large_numbers_is_a_number(registry, tmp_path):
+    for value in (1e200, 3e200):
+        path = write_model(tmp_path / "model", {"a": torch.full((4,), value, dtype=torch.float64)})
+        registry.push("chat", path, author="ada")
+    assert registry.diff("chat", "v1", "v2").norms["model.safetensors"]["a"] == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize(
     ("name", "weight"), [("slerp", 0.5), ("linear", 1.5), ("task", float("nan")), ("task", 11.0), ("linear", -0.1)]
 )

@@ -74,7 +74,7 @@ def test_a_diff_shows_what_text_became(registry, model, weights):
 def test_a_diff_says_what_became_of_large_and_binary_files(registry, model):
     def written(size, **more):
         vocab = {f"token-{number}": number for number in range(size)} | more
-        (model / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}}))
+        (model / "tokenizer.json").write_text(json.dumps({"model": {"merges": [], "vocab": vocab}}))
         (model / "tokenizer.model").write_bytes(b"\xff\xfe" * size)
         push(registry, model)
 
@@ -219,6 +219,13 @@ def test_what_does_not_exist_says_what_does(registry, model):
         registry.show("chat", "prod")
 
 
+EMBEDDING = {"model.embed_tokens.weight": torch.zeros(6, 4)}
+
+
+def told(folder, name, template):
+    (folder / name).write_text(json.dumps({"chat_template": template}))
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -233,6 +240,28 @@ def test_what_does_not_exist_says_what_does(registry, model):
         (lambda folder: (folder / "link").symlink_to("/etc/passwd"), "is a link"),
         (lambda folder: (folder / "a\u0301.txt").write_text("x"), "NFC"),
         (lambda folder: (folder / "a\u202e.txt").write_text("x"), "nobody sees"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "no JSON object with a model_type"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), r"no tokenizer \(Model missing"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}'), r"tokenizer.json: is no tokenizer"),
+        (lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff"), r"tokenizer.json: is no tokenizer"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{% if"), r"chat_template.jinja: .* is no Jinja"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{{" + "(" * 9999), "is no Jinja"),
+        (lambda folder: (folder / "chat_template.jinja").write_bytes(b"\xff"), "no text in UTF-8"),
+        (lambda folder: told(folder, "tokenizer_config.json", "{% for x %}"), r"tokenizer_config.json: .* no Jinja"),
+        (lambda folder: told(folder, "tokenizer_config.json", [{"name": "a", "template": "{{"}]), "no Jinja"),
+        (lambda folder: told(folder, "chat_template.json", 5), "chat_template that is no text"),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("["), "tokenizer_config.json: is no JSON"),
+        (lambda folder: write_model(folder, {}), "holds no tensor"),
+        (lambda folder: write_model(folder, EMBEDDING, vocab_size=5, hidden_size=4), r"as \[6, 4\] .* vocab_size 5"),
+        (
+            lambda folder: write_model(folder, EMBEDDING, text_config={"vocab_size": 6, "hidden_size": 8}),
+            "hidden_size 8",
+        ),
+        (lambda folder: (folder / "Config.json").write_text("{}"), "Config.json and config.json, which look the same"),
+        (lambda folder: (folder / "CON.txt").write_text("x"), "device of Windows"),
+        (lambda folder: (folder / "nul").mkdir(), "device of Windows"),
+        (lambda folder: (folder / "README.md ").write_text("x"), "blank or a dot"),
+        (lambda folder: (folder / "README.md.").write_text("x"), "blank or a dot"),
         (lambda folder: (folder / "strata.json").write_text("{}"), "registry's own"),
         (lambda folder: (folder / "x.pieces").write_text("{}"), "registry's own"),
     ],
@@ -244,6 +273,24 @@ def test_what_must_not_become_a_version(registry, model, change, problem):
     assert registry.gc() >= 0
     with pytest.raises(NotFound):
         registry.show("chat")
+
+
+@pytest.mark.parametrize(
+    ("weights", "config"),
+    [
+        (EMBEDDING, {"vocab_size": 6, "hidden_size": 4, "architectures": ["NewForCausalLM"]}),
+        (EMBEDDING, {"text_config": {"vocab_size": 6, "hidden_size": 4}, "architectures": 5}),
+        (EMBEDDING, {"hidden_size": 5}),  # half of what it takes to judge
+        ({"model.embed_tokens.weight": torch.zeros(6, 1, dtype=torch.uint8)}, {"vocab_size": 6, "hidden_size": 4}),
+    ],
+)
+def test_models_of_new_kinds_are_pushed(registry, tmp_path, weights, config):
+    path = write_model(tmp_path / "model", weights, **config)
+    (path / "chat_template.jinja").write_text(
+        "{% generation %}{% for x in y %}{% break %}{% endfor %}{% endgeneration %}"
+    )
+    told(path, "tokenizer_config.json", [{"name": "default", "template": "{{ messages | unheard_of }}"}])
+    assert push(registry, path).version == "v1"
 
 
 def test_metadata_is_plain_and_small(registry, model):

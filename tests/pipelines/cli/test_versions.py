@@ -44,7 +44,8 @@ def test_a_folder_goes_in_and_comes_out(
     said = capsys.readouterr().out
     assert '+  "size": 2' in said
     assert "~ model.safetensors: 96 B, as large as before" in said
-    assert "1 tensors changed" in said
+    assert "1 tensor changed" in said
+    assert '~ license: "mit" → none' in said
     assert "█" in said
     assert "100 %" in said
 
@@ -53,6 +54,77 @@ def test_a_folder_goes_in_and_comes_out(
     for words in (("show", "chat@v1"), ("log", "chat"), ("fsck",), ("gc",), ("branch", "chat@v1", "old"),
                   ("remove", "chat@old"), ("tag", "chat@v1", "first")):  # fmt: skip
         assert strata(monkeypatch, "models", *words) == 0, words
+
+
+def test_values_that_are_no_numbers_are_said(home: Path, monkeypatch, capsys) -> None:
+    for a in ([0.0, 1.0], [float("nan"), 1.0], [float("inf"), float("nan")]):
+        write_model(home / "model", {"a": torch.tensor(a), "b": torch.full((2,), a[1])})
+        assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    warned = capsys.readouterr().err
+    assert "warning a is not finite: 1 of 2 values" in warned
+    assert "warning b is not finite: 2 of 2 values" in warned
+    for before in ("chat@v1", "chat@v2"):
+        assert strata(monkeypatch, "models", "diff", before, "v3") == 0
+        assert "not finite: 2 of 2 values" in capsys.readouterr().out
+    assert strata(monkeypatch, "models", "diff", "chat@v1", "v3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["norms"], found["not_finite"]["model.safetensors"]["a"]) == ({"model.safetensors": {}}, [2, 2])
+
+
+def test_what_is_left_out_is_said(home: Path, monkeypatch, capsys) -> None:
+    write_model(home / "model", {"a": torch.ones(2)})
+    (home / "model" / ".git").mkdir()
+    (home / "model" / "adapter" / "__pycache__").mkdir(parents=True)
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    assert "left out: .git, adapter/__pycache__\n" in capsys.readouterr().err
+
+
+def test_metrics_stand_as_they_were_and_are(home: Path, monkeypatch, capsys) -> None:
+    write_model(home / "model", {"a": torch.ones(2)})
+    for metrics in ({"loss": 2, "same": 1, "gone": 3}, {"loss": 1.5, "same": 1, "new": [4]}):
+        (home / "facts.json").write_text(json.dumps({"metrics": metrics}))
+        assert strata(monkeypatch, "models", "push", "model", "--name", "chat", "--facts", "facts.json") == 0
+    capsys.readouterr()
+    assert strata(monkeypatch, "models", "diff", "chat@v1", "v2") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "~ metrics.gone: 3 → none", "~ metrics.loss: 2 → 1.5", "~ metrics.new: none → [4]",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_what_changed_where_fits_the_terminal(home: Path, monkeypatch, capsys, width) -> None:
+    monkeypatch.setattr(show.out, "width", width)
+    for value in (1.0, 2.0):
+        write_model(home / "model", {f"t{number:03}": torch.full((2,), value) for number in range(90)})
+        assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    capsys.readouterr()
+    assert strata(monkeypatch, "models", "diff", "chat@v1", "v2") == 0
+    (strip,) = [line for line in capsys.readouterr().out.splitlines() if "█" in line]
+    assert len(strip) == min(width, 72)
+
+
+def test_a_branch_that_a_push_makes_is_said(home: Path, monkeypatch, capsys) -> None:
+    write_model(home / "model", {"a": torch.ones(2)})
+    for model, branch, said in (
+        ("chat", "main", "the tip of main, "), ("chat", "tuned", "new branch tuned, from main v1\n"),
+        ("other", "tuned", "new branch tuned\n"),
+    ):  # fmt: skip
+        assert strata(monkeypatch, "models", "push", "model", "--name", model, "--branch", branch) == 0
+        found = capsys.readouterr().out
+        assert said in found
+        assert f"the tip of {branch}, " in found
+        assert ("new branch" in found) is (branch != "main")
+    (home / "model" / "README.md").write_text("x")
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat", "--branch", "tuned") == 0
+    assert "new branch" not in capsys.readouterr().out
+
+
+def test_a_message_is_shown_whole(home: Path, monkeypatch, capsys) -> None:
+    write_model(home / "model", {"a": torch.ones(2)})
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat", "-m", "First\n\nand [/why] it is") == 0
+    capsys.readouterr()
+    assert strata(monkeypatch, "models", "show", "chat@v1") == 0
+    assert "and [/why] it is" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -98,13 +170,14 @@ def test_a_log_leaves_columns_out_where_there_is_no_room(monkeypatch, capsys, wi
 def test_a_tokenizer_that_changed_is_seen(home: Path, monkeypatch, capsys) -> None:
     write_model(home / "model", {"a": torch.ones(8)})
     for tokens in ({"a": 0}, {"a": 1, "b": 0}):
-        (home / "model" / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
+        (home / "model" / "tokenizer.json").write_text(json.dumps({"model": {"merges": [], "vocab": tokens}}))
         (home / "model" / "tokenizer.model").write_bytes(b"\xff" * 2_000_000 * len(tokens))
         assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     capsys.readouterr()
     assert strata(monkeypatch, "models", "diff", "chat@v1", "v2") == 0
     said = capsys.readouterr().out
-    assert "~ tokenizer.json: 30 B → 38 B; tokens: 1 added, 0 removed, 1 changed" in said
+    assert '~ tokenizer.json: 44 B → 52 B; tokens: 1 added ("b"), 0 removed, 1 changed' in said
+    assert "@@" not in said
     assert "~ tokenizer.model: 2.0 MB → 4.0 MB" in said
 
 
@@ -118,6 +191,11 @@ def test_errors_name_the_thing_and_the_remedy(
         (("push", "nowhere", "--name", "chat"), "is no folder"),
         (("push", "empty", "--name", "Chat/../x"), "small letters"),
         (("push", "empty", "--name", "chat", "--meta", "x"), "key=value"),
+        (("push", "empty", "--name", "chat", "-m", "a\x1b[2Jb"), r"--message: a\x1b[2Jb is not accepted; take control"),
+        (("push", "empty", "--name", "chat", "-m", "a" * 10_001), "keep it below 10000 letters"),
+        (("merge", "chat@v1", "--into", "chat", "-m", "\x07"), "--message"),
+        (("stage", "chat@v1", "candidate", "-m", "\x07"), "--message"),
+        (("merge-request", "open", "chat", "a", "-m", "\x9b2J"), "title"),
         (("push", "empty", "--name", "chat", "--meta", "a=1", "--meta", "a=2"), "a is there already; give it once"),
         (("remove", "chat"), "name what is to go, such as chat@prod"),
         (("show", "chat"), "no model chat"),
