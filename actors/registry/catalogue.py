@@ -37,6 +37,7 @@ from actors.registry import disk, facts, query, tree
 from actors.registry.desk import Desk
 from actors.registry.facts import Fact, fact
 from actors.registry.history import ALIASES, EVERY, HEADS, TAGS, Entry, History, numbered
+from actors.registry.inspection import Fault, Faults, Place
 from actors.registry.query import Comparison, Joined, Query
 from actors.registry.registry import Registry
 from actors.registry.requests import Requirements
@@ -135,9 +136,9 @@ class Catalogue:
         with self._following() as connection:
             return int(connection.execute(select(func.count()).select_from(_VERSIONS)).scalar_one())
 
-    def check(self) -> list[str]:
-        """Where the tables say something else than the history, a line each. Raises Unavailable."""
-        problems = []
+    def check(self) -> list[Fault]:
+        """Where the tables say something else than the history. Raises Unavailable."""
+        faults = Faults()
         with self._following() as connection:
             listed = {(row[0], row[1]) for row in connection.execute(select(_VERSIONS.c.model, _VERSIONS.c.commit))}
             for model in self._registry.models():
@@ -146,13 +147,11 @@ class Catalogue:
                 for version, commit in numbered(history).items():
                     true = {*facts.of_tree(history.files(commit)), *moving.get(commit, ()), *_entry(history, commit)[1]}
                     if (model, commit) not in listed or set(_known(connection, model, commit)) != true:
-                        problems.append(f"{model}@{version}: the index says something else; strata models reindex")
+                        faults.add(Place(model, version), "the index says something else; strata models reindex")
                     listed.discard((model, commit))
-            problems += [
-                f"{model} {commit[:12]}: the index knows it and nobody else; strata models reindex"
-                for model, commit in sorted(listed)
-            ]
-        return problems
+            for model, commit in sorted(listed):
+                faults.add(Place(model, commit[:12]), "the index knows it and nobody else; strata models reindex")
+        return faults.found()
 
     @contextmanager
     def _following(self) -> Iterator[Connection]:

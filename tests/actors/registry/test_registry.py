@@ -10,6 +10,7 @@ from filecmp import dircmp
 import pytest
 import torch
 
+from actors.registry import exchange
 from actors.registry.aliases import Aliases, Moved
 from actors.registry.pieces import PIECE
 from actors.registry.registry import Registry
@@ -271,9 +272,9 @@ def test_changed_and_missing_content_is_found_and_refused(registry, model, tmp_p
     registry.blobs.remove(second)
     problems = registry.fsck()
     assert len(problems) == 2
-    assert all("model.safetensors" in problem for problem in problems)
-    with pytest.raises((Unavailable, NotFound)):
-        registry.checkout("chat", "v1", tmp_path / "out")
+    assert all(str(problem).startswith("chat v1 model.safetensors: ") for problem in problems)
+    with pytest.raises((Unavailable, ModelInvalid), match=r"chat@v1 \(model.safetensors\)"):
+        registry.checkout("chat", "main", tmp_path / "out")
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
@@ -283,11 +284,34 @@ def test_changed_content_is_whole_again_once_it_was_repaired_and_pushed(registry
     (tmp_path / "registry" / "content" / digest[:2] / digest[2:]).write_bytes(b"another")
     assert not push(registry, model).new
     assert registry.fsck() != [], "what is there is not read by a push"
-    (problem,) = registry.repair()
-    assert digest in problem
+    (problem,), (removed,) = registry.repair()
+    assert digest in str(problem)
+    assert removed == f"the piece {digest}"
     push(registry, model)
     assert registry.fsck() == []
-    assert registry.repair() == []
+    assert registry.repair() == ([], [])
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_content_that_is_not_as_it_was_names_the_version_the_file_and_the_remedy(registry, model, tmp_path, changed):
+    write_model(model, {"a": torch.ones(16)})
+    push(registry, model)
+    digests = list(registry.blobs)
+    write_model(model, {"a": torch.zeros(16)})
+    push(registry, model)
+    for digest in registry.blobs:
+        if digest not in digests and changed:
+            (tmp_path / "registry" / "content" / digest[:2] / digest[2:]).write_bytes(b"another")
+        elif digest not in digests:
+            registry.blobs.remove(digest)
+    wrong, said = (Unavailable, "fsck --repair`, then push its version") if changed else (ModelInvalid, "push it again")
+    for what, act in (
+        (r"chat@v2 \(model.safetensors\)", lambda: registry.checkout("chat", "main", tmp_path / "out")),
+        (r"chat@v2 \(model.safetensors\)", lambda: exchange.export(registry, "chat", "v2", tmp_path / "x", "mlflow")),
+        ("chat@v2 or v1", lambda: registry.diff("chat", "v2", "v1")),
+    ):
+        with pytest.raises(wrong, match=f"{what}.*{said}"):
+            act()
 
 
 @pytest.mark.parametrize(

@@ -164,4 +164,4 @@ def test_an_approval_that_nobody_trusted_has_signed_is_found(desk, registry, tmp
     assert registry.fsck() == []
     history.move("refs/requests/1", commit, at)
     (problem,) = registry.fsck()
-    assert commit[:12] in problem
+    assert commit[:12] in str(problem)

@@ -139,9 +139,17 @@ def test_changed_content_ends_with_one(
     assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     for piece in (tmp_path / "state" / "registry" / "content").glob("??/*"):
         piece.write_bytes(b"x")
+    capsys.readouterr()
     assert strata(monkeypatch, "models", "fsck") == 1
-    assert "was changed; run `strata models fsck --repair`, then push its version again" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("chat v1 model.safetensors: ")
+    assert "was changed; run `strata models fsck --repair`, then push its version again" in said
+    assert said.endswith(f"{said.count('was changed')} faults\n")
+    assert strata(monkeypatch, "models", "fsck", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["faults"][0]["places"] == [{"model": "chat", "at": "v1", "file": "model.safetensors"}]
     assert strata(monkeypatch, "models", "fsck", "--repair") == 1
+    assert capsys.readouterr().out.count("removed, as it was changed: the piece ") == len(told["faults"])
     assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     assert strata(monkeypatch, "models", "fsck") == 0
 
