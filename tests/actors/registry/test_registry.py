@@ -258,6 +258,43 @@ def test_metadata_of_a_kind_that_json_lacks_name_their_key(registry, model):
         push(registry, model, metadata={"data": {"day": datetime.date(2026, 1, 2)}})
 
 
+ITSELF: list[object] = []
+ITSELF.append(ITSELF)
+BOMB: list[object] = []
+for _ in range(20):
+    BOMB = [BOMB] * 9
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"metrics.exact_match": "high"}, 'metadata metrics.exact_match: "high" is not accepted; a metric is a finite'),
+        ({"metrics": {"exact_match": "high"}}, 'metadata metrics.exact_match: "high" is not accepted'),
+        ({"metrics": {"exact_match": True}}, "metrics.exact_match: true is not accepted"),
+        ({"metrics": {"exact_match": [0.5]}}, "metrics.exact_match: "),
+        ({"metrics": {"loss": float("inf")}}, "metrics.loss: .*finite"),
+        ({"metrics": 3, "metrics.x": 3}, "metadata metrics: a value and a group of values is not accepted"),
+        ({"a": {"b": 1}, "a.b.c": 1}, "metadata a.b: a value and a group"),
+        ({"a": ITSELF}, "metadata a: a list that holds itself"),
+        ({"a": BOMB}, "more than 65536 values"),
+        ({1: "x"}, "the key 1, a number, is not accepted; write '1', in quotes"),
+        ({"a": {True: "x"}}, "metadata a: the key true, a truth value, is not accepted"),
+        ({"": "x"}, "an empty key"),
+        ({"a": {None: "x"}}, "metadata a: an empty key"),
+    ],
+)  # fmt: skip
+def test_metadata_that_nobody_could_search_are_refused_before_anything_is_kept(registry, model, metadata, said):
+    with pytest.raises(InvalidRequest, match=said):
+        push(registry, model, metadata=metadata)
+    assert registry.models() == []
+
+
+def test_lists_of_what_is_alike_and_of_objects_are_metadata(registry, model):
+    known = {"metrics": {"held": {"exact_match": 0.5}, "loss": 1}, "data": ["a", {"name": "b"}], "data.count": 2}
+    push(registry, model, metadata=known)
+    assert registry.show("chat").metadata == known
+
+
 @pytest.mark.parametrize("name", ["a.lock", "a..b"])
 def test_names_that_git_keeps_for_itself_say_so(registry, model, name):
     with pytest.raises(InvalidRequest, match=r"git keeps two dots in a row and the ending \.lock"):

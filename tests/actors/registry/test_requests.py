@@ -151,6 +151,9 @@ def test_what_cannot_be_asked_for(desk):
     for value in (float("nan"), "0.9", True, None):
         with pytest.raises(InvalidRequest, match="metrics"):
             desk.evaluate("chat", 1, {"eval.exact_match": value}, principal="ci")
+    for name in ("ev al", "", "Eval", ".x", "eval."):
+        with pytest.raises(InvalidRequest, match="name it as conditions do"):
+            desk.evaluate("chat", 1, {name: 0.5}, principal="ci")
     with pytest.raises(InvalidRequest, match="of"):
         desk.evaluate("chat", 1, {}, principal="ci", of="elsewhere")
 

@@ -279,7 +279,7 @@ def test_versions_are_found_by_what_is_known_of_them(
     assert "1 versions" in run("reindex")
     for words, said in (
         (("search", "license >"), "query: license > (at its end)"),
-        (("push", "model", "--name", "chat", "--facts", "nowhere.yaml"), "--facts: nowhere.yaml"),
+        (("push", "model", "--name", "chat", "--facts", "nowhere.yaml"), "--facts nowhere.yaml: No such file"),
         (("push", "model", "--name", "chat", "--meta", "stage=live"), "is what the registry itself says"),
     ):
         assert strata(monkeypatch, "models", *words) == 1, words
@@ -290,6 +290,49 @@ def test_versions_are_found_by_what_is_known_of_them(
     write_model(tmp_path / "model", {"a": torch.zeros(8)})
     assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     assert "the catalogue follows later" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &x [*x]\n", "--facts facts.yaml: a: a list that holds itself is not accepted; write out"),
+        ("a: &x {b: *x}\n", "--facts facts.yaml: a.b: a mapping that holds itself"),
+        ("1: x\n", "--facts facts.yaml: the key 1, a number, is not accepted; write '1', in quotes"),
+        ("'': x\n", "--facts facts.yaml: an empty key"),
+        ("a: 1\nb: [1\n", "--facts facts.yaml, line 3, column 1: "),
+        ("a: b: c\n", "--facts facts.yaml, line 1, column 5: mapping values"),
+        ("[" * 5000, "--facts facts.yaml: deep nesting"),
+        ("a: !!python/name:x y\n", "line 1, column 4"),
+        ("- a\n", "what holds no keys"),
+        ("? [a]\n: b\n", "--facts facts.yaml"),
+        ("metrics: {exact_match: high}\n", '--facts facts.yaml: metrics.exact_match: "high" is not accepted'),
+        ("stage: live\n", "--facts facts.yaml: stage is not accepted; is what the registry itself"),
+    ],
+)  # fmt: skip
+def test_facts_that_are_none_name_the_file_the_place_and_what_to_do(
+    home: Path, monkeypatch, capsys, text, said
+) -> None:
+    write_model(home / "model", {"a": torch.ones(8)})
+    (home / "facts.yaml").write_text(text)
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat", "--facts", "facts.yaml") == 1
+    wrong = capsys.readouterr().err
+    assert said in wrong
+    assert "not a fault that Strata knows" not in wrong
+
+
+@pytest.mark.usefixtures("home")
+def test_an_argument_that_is_no_metric_says_how_one_is_written(monkeypatch, capsys) -> None:
+    for pairs, said in (
+        (("ev al=3",), "name it as conditions do"),
+        (("eval.x",), "METRIC: eval.x is not accepted; write it as name=number"),
+        (("eval.x=1", "eval.x=2"), "METRIC: eval.x=2 is not accepted; eval.x is there already; give it once"),
+        (("eval.x=high",), 'metrics.eval.x: "high" is not accepted; give a finite number'),
+        (("eval.x=" + "[" * 5000,), "give a finite number"),
+    ):
+        assert strata(monkeypatch, "models", "merge-request", "evaluate", "chat", "1", *pairs) == 1
+        wrong = capsys.readouterr().err
+        assert said in wrong
+        assert "--meta" not in wrong
 
 
 @pytest.mark.usefixtures("home")
