@@ -6,9 +6,11 @@ nobody who moves a ref has to think of it, and what is lost is made again.
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -30,6 +32,7 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    text,
 )
 from sqlalchemy.exc import DBAPIError
 
@@ -136,6 +139,29 @@ class Catalogue:
         with self._following() as connection:
             return int(connection.execute(select(func.count()).select_from(_VERSIONS)).scalar_one())
 
+    def set_aside(self) -> Path | None:
+        """Take a SQLite file that is broken out of the way; where it lies then. None where there is nothing to do."""
+        if self._engine.name != "sqlite":
+            return None
+        with self._alone():
+            if not self._broken():
+                return None
+            self._engine.dispose()
+            file = Path(str(self._engine.url.database))
+            aside = file.with_name(f"{file.name}.broken")
+            for ending in ("-wal", "-shm"):  # of the broken one: a new one would read them
+                file.with_name(file.name + ending).unlink(missing_ok=True)
+            file.replace(aside)
+            return aside
+
+    def _broken(self) -> bool:
+        try:
+            with self._engine.connect() as connection:
+                said = connection.execute(text("pragma quick_check")).scalar()
+        except DBAPIError as wrong:
+            return type(wrong.orig) is sqlite3.DatabaseError  # no database, or malformed; locked and full are others
+        return bool(said != "ok")
+
     def check(self) -> list[Fault]:
         """Where the tables say something else than the history. Raises Unavailable."""
         faults = Faults()
@@ -232,7 +258,7 @@ class Catalogue:
             said = str(wrong.orig).strip().partition("\n")[0]
             remedy = f"see {KEY}"
             if file := self._engine.url.database if self._engine.name == "sqlite" else None:
-                remedy = f"where it is broken, remove {file}: a search makes it again from the history; {remedy}"
+                remedy = f"where {file} is broken, strata models reindex makes it anew from the history; {remedy}"
             raise Unavailable(f"the metadata in {where}", f"{said}; {remedy}") from None
 
     @contextmanager

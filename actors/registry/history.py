@@ -21,7 +21,7 @@ from dulwich.refs import Ref
 from dulwich.repo import Repo
 
 from actors.registry import disk
-from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound
+from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound, listed
 
 HEADS, TAGS, ALIASES, REQUESTS = "refs/heads/", "refs/tags/", "refs/aliases/", "refs/requests/"
 MOVES, STAGES = "refs/moves/", "refs/stages/"  # where aliases have been, and how far versions have come
@@ -219,8 +219,8 @@ class History:
             known = {entry.id for entry in self.log(*tips) if entry.id.startswith(name)} if tips else set()
             if len(known) == 1:
                 return known.pop()
-        every = [*self.refs(ALIASES), *self.refs(TAGS), *self.refs(HEADS)]
-        raise NotFound("version, alias or branch", name, tuple(every[:10]))
+        names = {each for kind in NAMES for each in self.refs(kind)} - versions.keys()
+        raise NotFound("version, alias or branch", name, (*spans(versions), *listed(names)))
 
     def log(self, *commits: str) -> Iterator[Entry]:
         """The commits and all that they descend from, each once, the latest first."""

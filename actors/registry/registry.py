@@ -22,7 +22,7 @@ from actors.registry.inspection import BROKEN, Fault, Faults, Place
 from actors.registry.merging import Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
-from cluster.errors import Barred, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable
+from cluster.errors import Barred, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable, listed
 from cluster.storage import Blobs
 from cluster.storage.blobs import digest_of
 
@@ -177,9 +177,7 @@ class Registry:
         that nobody signed who is trusted, Unavailable for content that was changed.
         """
         history, commit = self.history(model), self.trusted(model, name)
-        if into.exists():
-            raise Barred(f"the folder {into}", "is there already", "name another, or remove it")
-        into.parent.mkdir(parents=True, exist_ok=True)
+        disk.expect_new(into)
         scratch = into.parent / f".{into.name}.{secrets.token_hex(4)}"
         number = next((version for version, at in numbered(history).items() if at == commit), name)
         try:
@@ -251,7 +249,8 @@ class Registry:
             raise InvalidRequest("--kind", kind, f"take one of {', '.join(KINDS)}")
         there = {each: ref for each, ref in KINDS.items() if kind in (None, each) and name in history.refs(ref)}
         if not there:
-            raise NotFound(kind or "alias, tag or branch", name)
+            known = {each for wanted, ref in KINDS.items() if kind in (None, wanted) for each in history.refs(ref)}
+            raise NotFound(kind or "alias, tag or branch", name, listed(known - numbered(history).keys() - {MAIN}))
         if len(there) > 1:
             raise InvalidRequest("--kind", "nothing", f"{name} is {' and '.join(there)}; say which")
         found, ref = next(iter(there.items()))
@@ -421,7 +420,7 @@ class Registry:
         """The commits and refs of a model, which is made where it is `new`. Raises NotFound."""
         path = self.folder / "models" / f"{named('model', model)}.git"
         if not new and not (path / "HEAD").is_file():
-            raise NotFound("model", model, tuple(self.models()[:10]))
+            raise NotFound("model", model, listed(self.models()))
         return History(path)
 
     def _unsigned(self, history: History, commit: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.markup import escape
 
 from actors.registry import tree
 from actors.registry.registry import Registry
@@ -102,4 +103,7 @@ def search(query: str, limit: int, file: Path | None, *, as_json: bool) -> None:
 def reindex(file: Path | None) -> None:
     """Read all metadata again."""
     settings, registry, _ = entered(file, "reindex")
-    show.line(f"{catalogue_of(settings, registry).rebuild()} versions are in the catalogue")
+    catalogue = catalogue_of(settings, registry)
+    if aside := catalogue.set_aside():
+        show.line(f"the catalogue was broken; what there was lies in {escape(str(aside))}")
+    show.line(f"{catalogue.rebuild()} versions are in the catalogue")

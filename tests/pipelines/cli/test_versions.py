@@ -374,6 +374,63 @@ def test_a_key_may_do_what_its_role_says(
             assert f"bob lacks the permission {permission}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("home")
+def test_what_keeps_webhooks_from_being_told_is_said(monkeypatch, capsys, tmp_path: Path) -> None:
+    def said() -> str:
+        assert strata(monkeypatch, "models", "webhooks") == 0
+        return capsys.readouterr().out
+
+    assert "No webhook is configured" in said()
+    hook = {"url": "https://ci.example.com/x", "secret_env": "CI_SECRET"}
+    Path("strata.yaml").write_text(yaml.safe_dump({"registry": {"webhooks": [hook]}}))
+    monkeypatch.delenv("CI_SECRET", raising=False)
+    assert "registry.webhooks.0.secret_env: CI_SECRET is not accepted; it is not set here" in said()
+    monkeypatch.setenv("CI_SECRET", "short")
+    assert "at least 24 bytes" in said()
+    monkeypatch.setenv("CI_SECRET", "x" * 32)
+    assert "secret_env" not in said()
+    monkeypatch.delenv("CI_SECRET")
+    kept = tmp_path / "state" / "webhooks" / "CI_SECRET"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("x" * 32)
+    assert "secret_env" not in said()
+
+
+@pytest.mark.usefixtures("home")
+def test_small_things_say_what_there_is_and_what_was_done(monkeypatch, capsys, tmp_path: Path) -> None:
+    def run(*words: str, status: int = 0) -> str:
+        assert strata(monkeypatch, "models", *words) == status, capsys.readouterr()
+        captured = capsys.readouterr()
+        return captured.err if status else captured.out
+
+    for value in range(11):
+        write_model(tmp_path / "model", {"a": torch.full((8,), float(value))})
+        run("push", "model", "--name", "chat")
+    run("tag", "chat@v1", "first")
+    run("alias", "chat@v2", "prod")
+    assert "chat@prod was at v2 already" in run("alias", "chat@v2", "prod", "--from", "v2")
+    assert "no version, alias or branch nope; there is v1-v11, first, main, prod\n" in run(
+        "show", "chat@nope", status=1
+    )
+    assert "no alias, tag or branch nope; there is first, prod\n" in run("remove", "chat@nope", status=1)
+    for words in (("checkout", "chat@v2", "/proc/foo"), ("export", "chat@v2", "/proc/foo"),
+                  ("checkout", "chat", "model/config.json/x")):  # fmt: skip
+        said = run(*words, status=1)
+        assert f"the folder {words[2]} cannot be made (" in said
+        assert "not a fault that Strata knows" not in said
+    index = tmp_path / "state" / "registry" / "metadata.db"
+    for file in index.parent.glob("metadata.db*"):
+        file.unlink()
+    index.write_bytes(b"no database")
+    assert "strata models reindex makes it anew" in run("search", "version = v2", status=1)
+    said = run("reindex")
+    assert "the catalogue was broken; what there was lies in" in said
+    assert "11 versions are in the catalogue" in said
+    assert index.with_name("metadata.db.broken").read_bytes() == b"no database"
+    assert "chat@v2" in run("search", "version = v2")
+    assert "broken" not in run("reindex")
+
+
 def test_what_was_told_is_listed(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -381,7 +438,8 @@ def test_what_was_told_is_listed(
     settings = yaml.safe_load(Path("strata.yaml").read_text()) if Path("strata.yaml").exists() else {}
     Path("strata.yaml").write_text(yaml.safe_dump(settings | {"registry": {"webhooks": [hook]}}))
     assert strata(monkeypatch, "models", "webhooks", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"renewed": 0, "events": []}
+    problem = "registry.webhooks.secret_file: secret is not accepted; it cannot be read (No such file or directory)"
+    assert json.loads(capsys.readouterr().out) == {"renewed": 0, "events": [], "problems": [problem]}
     write_model(home / "model", {"a": torch.ones(8)})
     outbox = Outbox(registry_of(load(None, {**os.environ}).settings))
     outbox.gather({hook_id(hook["url"]): ()})
