@@ -15,8 +15,9 @@ _COMPARES: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 _NUMBER = r"(?P<{0}>[0-9]+(?:\.[0-9]+)?)\s*(?P<{0}_unit>%|us|ms|s|m|h|)"
+METRIC = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*")
 _FORM = re.compile(
-    r"\s*(?P<metric>[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*)\s*(?P<compare><=|>=|<|>)\s*(?:"
+    rf"\s*(?P<metric>{METRIC.pattern})\s*(?P<compare><=|>=|<|>)\s*(?:"
     + _NUMBER.format("number")
     + r"|(?P<baseline>baseline)(?:\s*(?P<sign>[-+])\s*"
     + _NUMBER.format("shift")

@@ -29,7 +29,11 @@ positional and all are handed to `super().__init__`, so that an error pickles an
 """
 
 import json
+import re
+from collections.abc import Iterable
 from typing import Any, ClassVar
+
+_RUNS = re.compile(r"([0-9]+)")
 
 
 class StrataError(Exception):
@@ -315,6 +319,15 @@ class DeadlineExceeded(StrataError):
 
     def __str__(self) -> str:
         return f"{self.what} did not finish within {self.seconds:g} s"
+
+
+def listed(names: Iterable[str], most: int = 10) -> tuple[str, ...]:
+    """What there is, for an error: v2 before v10, and of many how many more."""
+    found = sorted(
+        names,
+        key=lambda name: [int(part) if part.isascii() and part.isdecimal() else part for part in _RUNS.split(name)],
+    )
+    return (*found[:most], f"and {len(found) - most} more") if len(found) > most else tuple(found)
 
 
 def sent(value: Any, limit: int = 120) -> str:

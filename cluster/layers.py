@@ -241,14 +241,16 @@ def _invalid(root: type[BaseModel], error: ErrorDetails, sources: Mapping[Keys, 
     below = [source for found, source in sources.items() if keys and found[: len(keys)] == keys]
     key = dotted(keys) + "".join(f" ({source})" for source in (above + below)[:1])
     if told is not None:
-        return SettingsInvalid(key, "nothing" if told["given"] is None else _shown(told["given"]), told["remedy"])
+        return SettingsInvalid(
+            key, "nothing" if told["given"] is None else _shown(told["given"], ruled=True), told["remedy"]
+        )
     if error["type"] == "extra_forbidden":
         parent = _annotation(root, keys[:-1])
         model = next((k for k in _kinds(parent) if isinstance(k, type) and issubclass(k, BaseModel)), root)
         return SettingsInvalid(key, "an unknown key", _nearest(str(keys[-1]), model.model_fields, keys[:-1]))
     if error["type"] == "missing":
         return SettingsInvalid(key, "nothing", "it has to be set")
-    return SettingsInvalid(key, _shown(error["input"]), _remedy(error))
+    return SettingsInvalid(key, _shown(error["input"], ruled=error["type"] == "value_error"), _remedy(error))
 
 
 # What pydantic found wrong, as we say it; its own words are for programmers. In braces stands its rule.
@@ -285,12 +287,16 @@ def _remedy(error: ErrorDetails) -> str:
     return said.format_map(error.get("ctx", {}))
 
 
-def _shown(given: Any) -> Any:
-    """A value as an error shows it: a text in quotes, or nobody sees why "8000" is no number."""
+def _shown(given: Any, *, ruled: bool) -> Any:
+    """A value as an error shows it: a text in quotes, or nobody sees why "8000" is no number.
+
+    `ruled`: by a rule on what is given, which is of the kind that is wanted.
+    """
     if given in ([], {}):
         return "nothing"
-    if isinstance(given, list | dict):
-        return f"what it holds ({type(given).__name__})"
+    if isinstance(given, list | dict):  # never what it holds, which may be a secret
+        kind = "list" if isinstance(given, list) else "mapping"
+        return f"what this {kind} holds" if ruled else f"a {kind}"
     return f'"{given}"' if isinstance(given, str) else given
 
 

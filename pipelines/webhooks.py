@@ -177,6 +177,25 @@ def _secret_file(key: str, hook: WebhookSettings, settings: Settings, environmen
     return kept
 
 
+def silent(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """What keeps hooks of the settings from being told anything, a line each: secrets that are nowhere, or none."""
+    found = []
+    for place, hook in enumerate(settings.registry.webhooks):
+        key, name = f"registry.webhooks.{place}", str(hook.secret_env)
+        kept = settings.cluster.state / "webhooks" / name
+        try:
+            if hook.secret_file is not None:
+                read_secret(Path(hook.secret_file).expanduser())
+            elif name in environment:
+                parse_secret(environment[name], f"{key}.secret_env", name)
+            elif not kept.is_file():
+                remedy = "it is not set here, and no deploy had it; export it and deploy, or use secret_file"
+                raise SettingsInvalid(f"{key}.secret_env", name, remedy)
+        except SettingsInvalid as wrong:
+            found.append(str(wrong))
+    return found
+
+
 def hook_id(url: str) -> str:
     """What a hook is called in the outbox: the same as long as its address is."""
     return hashlib.sha256(url.encode()).hexdigest()[:32]

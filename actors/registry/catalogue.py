@@ -6,9 +6,11 @@ nobody who moves a ref has to think of it, and what is lost is made again.
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -30,6 +32,7 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    text,
 )
 from sqlalchemy.exc import DBAPIError
 
@@ -37,6 +40,7 @@ from actors.registry import disk, facts, query, tree
 from actors.registry.desk import Desk
 from actors.registry.facts import Fact, fact
 from actors.registry.history import ALIASES, EVERY, HEADS, TAGS, Entry, History, numbered
+from actors.registry.inspection import Fault, Faults, Place
 from actors.registry.query import Comparison, Joined, Query
 from actors.registry.registry import Registry
 from actors.registry.requests import Requirements
@@ -135,9 +139,32 @@ class Catalogue:
         with self._following() as connection:
             return int(connection.execute(select(func.count()).select_from(_VERSIONS)).scalar_one())
 
-    def check(self) -> list[str]:
-        """Where the tables say something else than the history, a line each. Raises Unavailable."""
-        problems = []
+    def set_aside(self) -> Path | None:
+        """Take a SQLite file that is broken out of the way; where it lies then. None where there is nothing to do."""
+        if self._engine.name != "sqlite":
+            return None
+        with self._alone():
+            if not self._broken():
+                return None
+            self._engine.dispose()
+            file = Path(str(self._engine.url.database))
+            aside = file.with_name(f"{file.name}.broken")
+            for ending in ("-wal", "-shm"):  # of the broken one: a new one would read them
+                file.with_name(file.name + ending).unlink(missing_ok=True)
+            file.replace(aside)
+            return aside
+
+    def _broken(self) -> bool:
+        try:
+            with self._engine.connect() as connection:
+                said = connection.execute(text("pragma quick_check")).scalar()
+        except DBAPIError as wrong:
+            return type(wrong.orig) is sqlite3.DatabaseError  # no database, or malformed; locked and full are others
+        return bool(said != "ok")
+
+    def check(self) -> list[Fault]:
+        """Where the tables say something else than the history. Raises Unavailable."""
+        faults = Faults()
         with self._following() as connection:
             listed = {(row[0], row[1]) for row in connection.execute(select(_VERSIONS.c.model, _VERSIONS.c.commit))}
             for model in self._registry.models():
@@ -146,13 +173,11 @@ class Catalogue:
                 for version, commit in numbered(history).items():
                     true = {*facts.of_tree(history.files(commit)), *moving.get(commit, ()), *_entry(history, commit)[1]}
                     if (model, commit) not in listed or set(_known(connection, model, commit)) != true:
-                        problems.append(f"{model}@{version}: the index says something else; strata models reindex")
+                        faults.add(Place(model, version), "the index says something else; strata models reindex")
                     listed.discard((model, commit))
-            problems += [
-                f"{model} {commit[:12]}: the index knows it and nobody else; strata models reindex"
-                for model, commit in sorted(listed)
-            ]
-        return problems
+            for model, commit in sorted(listed):
+                faults.add(Place(model, commit[:12]), "the index knows it and nobody else; strata models reindex")
+        return faults.found()
 
     @contextmanager
     def _following(self) -> Iterator[Connection]:
@@ -233,7 +258,7 @@ class Catalogue:
             said = str(wrong.orig).strip().partition("\n")[0]
             remedy = f"see {KEY}"
             if file := self._engine.url.database if self._engine.name == "sqlite" else None:
-                remedy = f"where it is broken, remove {file}: a search makes it again from the history; {remedy}"
+                remedy = f"where {file} is broken, strata models reindex makes it anew from the history; {remedy}"
             raise Unavailable(f"the metadata in {where}", f"{said}; {remedy}") from None
 
     @contextmanager

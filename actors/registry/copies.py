@@ -20,7 +20,7 @@ from pathlib import Path
 from actors.registry import pieces, tree
 from actors.registry.folder import checked
 from actors.registry.pieces import SUFFIX, Progress, quietly
-from cluster.errors import ModelInvalid, NotFound, SettingsInvalid, Unavailable
+from cluster.errors import ModelInvalid, NotFound, SettingsInvalid
 from cluster.storage import Blobs
 from cluster.storage.blobs import digest_of
 
@@ -171,13 +171,8 @@ class Copies:
                 progress(file.size)
                 return
         if file.cut:
-            try:
+            with pieces.needed(f"{what} ({file.name})", self._store):
                 pieces.join(pieces.parse(file.name, file.text), read, scratch, progress)
-            except NotFound as wrong:
-                problem = f"its content {wrong.name} is missing from {self._store}"
-                raise ModelInvalid(what, problem, "push it again, which adds what is missing") from None
-            except Unavailable as wrong:
-                raise Unavailable(f"{what} ({file.name})", wrong.reason) from None
         else:
             scratch.write_bytes(file.text)
             progress(file.size)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster.errors import Unavailable
+from cluster.errors import Barred, Unavailable
 
 REMEDIES = {
     errno.ENOSPC: "make room there, then do it again",
@@ -78,6 +78,19 @@ def locked(path: Path, *, alone: bool = True, needed: bool = True) -> Iterator[N
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def expect_new(folder: Path) -> None:
+    """Raises Barred where `folder` is there already, or can be made by nobody. Makes those above it."""
+    try:
+        if folder.exists():
+            raise Barred(f"the folder {folder}", "is there already", "name another, or remove it")
+        folder.mkdir(parents=True)
+        folder.rmdir()
+    except OSError as wrong:
+        if wrong.errno in REMEDIES:
+            raise
+        raise Barred(f"the folder {folder}", f"cannot be made ({wrong.strerror})", "name one elsewhere") from None
 
 
 def ask_room(scratch: Path, size: int) -> None:

@@ -20,7 +20,7 @@ from actors.registry.folder import TOKENIZERS, checked
 from actors.registry.mlmodel import MODEL, OURS
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Registry
-from cluster.errors import Barred, InvalidRequest, ModelInvalid
+from cluster.errors import InvalidRequest, ModelInvalid
 
 FORMS = ("huggingface", "mlflow")
 MLMODEL, COMPONENTS = "MLmodel", "components"
@@ -72,8 +72,7 @@ def export(registry: Registry, model: str, name: str, into: Path, form: str, pro
 
     Raises what `Registry.checkout` raises.
     """
-    if into.exists():
-        raise Barred(f"the folder {into}", "is there already", "name another, or remove it")
+    disk.expect_new(into)
     scratch = into.parent / f".{into.name}.{secrets.token_hex(4)}"
     try:
         commit = registry.checkout(model, name, scratch, progress)

@@ -10,7 +10,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from dulwich.refs import Ref
 from dulwich.repo import Repo
 
 from actors.registry import disk
-from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound
+from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound, listed
 
 HEADS, TAGS, ALIASES, REQUESTS = "refs/heads/", "refs/tags/", "refs/aliases/", "refs/requests/"
 MOVES, STAGES = "refs/moves/", "refs/stages/"  # where aliases have been, and how far versions have come
@@ -74,6 +74,17 @@ def split(field: str, reference: str) -> tuple[str, str]:
 def numbered(history: "History") -> dict[str, str]:
     """The commit of each version by its number, such as v3."""
     return {name: commit for name, commit in history.refs(TAGS).items() if _NUMBERED.fullmatch(name)}
+
+
+def spans(versions: Iterable[str]) -> list[str]:
+    """Numbers of versions for a person: `v1-v7`, `v9`."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(int(version[1:]) for version in versions):
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return [f"v{first}-v{last}" if last > first else f"v{first}" for first, last in found]
 
 
 @disk.all_explained
@@ -150,10 +161,11 @@ class History:
         with self._alone():
             self._tree({tuple(name.split("/")): content for name, content in files.items()})
 
-    def mend(self) -> int:
-        """Remove the objects that were changed, so that who puts the same next stores it again; how many."""
+    def mend(self) -> list[str]:
+        """Remove the objects that were changed, so that who puts the same next stores it again; their digests."""
         with self._alone():
-            return sum(self._remove_changed(path.parent.name + path.name) for path in self._loose())
+            names = [path.parent.name + path.name for path in self._loose()]
+            return [name for name in names if self._remove_changed(name)]
 
     def move(self, ref: str, new: str, expected: str | None) -> None:
         """Point `ref` at the commit `new` if it is at `expected`, None for nowhere. Raises Conflict."""
@@ -207,8 +219,8 @@ class History:
             known = {entry.id for entry in self.log(*tips) if entry.id.startswith(name)} if tips else set()
             if len(known) == 1:
                 return known.pop()
-        every = [*self.refs(ALIASES), *self.refs(TAGS), *self.refs(HEADS)]
-        raise NotFound("version, alias or branch", name, tuple(every[:10]))
+        names = {each for kind in NAMES for each in self.refs(kind)} - versions.keys()
+        raise NotFound("version, alias or branch", name, (*spans(versions), *listed(names)))
 
     def log(self, *commits: str) -> Iterator[Entry]:
         """The commits and all that they descend from, each once, the latest first."""

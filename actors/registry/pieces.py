@@ -10,12 +10,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.registry import finite
-from cluster.errors import ModelInvalid, Unavailable
+from cluster.errors import ModelInvalid, NotFound, Unavailable
 from cluster.storage import Blobs
 from cluster.storage.tensors import ITEM_BYTES, headers
 
@@ -155,6 +156,21 @@ def join(pieces: Pieces, read: Read, file: Path, progress: Progress) -> None:
 
         for _ in pool.map(put, pieces.spans()):
             pass
+
+
+@contextmanager
+def needed(what: str, store: str) -> Iterator[None]:
+    """Names what is read inside where a piece of it is not as it was pushed.
+
+    Raises ModelInvalid for one that is missing from `store`, and Unavailable for one that was changed.
+    """
+    try:
+        yield
+    except NotFound as wrong:
+        remedy = "push it again, which adds what is missing; `strata models fsck` names all that is"
+        raise ModelInvalid(what, f"its content {wrong.name} is missing from {store}", remedy) from None
+    except Unavailable as wrong:
+        raise Unavailable(what, f"{wrong.what}: {wrong.reason}") from None
 
 
 def _room() -> bytearray:

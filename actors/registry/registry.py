@@ -19,11 +19,11 @@ from actors.registry import adapter, difference, disk, inspection, joining, move
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
 from actors.registry.history import ALIASES, HEADS, MAIN, MOVES, TAGS, Entry, History, named, numbered
-from actors.registry.inspection import BROKEN, Faults
+from actors.registry.inspection import BROKEN, Fault, Faults, Place
 from actors.registry.merging import COUNTED, Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
-from cluster.errors import Barred, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable
+from cluster.errors import Barred, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable, listed
 from cluster.storage import Blobs
 from cluster.storage.blobs import digest_of
 
@@ -179,7 +179,8 @@ class Registry:
         """
         history = self.history(model)
         old, new = (history.files(history.resolve(name)) for name in (before, after))
-        return difference.between(old, new, self.blobs, progress)
+        with pieces.needed(f"{model}@{before} or {after}", self.store):
+            return difference.between(old, new, self.blobs, progress)
 
     def checkout(self, model: str, name: str, into: Path, progress: Progress = quietly) -> str:
         """Write the version that `name` names to the new folder `into`, every piece checked; its commit.
@@ -188,10 +189,9 @@ class Registry:
         that nobody signed who is trusted, Unavailable for content that was changed.
         """
         history, commit = self.history(model), self.trusted(model, name)
-        if into.exists():
-            raise Barred(f"the folder {into}", "is there already", "name another, or remove it")
-        into.parent.mkdir(parents=True, exist_ok=True)
+        disk.expect_new(into)
         scratch = into.parent / f".{into.name}.{secrets.token_hex(4)}"
+        number = next((version for version, at in numbered(history).items() if at == commit), name)
         try:
             with self._using(reading=True):
                 for path, content in history.files(commit).items():
@@ -200,7 +200,8 @@ class Registry:
                     target = scratch / checked(tree.plain(path), f"{model}@{name}")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     if path.endswith(SUFFIX):
-                        pieces.join(pieces.parse(path, content), self.blobs.read, target, progress)
+                        with pieces.needed(f"{model}@{number} ({tree.plain(path)})", self.store):
+                            pieces.join(pieces.parse(path, content), self.blobs.read, target, progress)
                     else:
                         target.write_bytes(content)
                         progress(len(content))
@@ -262,7 +263,8 @@ class Registry:
             raise InvalidRequest("--kind", kind, f"take one of {', '.join(KINDS)}")
         there = {each: ref for each, ref in KINDS.items() if kind in (None, each) and name in history.refs(ref)}
         if not there:
-            raise NotFound(kind or "alias, tag or branch", name)
+            known = {each for wanted, ref in KINDS.items() if kind in (None, wanted) for each in history.refs(ref)}
+            raise NotFound(kind or "alias, tag or branch", name, listed(known - numbered(history).keys() - {MAIN}))
         if len(there) > 1:
             raise InvalidRequest("--kind", "nothing", f"{name} is {' and '.join(there)}; say which")
         found, ref = next(iter(there.items()))
@@ -294,7 +296,8 @@ class Registry:
             plan = self._plan(model, history, source, tip, theirs, strategy)
             if plan.clashes:
                 raise MergeConflict(source, branch, plan.clashes)
-            content, stored = plan.write(self.blobs, progress)
+            with pieces.needed(f"{model}@{branch} or {source}", self.store):
+                content, stored = plan.write(self.blobs, progress)
             content[FACTS] = tree.facts(self._lineage(history, source, tip, theirs, strategy))
             parents = (tip,) if theirs is None else (tip, theirs)
             reason = message or f"Merge {source} into {branch} ({strategy.name})"
@@ -345,24 +348,25 @@ class Registry:
         before = [history.files(base) for base in bases]
         return joining.joined(before, ours, history.files(theirs), strategy, f"{model}@{source}")
 
-    def repair(self, progress: Progress = quietly) -> list[str]:
-        """As `fsck`; what was changed is removed, so that a push of the same again stores it."""
+    def repair(self, progress: Progress = quietly) -> tuple[list[Fault], list[str]]:
+        """As `fsck`, and what was removed: all that was changed, so that a push of the same again stores it."""
+        removed = []
         for model in self.models():
             with suppress(*BROKEN):  # what this is, the check says
-                self.history(model).mend()
+                removed += [f"the object {name} of {model}" for name in self.history(model).mend()]
         with self._using(alone=True):
-            whole = {digest for digest in self.blobs if self.blobs.mend(digest)}
-        return self._check(whole, progress)
+            whole = {digest: self.blobs.mend(digest) for digest in self.blobs}
+        removed += [f"the piece {digest}" for digest, good in whole.items() if not good]
+        return self._check({digest for digest, good in whole.items() if good}, progress), removed
 
-    def fsck(self, progress: Progress = quietly) -> list[str]:
-        """Read everything that versions are made of, of every model: what is missing or was changed, a line each."""
+    def fsck(self, progress: Progress = quietly) -> list[Fault]:
+        """Read everything that versions are made of, of every model: what is missing or was changed, each once."""
         return self._check(set(), progress)
 
-    def _check(self, good: set[str], progress: Progress) -> list[str]:
+    def _check(self, good: set[str], progress: Progress) -> list[Fault]:
         """As `fsck`, without reading again the pieces of these digests."""
         faults, bad = Faults(), dict[str, str]()
-        for model, history, commit, content in self._every(faults):
-            place = f"{model} {commit[:12]}"
+        for history, commit, place, content in self._every(faults):
             try:
                 if problem := self._unsigned(history, commit):
                     faults.add(place, problem)
@@ -377,14 +381,14 @@ class Registry:
                             good.add(digest)
                             progress(count)
                     if digest in bad:
-                        faults.add(f"{place} {file}", bad[digest])
+                        faults.add(Place(place.model, place.at, file), bad[digest])
         for model in self.models():
             with suppress(*BROKEN):  # what this is, was said
                 history = self.history(model)
                 for alias in history.refs(ALIASES):
                     if problem := self._astray(history, alias):
-                        faults.add(f"{model}@{alias}", f"{problem}; move it with `strata models alias`")
-        return faults.lines()
+                        faults.add(Place(model, alias), f"{problem}; move it with `strata models alias`")
+        return faults.found()
 
     def _wrong(self, digest: str) -> str:
         """What is wrong with a piece; nothing where it is whole."""
@@ -403,9 +407,9 @@ class Registry:
         """
         with self._using(alone=True):
             faults, kept = Faults(), set[str]()
-            for model, _, commit, content in self._every(faults):
-                kept.update(_digests(content, f"{model} {commit[:12]}", faults))
-            if wrong := faults.lines():
+            for _, _, place, content in self._every(faults):
+                kept.update(_digests(content, place, faults))
+            if wrong := faults.found():
                 problem = f"what content is still named cannot be told: {wrong[0]}"
                 remedy = f"nothing was removed; of {len(wrong)} such faults `strata models fsck` names each"
                 raise ModelInvalid(str(self.folder), problem, remedy)
@@ -414,15 +418,15 @@ class Registry:
                 self.blobs.remove(digest)
             return len(gone) + self.blobs.sweep()
 
-    def _every(self, faults: Faults) -> Iterator[tuple[str, History, str, dict[str, bytes]]]:
+    def _every(self, faults: Faults) -> Iterator[tuple[History, str, Place, dict[str, bytes]]]:
         """All commits of all models, those of merge requests too, with the tree of each, past what cannot be read."""
         for model in self.models():
             try:
                 history = self.history(model)
-                for commit, content in inspection.commits(model, history, faults):
-                    yield model, history, commit, content
+                for commit, place, content in inspection.commits(model, history, faults):
+                    yield history, commit, place, content
             except BROKEN as wrong:
-                faults.add(model, wrong)
+                faults.add(Place(model), wrong)
 
     def record(
         self,
@@ -448,7 +452,7 @@ class Registry:
         """The commits and refs of a model, which is made where it is `new`. Raises NotFound."""
         path = self.folder / "models" / f"{named('model', model)}.git"
         if not new and not (path / "HEAD").is_file():
-            raise NotFound("model", model, tuple(self.models()[:10]))
+            raise NotFound("model", model, listed(self.models()))
         return History(path)
 
     def _unsigned(self, history: History, commit: str) -> str:
@@ -505,7 +509,7 @@ def _names(history: History) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _digests(content: tree.Tree, place: str, faults: Faults) -> Iterator[str]:
+def _digests(content: tree.Tree, place: Place, faults: Faults) -> Iterator[str]:
     """Of all that a version has in the store: its pieces, and its manifest where it was pinned."""
     for _, each in inspection.listed(place, content, faults):
         yield from each.digests()

@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Any
 
 from actors.registry import words
-from cluster.condition import Condition
-from cluster.errors import Conflict, InvalidRequest, ModelInvalid
+from cluster.condition import METRIC, Condition
+from cluster.errors import Conflict, InvalidRequest, ModelInvalid, sent
 
 
 class State(StrEnum):
@@ -139,7 +139,7 @@ def parse(text: bytes) -> MergeRequest:
         found = json.loads(text)
         reviews = tuple(Review(**each) for each in found.pop("reviews"))
         evaluations = tuple(
-            Evaluation(str(each["commit"]), figures(each["metrics"])) for each in found.pop("evaluations")
+            Evaluation(str(each["commit"]), _numbers(each["metrics"])) for each in found.pop("evaluations")
         )
         return MergeRequest(**found | {"state": State(found["state"]), "reviews": reviews, "evaluations": evaluations})
     except (ValueError, KeyError, TypeError, AttributeError, InvalidRequest) as wrong:
@@ -147,11 +147,19 @@ def parse(text: bytes) -> MergeRequest:
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as numbers. Raises InvalidRequest."""
+    """Metrics as numbers, by names that a condition can say. Raises InvalidRequest."""
+    for name in metrics:
+        if not METRIC.fullmatch(str(name)):
+            remedy = "name it as conditions do, with a-z, 0-9, _ and dots between, such as eval.exact_match"
+            raise InvalidRequest("metrics", sent(name), remedy)
+    return _numbers(metrics)
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     found = {}
     for name, value in metrics.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InvalidRequest(f"metrics.{name}", value, "give a finite number")
+            raise InvalidRequest(f"metrics.{name}", sent(value), "give a finite number")
         found[str(name)] = float(value)
     return found
 

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.markup import escape
+
 from cluster import hardware, runtime
 from cluster.hardware import Machine
 from cluster.settings import ClusterSettings
-from pipelines.cli import show
+from pipelines.cli import named, show
 from pipelines.cli.config import settle
+from pipelines.settings import Settings
 
 GIB = 2**30
 RAY = "2.60.0"  # the version whose private names `cluster.loopback` relies on
@@ -35,16 +38,16 @@ class Finding:
 
 def run(file: Path | None, *, as_json: bool) -> None:
     """Check everything; exit status 1 if something fails."""
-    cluster = settle(file).settings.cluster
-    findings = examine(hardware.look(), cluster)
+    settings = settle(file).settings
+    findings = [*examine(hardware.look(), settings.cluster), *models(settings)]
     if as_json:
         show.document([asdict(finding) for finding in findings])
     else:
         for found in findings:
             colour = COLOURS[found.verdict]
-            show.line(f"[{colour}]{found.verdict:4}[/] {found.check:14} {found.seen}")
+            show.line(f"[{colour}]{found.verdict:4}[/] {found.check:14} {escape(found.seen)}")
             if found.remedy:
-                show.line(f"                    [dim]{found.remedy}[/]")
+                show.line(f"                    [dim]{escape(found.remedy)}[/]")
     if any(finding.verdict == "fail" for finding in findings):
         raise SystemExit(1)
 
@@ -52,6 +55,13 @@ def run(file: Path | None, *, as_json: bool) -> None:
 def examine(machine: Machine, cluster: ClusterSettings) -> list[Finding]:
     """All findings, in the order of CHECKS."""
     return [check(machine, cluster) for check in CHECKS]
+
+
+def models(settings: Settings) -> list[Finding]:
+    """What they name is there: folders and versions of models, files of questions and texts."""
+    nodes = settings.cluster.address != "local"  # which may have what this machine has not
+    found = [Finding("models", "warn" if nodes else "fail", seen, remedy) for seen, remedy in named.missing(settings)]
+    return found or [Finding("models", "ok", ", ".join(model.name for model in settings.models))]
 
 
 def python(machine: Machine, cluster: ClusterSettings) -> Finding:  # noqa: ARG001

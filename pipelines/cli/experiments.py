@@ -49,19 +49,23 @@ def run(
     words: Sequence[str], asked: Asked, keep: str | None, file: Path | None, url: str | None, *, as_json: bool
 ) -> None:
     """Begin an experiment with a model, or end one."""
+    if words[0] == "end" and len(words) == 2:
+        path, body = f"/v1/experiments/{quote(words[1], safe='')}", {"action": "end"} | ({"keep": keep} if keep else {})
+    elif words == ["end"] and not asked.arms:
+        raise InvalidRequest("MODEL", "end", "name the experiment: `strata experiments` lists them")
+    elif len(words) == 1:
+        path, body = "/v1/experiments", asked.body(words[0])
+    else:
+        raise InvalidRequest("MODEL", " ".join(words), "give a model and --arms, or `end` and an experiment")
     with gateway(file, url) as strata:
-        if words[0] == "end" and len(words) == 2:
-            body = {"action": "end"} | ({"keep": keep} if keep else {})
-            told = strata.request("POST", f"/v1/experiments/{quote(words[1], safe='')}", body)
-        elif len(words) == 1:
-            told = strata.request("POST", "/v1/experiments", asked.body(words[0]))
-        else:
-            raise InvalidRequest("MODEL", " ".join(words), "give a model and --arms, or `end` and an experiment")
+        told = strata.request("POST", path, body)
     _show(told, as_json=as_json)
 
 
 def listing(name: str | None, picture: Path | None, file: Path | None, url: str | None, *, as_json: bool) -> None:
     """All experiments, or one, which may be drawn."""
+    if picture is not None and name is None:
+        raise InvalidRequest("--picture", str(picture), "name the experiment to draw")
     with gateway(file, url) as strata:
         if name is None:
             told = strata.request("GET", "/v1/experiments")
@@ -70,8 +74,6 @@ def listing(name: str | None, picture: Path | None, file: Path | None, url: str 
     if picture is not None:
         from pipelines.routing.experiment import picture as drawn  # noqa: PLC0415 - only where one is drawn
 
-        if name is None:
-            raise InvalidRequest("--picture", str(picture), "name the experiment to draw")
         picture.write_text(drawn(told))
     if name is not None:
         _show(told, as_json=as_json)

@@ -19,8 +19,9 @@ def alias(reference: str, alias: str, expected: str | None, file: Path | None) -
     """Point an alias at a version."""
     model, name = split(reference)
     _, registry, principal = entered(file, "move_alias")
-    commit = Aliases(registry).move(model, alias, name, expected, author=principal).commit
-    show.line(f"{model}@{alias} is {commit[:12]}")
+    moved = Aliases(registry).move(model, alias, name, expected, author=principal)
+    there = f"was at {registry.number(model, moved.commit)} already" if moved.was == moved.commit else "is"
+    show.line(f"{model}@{alias} {there} {moved.commit[:12]}")
 
 
 def rollback(reference: str, to: str | None, file: Path | None, *, as_json: bool) -> None:

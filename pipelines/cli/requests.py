@@ -17,7 +17,7 @@ from cluster.condition import parse
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
 from pipelines.cli.entrance import entered
-from pipelines.cli.metadata import facts
+from pipelines.cli.metadata import paired
 from pipelines.cli.versions import bar
 
 
@@ -90,10 +90,11 @@ def review(model: str, number: int, file: Path | None, *, approves: bool, commen
 
 def evaluate(model: str, number: int, pairs: list[str], of: str, file: Path | None) -> None:
     """Keep what was measured."""
-    desk, principal = desk_of(file, "evaluate_request")
-    if not pairs:
+    metrics = requests.figures(paired(pairs, "METRIC", "name=number", "give it once"))
+    if not metrics:
         raise InvalidRequest("METRIC", "nothing", "write metrics as name=number")
-    desk.evaluate(named("model", model), number, facts(pairs), principal=principal, of=of)
+    desk, principal = desk_of(file, "evaluate_request")
+    desk.evaluate(named("model", model), number, metrics, principal=principal, of=of)
     _needs(desk, model, number)
 
 

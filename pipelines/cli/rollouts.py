@@ -18,6 +18,9 @@ from pipelines.cli import show
 from pipelines.cli.asking import gateway
 
 VERBS = ("pause", "resume", "abort", "promote")
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in ("steps", "abort_if", "margin", "answers", "mirror")} | {
+    "every_seconds": "--every", "evals": "--eval",
+}  # fmt: skip
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|)")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%?")
@@ -57,19 +60,36 @@ class Asked:
         more: dict[str, Any] = {"from": self.source} if self.source else {}
         if self.evals:
             more["evals"] = dict(map(questions, self.evals))
-        return body | more | ({"mirror": percent("--mirror", self.mirror)} if self.mirror else {})
+        return judged(body | more | ({"mirror": percent("--mirror", self.mirror)} if self.mirror else {}))
+
+
+def judged(body: dict[str, Any]) -> dict[str, Any]:
+    """The same, if some gateway could begin it. Raises InvalidRequest of the flag."""
+    from pipelines.routing import asking  # noqa: PLC0415 - it knows rules and their figures, and few begin a rollout
+
+    try:
+        asking.check(body)
+    except InvalidRequest as wrong:
+        raise InvalidRequest(
+            FLAGS.get(re.split(r"[.\[]", wrong.field)[0], wrong.field), wrong.value, wrong.remedy
+        ) from None
+    return body
 
 
 def run(words: Sequence[str], asked: Asked, file: Path | None, url: str | None, *, as_json: bool) -> None:
     """Begin a rollout of the model, or say a verb to one that runs."""
+    path, body = "/v1/rollouts", dict[str, Any]()
     if words[0] in VERBS and len(words) == 2 and asked.to is None:
-        with gateway(file, url) as strata:
-            told = strata.request("POST", f"/v1/rollouts/{quote(words[1], safe='')}", {"action": words[0]})
+        path, body = f"{path}/{quote(words[1], safe='')}", {"action": words[0]}
+    elif words[0] in VERBS and len(words) == 1 and asked.to is None:
+        remedy = f"name the rollout, such as strata rollout {words[0]} chat-v7; `strata rollouts` lists them"
+        raise InvalidRequest("MODEL", words[0], remedy)
     elif len(words) == 1:
-        with gateway(file, url) as strata:
-            told = strata.request("POST", "/v1/rollouts", asked.body(words[0]))
+        body = asked.body(words[0])
     else:
         raise InvalidRequest("MODEL", " ".join(words), "give a model and --to VERSION, or a verb and a rollout")
+    with gateway(file, url) as strata:
+        told = strata.request("POST", path, body)
     if as_json:
         show.document(told)
     elif asked.dry_run:

@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 from rich.markup import escape
 
-from cluster import document
+from cluster import document, layers
 from pipelines.cli import show
 from pipelines.cli.asking import gateway
+from pipelines.routing import settings
 
 FIELDS = ("weights", "rules", "shadow")  # of what the gateway says of a route, what it takes again
 
@@ -38,8 +39,10 @@ def shown(model: str, file: Path | None, url: str | None, *, as_json: bool) -> N
 
 
 def put(model: str, source: Path, file: Path | None, url: str | None, *, as_json: bool) -> None:
-    """Set one. Raises SettingsInvalid for a file that holds no YAML."""
-    asked = document.read(source).values
+    """Set one. Raises SettingsInvalid for a file that holds no YAML, or a route that could be no model's."""
+    found = document.read(source)
+    asked, places = found.values, {keys: f"{found.name}:{line}" for keys, line in found.lines.items()}
+    settings.check_alone(source.name, layers.settle(settings.RouteSettings, asked, places))
     with gateway(file, url) as strata:
         told = strata.request("PUT", f"/v1/routes/{quote(model, safe='')}", asked)
     if as_json:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from cluster import runtime
 from pipelines import places
 from pipelines.cli import serving, show
+from pipelines.cli.asking import STOPPED
 from pipelines.cli.config import settle
 from pipelines.cli.reasons import sentence
 from pipelines.settings import Settings
@@ -59,7 +60,7 @@ def gather(settings: Settings) -> dict[str, Any]:
 def draw(facts: dict[str, Any]) -> None:
     """The same for a person."""
     if facts["status"] == "stopped":
-        show.line("Nothing is running. Start with: strata up")
+        show.line(STOPPED)
         return
     cores = f"{facts['free'].get('CPU', 0):g} of {facts['resources'].get('CPU', 0):g} cores free"
     nodes = "1 node" if facts["nodes"] == 1 else f"{facts['nodes']} nodes"

@@ -172,19 +172,25 @@ def merge(
 def fsck(file: Path | None, *, repair: bool = False, as_json: bool) -> int:
     """Read everything that versions are made of; the number of faults."""
     settings, registry, _ = entered(file, "fsck")
-    problems = registry.repair() if repair else registry.fsck()
-    if not problems:
+    faults, removed = registry.repair() if repair else (registry.fsck(), [])
+    if not faults:
         try:
-            problems = catalogue_of(settings, registry).check()
+            faults = catalogue_of(settings, registry).check()
         except Unavailable as wrong:
             show.progress(escape(f"the catalogue was not compared: {wrong}"))
     if as_json:
-        show.document(problems)
-    else:
-        for problem in problems:
-            show.line(f"[red]{escape(problem)}[/]")
-        show.line(f"{len(problems)} faults" if problems else "all content is there and as it was pushed")
-    return len(problems)
+        told = [{"wrong": each.wrong, "places": [show.plain(place) for place in each.places]} for each in faults]
+        show.document({"faults": told, "removed": removed})
+        return len(faults)
+    for line in removed:
+        show.line(f"[yellow]removed, as it was changed:[/] {escape(line)}")
+    if repair and not removed:
+        show.line("nothing was changed, and nothing removed")
+    for fault in faults:
+        show.line(f"[red]{escape(str(fault))}[/]")
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    show.line(count if faults else "all content is there and as it was pushed")
+    return len(faults)
 
 
 def export(reference: str, into: Path, form: str, file: Path | None, *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from pipelines.lifecycle.run import ACTIVE, CUT, LEFT, OVER, PENDING, UNDER_WAY,
 from pipelines.lifecycle.tables import RUNS, STEPS, Tables
 from pipelines.lifecycle.watched import see
 
+LATEST = 5  # that whoever asks for none of them is told of
 ATTEMPTS = 20  # to get the next number, of which another may be quicker to take one
 
 
@@ -70,8 +71,11 @@ class Runs:
         with self._tables.begun() as connection:
             row = connection.execute(select(RUNS).where(RUNS.c.id == run)).one_or_none()
             if row is None:
-                last = select(RUNS.c.id).order_by(RUNS.c.created.desc()).limit(5)
-                raise NotFound("run", run, tuple(found[0] for found in connection.execute(last)))
+                count = connection.execute(select(func.count()).select_from(RUNS)).scalar_one()
+                last = select(RUNS.c.id).order_by(RUNS.c.created.desc(), RUNS.c.number.desc()).limit(LATEST)
+                more = (f"and {count - LATEST} more",) if count > LATEST else ()
+                known = (*(found[0] for found in connection.execute(last)), *more)
+                raise NotFound("run", run, known or ("none yet",))
             return _run(connection, row._asdict())
 
     def all(self, limit: int = 100, states: Sequence[State] | None = None, pipeline: str | None = None) -> list[Run]:

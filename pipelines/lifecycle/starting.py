@@ -14,7 +14,7 @@ from typing import Any
 from actors.registry.desk import Desk
 from actors.registry.requests import Requirements
 from cluster.condition import parse
-from cluster.errors import Conflict, InvalidRequest, NotFound, StrataError
+from cluster.errors import Conflict, InvalidRequest, NotFound, StrataError, listed
 from pipelines.lifecycle import checks, jobs, places
 from pipelines.lifecycle.declared import STEPS, Pipeline
 from pipelines.lifecycle.drive import driven
@@ -45,7 +45,8 @@ def declared(settings: Settings, name: str) -> Pipeline:
     """The pipeline that the settings call so. Raises NotFound."""
     found = next((each for each in settings.pipelines if each.name == name), None)
     if found is None:
-        raise NotFound("pipeline", name, tuple(each.name for each in settings.pipelines))
+        known = listed(each.name for each in settings.pipelines)
+        raise NotFound("pipeline", name, known or ("none: declare one under `pipelines` in the settings",))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from cluster.errors import Conflict, NotFound
+from cluster.errors import Conflict, NotFound, listed
 from pipelines.lifecycle.tables import WATCHED, Tables
 
 
@@ -57,8 +57,8 @@ class Watches:
         """No run of it begins by itself any more. Raises NotFound."""
         with self._tables.begun() as connection:
             if connection.execute(delete(WATCHED).where(WATCHED.c.pipeline == pipeline)).rowcount == 0:
-                names = tuple(row[0] for row in connection.execute(select(WATCHED.c.pipeline)))
-                raise NotFound("watched pipeline", pipeline, names)
+                names = [row[0] for row in connection.execute(select(WATCHED.c.pipeline))]
+                raise NotFound("watched pipeline", pipeline, listed(names) or ("none yet",))
 
     def see(self, pipeline: str, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> None:
         """What was seen, where no run begins for it. Raises Conflict where another was quicker."""

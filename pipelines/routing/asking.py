@@ -3,6 +3,7 @@
 Knows fields, versions and weights. Knows no state.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ FIELDS = frozenset(
     {"model", "to", "from", "steps", "every_seconds", "abort_if", "margin", "answers", "mirror", "evals", "dry_run"}
 )
 MOST_STEPS, MOST_RULES = 100, 20
+_EVAL = re.compile(r"eval\.([a-z0-9_]+)")
 LONGEST = 30 * 86_400.0  # seconds of one step
 LEAST_SECONDS = 0.1
 
@@ -65,6 +67,15 @@ def terms(
         answers=int(_number("answers", asked.get("answers", 50), 1, 1_000_000)),
         evals={name: {"digest": sets[name].digest, "questions": len(sets[name])} for name in named},
     )
+
+
+def check(asked: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for what no rollout is begun on, whatever is served: all but models and versions."""
+    rules = asked.get("abort_if", [])
+    named = {name for text in rules if isinstance(text, str) for name in _EVAL.findall(text)}
+    sets = dict.fromkeys(named, Cases(())) | evals(asked)  # a gateway may know the others
+    plain = {name: value for name, value in asked.items() if name != "from"} | {"model": "any", "to": "new"}
+    terms(plain, {"any": ("old", "new")}, {"any": {"old": WHOLE}}, sets, shadow="new")
 
 
 def check_release(model: str, route: RouteSettings) -> None:

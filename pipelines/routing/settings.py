@@ -122,6 +122,12 @@ def check_route(key: str, route: RouteSettings, versions: Sequence[str]) -> None
         _check_shadow(f"{key}.shadow.version", route, versions)
 
 
+def check_alone(key: str, route: RouteSettings) -> None:
+    """As `check_route`, of whatever versions there are."""
+    shadow = [route.shadow.version] if route.shadow else []
+    check_route(key, route, ("", *route.weights, *(rule.to for rule in route.rules), *shadow))
+
+
 def weights_of(route: RouteSettings, versions: Sequence[str]) -> dict[str, float]:
     """The percent of each version that has any."""
     return {version: share for version, share in route.weights.items() if share} or {versions[0]: WHOLE}

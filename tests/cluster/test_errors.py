@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from cluster import errors
-from cluster.errors import StrataError, shorten
+from cluster.errors import StrataError, listed, shorten
 
 SAMPLES: dict[str, tuple[object, ...]] = {
     "StrataError": ("went wrong",),
@@ -150,3 +150,10 @@ def test_what_was_sent_is_shown_as_json(value, shown):
     assert errors.sent(value) == shown
     if not isinstance(value, str):  # a text may describe: who repeats one says so
         assert str(errors.InvalidRequest("f", value, "r")) == f"f: {shown} is not accepted; r"
+
+
+def test_what_there_is_is_in_the_order_of_its_numbers_and_of_many_the_first() -> None:
+    names = [f"v{number}" for number in range(17, 0, -1)]
+    assert listed(names) == (*(f"v{number}" for number in range(1, 11)), "and 7 more")
+    assert listed(["v10", "main", "v2", "2b", "10b"]) == ("2b", "10b", "main", "v2", "v10")
+    assert listed([]) == ()

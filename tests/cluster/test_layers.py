@@ -65,7 +65,7 @@ def test_a_rule_of_a_branch_names_the_key_below_it(tmp_path: Path) -> None:
         load(Ruled, path)
     assert str(wrong.value) == "place.names (s.yaml:1): nothing is not accepted; name one: {it: x}"
     path.write_text("place:\n  names: [a]\n  open: false\n")
-    with pytest.raises(SettingsInvalid, match=r"place\.open \(s\.yaml:3\): .*; open it"):
+    with pytest.raises(SettingsInvalid, match=r"place\.open \(s\.yaml:3\): \('a',\) is not accepted; open it"):
         load(Ruled, path)
 
 
@@ -148,6 +148,10 @@ def test_a_wrong_type_in_the_file_names_its_line(tmp_path: Path) -> None:
     path.write_text("place:\n  port: '81'\n")
     with pytest.raises(SettingsInvalid, match=r'place.port \(s.yaml:2\): "81" is not accepted; it is a whole number'):
         load(Tree, path)
+    for given, said in (("[1]", "a list"), ("{a: 1}", "a mapping")):
+        path.write_text(f"place: {{port: {given}}}\n")
+        with pytest.raises(SettingsInvalid, match=rf"place.port \(s.yaml:1\): {said} is not accepted; it is a whole"):
+            load(Tree, path)
     path.write_text("place: yes\n")
     with pytest.raises(SettingsInvalid, match=r"place \(s.yaml:1\)"):
         load(Tree, path)

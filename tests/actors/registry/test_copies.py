@@ -134,7 +134,9 @@ def test_content_that_was_changed_or_lost_is_refused_and_leaves_nothing(copies, 
     with pytest.raises(Unavailable, match=said):
         copies.ensure(pin.manifest, "chat@v1")
     piece.unlink()
-    with pytest.raises(ModelInvalid, match=r"chat@v1: its content .* is missing .*; push it again"):
+    with pytest.raises(
+        ModelInvalid, match=r"chat@v1 \(model.safetensors\): its content .* is missing .*; push it again"
+    ):
         copies.ensure(pin.manifest, "chat@v1")
     assert not copies.path(pin.manifest).exists()
     piece.write_bytes(whole)

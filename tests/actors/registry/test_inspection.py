@@ -6,6 +6,7 @@ import zlib
 import pytest
 
 from actors.registry.aliases import Aliases
+from actors.registry.inspection import Fault, Place
 from cluster.errors import ModelInvalid, StrataError
 
 
@@ -38,7 +39,7 @@ def test_a_ref_that_leads_nowhere_is_named(damaged, holds):
     registry, repository = damaged
     (repository / "refs" / "heads" / "trash").write_text(holds)
     (problem,) = registry.fsck()
-    assert "refs/heads/trash" in problem
+    assert "refs/heads/trash" in str(problem)
     with pytest.raises(ModelInvalid, match=r"refs/heads/trash.*nothing was removed"):
         registry.gc()
     assert registry.show("chat", "v1").signed
@@ -62,7 +63,7 @@ def test_every_broken_object_of_every_model_is_named(damaged, kind, damage):
     other.write_text("zzzz")
     path = loose(repository, name)
     path.unlink() if damage is None else path.write_bytes(damage)
-    problems = registry.fsck()
+    problems = list(map(str, registry.fsck()))
     assert len(problems) == 2
     assert f"its object {name} was changed" in problems[0] or f"its object {name} is missing" in problems[0]
     assert "other refs/heads/trash" in problems[1]
@@ -85,7 +86,8 @@ def test_a_push_of_the_same_heals_what_was_changed(damaged, model, tmp_path, kin
     path = loose(repository, objects(registry)[kind])
     path.unlink() if damage is None else path.write_bytes(damage)
     if repaired:
-        assert len(registry.repair()) == 1
+        faults, removed = registry.repair()
+        assert (len(faults), len(removed)) == (1, int(damage is not None))
     assert not registry.push("chat", model, author="ada").new
     assert registry.fsck() == []
     registry.checkout("chat", "v2", tmp_path / "out")
@@ -96,8 +98,8 @@ def test_what_a_tip_lost_that_is_not_pushed_stays_lost(damaged, model):
     loose(repository, objects(registry)["blob"]).unlink()
     (model / "config.json").write_text('{"model_type": "llama", "new": 1}')
     assert registry.push("chat", model, author="ada").version == "v3"
-    (problem,) = registry.fsck()
-    assert "config.json and 1 more: " in problem
+    (problem,) = map(str, registry.fsck())
+    assert problem.startswith("chat v1-v2 config.json: ")
     assert "push this version again" in problem
 
 
@@ -105,15 +107,27 @@ def test_a_lost_piece_is_one_line_whatever_needs_it(damaged):
     registry, _ = damaged
     digest = next(digest for digest in registry.blobs if digest in digests(registry))
     registry.blobs.remove(digest)
-    (problem,) = registry.fsck()
-    assert "model.safetensors and 3 more: " in problem
+    (fault,) = registry.fsck()
+    assert set(fault.places) == {
+        Place(model, version, "model.safetensors") for model in ("chat", "other") for version in ("v1", "v2")
+    }
+    problem = str(fault)
+    assert problem.startswith("chat v1-v2 model.safetensors; other v1-v2 model.safetensors: ")
     assert problem.endswith(f"the piece {digest} is missing; push one of these versions again")
+
+
+def test_a_line_has_the_first_of_many_places():
+    places = [Place("chat", f"v{number}", "a") for number in (9, *range(1, 8))]
+    places += [Place("chat", "v9", f"b{number}") for number in range(8)]
+    places += [Place("other", name) for name in ("refs/heads/x", "v11", "v10", "0a1b2c3d4e5f")]
+    said = "chat v1-v7, v9 a, b0, b1, b2, b3, b4, and 3 more; other v10-v11, refs/heads/x, 0a1b2c3d4e5f: gone"
+    assert str(Fault("gone", tuple(places))) == said
 
 
 def test_a_repository_that_is_none_any_more_is_named(damaged):
     registry, repository = damaged
     (repository / "objects").rename(repository / "gone")
-    (problem,) = registry.fsck()
+    (problem,) = map(str, registry.fsck())
     assert problem.startswith("chat: ")
     assert "put it back" in problem
 

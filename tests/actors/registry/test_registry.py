@@ -10,6 +10,7 @@ from filecmp import dircmp
 import pytest
 import torch
 
+from actors.registry import exchange
 from actors.registry.aliases import Aliases
 from actors.registry.moves import Moved
 from actors.registry.pieces import PIECE
@@ -305,6 +306,43 @@ def test_metadata_of_a_kind_that_json_lacks_name_their_key(registry, model):
         push(registry, model, metadata={"data": {"day": datetime.date(2026, 1, 2)}})
 
 
+ITSELF: list[object] = []
+ITSELF.append(ITSELF)
+BOMB: list[object] = []
+for _ in range(20):
+    BOMB = [BOMB] * 9
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"metrics.exact_match": "high"}, 'metadata metrics.exact_match: "high" is not accepted; a metric is a finite'),
+        ({"metrics": {"exact_match": "high"}}, 'metadata metrics.exact_match: "high" is not accepted'),
+        ({"metrics": {"exact_match": True}}, "metrics.exact_match: true is not accepted"),
+        ({"metrics": {"exact_match": [0.5]}}, "metrics.exact_match: "),
+        ({"metrics": {"loss": float("inf")}}, "metrics.loss: .*finite"),
+        ({"metrics": 3, "metrics.x": 3}, "metadata metrics: a value and a group of values is not accepted"),
+        ({"a": {"b": 1}, "a.b.c": 1}, "metadata a.b: a value and a group"),
+        ({"a": ITSELF}, "metadata a: a list that holds itself"),
+        ({"a": BOMB}, "more than 65536 values"),
+        ({1: "x"}, "the key 1, a number, is not accepted; write '1', in quotes"),
+        ({"a": {True: "x"}}, "metadata a: the key true, a truth value, is not accepted"),
+        ({"": "x"}, "an empty key"),
+        ({"a": {None: "x"}}, "metadata a: an empty key"),
+    ],
+)  # fmt: skip
+def test_metadata_that_nobody_could_search_are_refused_before_anything_is_kept(registry, model, metadata, said):
+    with pytest.raises(InvalidRequest, match=said):
+        push(registry, model, metadata=metadata)
+    assert registry.models() == []
+
+
+def test_lists_of_what_is_alike_and_of_objects_are_metadata(registry, model):
+    known = {"metrics": {"held": {"exact_match": 0.5}, "loss": 1}, "data": ["a", {"name": "b"}], "data.count": 2}
+    push(registry, model, metadata=known)
+    assert registry.show("chat").metadata == known
+
+
 @pytest.mark.parametrize("name", ["a.lock", "a..b"])
 def test_names_that_git_keeps_for_itself_say_so(registry, model, name):
     with pytest.raises(InvalidRequest, match=r"git keeps two dots in a row and the ending \.lock"):
@@ -319,9 +357,9 @@ def test_changed_and_missing_content_is_found_and_refused(registry, model, tmp_p
     registry.blobs.remove(second)
     problems = registry.fsck()
     assert len(problems) == 2
-    assert all("model.safetensors" in problem for problem in problems)
-    with pytest.raises((Unavailable, NotFound)):
-        registry.checkout("chat", "v1", tmp_path / "out")
+    assert all(str(problem).startswith("chat v1 model.safetensors: ") for problem in problems)
+    with pytest.raises((Unavailable, ModelInvalid), match=r"chat@v1 \(model.safetensors\)"):
+        registry.checkout("chat", "main", tmp_path / "out")
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
@@ -331,11 +369,34 @@ def test_changed_content_is_whole_again_once_it_was_repaired_and_pushed(registry
     (tmp_path / "registry" / "content" / digest[:2] / digest[2:]).write_bytes(b"another")
     assert not push(registry, model).new
     assert registry.fsck() != [], "what is there is not read by a push"
-    (problem,) = registry.repair()
-    assert digest in problem
+    (problem,), (removed,) = registry.repair()
+    assert digest in str(problem)
+    assert removed == f"the piece {digest}"
     push(registry, model)
     assert registry.fsck() == []
-    assert registry.repair() == []
+    assert registry.repair() == ([], [])
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_content_that_is_not_as_it_was_names_the_version_the_file_and_the_remedy(registry, model, tmp_path, changed):
+    write_model(model, {"a": torch.ones(16)})
+    push(registry, model)
+    digests = list(registry.blobs)
+    write_model(model, {"a": torch.zeros(16)})
+    push(registry, model)
+    for digest in registry.blobs:
+        if digest not in digests and changed:
+            (tmp_path / "registry" / "content" / digest[:2] / digest[2:]).write_bytes(b"another")
+        elif digest not in digests:
+            registry.blobs.remove(digest)
+    wrong, said = (Unavailable, "fsck --repair`, then push its version") if changed else (ModelInvalid, "push it again")
+    for what, act in (
+        (r"chat@v2 \(model.safetensors\)", lambda: registry.checkout("chat", "main", tmp_path / "out")),
+        (r"chat@v2 \(model.safetensors\)", lambda: exchange.export(registry, "chat", "v2", tmp_path / "x", "mlflow")),
+        ("chat@v2 or v1", lambda: registry.diff("chat", "v2", "v1")),
+    ):
+        with pytest.raises(wrong, match=f"{what}.*{said}"):
+            act()
 
 
 @pytest.mark.parametrize(

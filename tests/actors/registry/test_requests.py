@@ -151,6 +151,9 @@ def test_what_cannot_be_asked_for(desk):
     for value in (float("nan"), "0.9", True, None):
         with pytest.raises(InvalidRequest, match="metrics"):
             desk.evaluate("chat", 1, {"eval.exact_match": value}, principal="ci")
+    for name in ("ev al", "", "Eval", ".x", "eval."):
+        with pytest.raises(InvalidRequest, match="name it as conditions do"):
+            desk.evaluate("chat", 1, {name: 0.5}, principal="ci")
     with pytest.raises(InvalidRequest, match="of"):
         desk.evaluate("chat", 1, {}, principal="ci", of="elsewhere")
 
@@ -164,7 +167,7 @@ def test_an_approval_that_nobody_trusted_has_signed_is_found(desk, registry, tmp
     assert registry.fsck() == []
     history.move("refs/requests/1", commit, at)
     (problem,) = registry.fsck()
-    assert commit[:12] in problem
+    assert commit[:12] in str(problem)
 
 
 def test_a_merge_into_another_branch_is_not_the_one_that_was_asked_for(desk, registry, tmp_path):

@@ -58,7 +58,6 @@ def test_explain_says_where_a_value_came_from(
         (("config", "init", "-f", "nowhere.yaml"), "an existing file"),
         (("config", "init", "-f", "none/s.yaml"), "name a file that can be written"),
         (("up", "-f", "nowhere.yaml"), "there is no such folder"),
-        (("models",), "No key in STRATA_API_KEY"),
         (("models", "--url", "http://127.0.0.1:1"), "No key in STRATA_API_KEY"),
         (("keys", "issue", "--role", "king"), "admin, developer, user, monitor"),
         (("keys", "revoke", "nobody"), "no API key nobody"),
@@ -74,6 +73,21 @@ def test_errors_are_a_sentence_and_a_status(
     assert "Traceback" not in said
     assert strata(monkeypatch, *words, "--json") == 1
     assert json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "words",
+    [("models",), ("rollouts",), ("experiments",), ("routes",), ("rollout", "chat", "--to", "v7"), ("chat", "hello")],
+)
+def test_who_is_asked_for_says_that_nothing_runs_before_it_asks_for_a_key(monkeypatch, capsys, words) -> None:
+    monkeypatch.delenv("STRATA_API_KEY", raising=False)
+    monkeypatch.setattr("cluster.hardware.port_is_free", lambda host, port: True)
+    assert strata(monkeypatch, *words) == 1
+    assert "Nothing is running. Start with: strata up" in capsys.readouterr().err
+    monkeypatch.setattr("cluster.hardware.port_is_free", lambda host, port: False)  # somebody else's
+    assert strata(monkeypatch, *words) == 1
+    assert "No key in STRATA_API_KEY" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("home")

@@ -2,11 +2,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from actors.models.kernels.building import AVX2
+from actors.registry.aliases import Aliases
 from cluster.hardware import Machine
 from cluster.settings import ClusterSettings
 from pipelines.cli import doctor
+from pipelines.settings import load
+from pipelines.versions import registry_of
+from tests.actors.registry.conftest import write_model
 
 GIB = 2**30
 SOUND = Machine(
@@ -114,3 +119,38 @@ def test_gpus_are_shown(cluster: ClusterSettings) -> None:
 def test_every_check_is_made_once(cluster: ClusterSettings) -> None:
     names = [finding.check for finding in doctor.examine(SOUND, cluster)]
     assert len(set(names)) == len(names) == len(doctor.CHECKS)
+
+
+def test_what_the_settings_name_and_is_not_there_is_found(home: Path) -> None:
+    def seen(text: str) -> list[tuple[str, str, str]]:
+        (home / "strata.yaml").write_text(f"cluster: {{state_dir: {home / 'state'}}}\n{text}")
+        return [(found.verdict, found.seen, found.remedy) for found in doctor.models(load().settings)]
+
+    version = "models: [{name: chat, registry: chat@prod}]\n"
+    ((verdict, said, remedy),) = seen(version)
+    assert (verdict, "no model was ever pushed to" in said) == ("fail", True)
+    assert "strata models push FOLDER --name chat" in remedy
+    assert not (home / "state").exists(), "it looks and leaves nothing"
+    model = write_model(home / "model", {"a": torch.ones(8)})
+    registry = registry_of(load().settings)
+    registry.push("chat", model, author="ada")
+    ((verdict, said, _),) = seen(version)
+    assert (verdict, said.startswith("models.0.registry: chat@prod: no version, alias or branch prod")) == (
+        "fail",
+        True,
+    )
+    Aliases(registry).move("chat", "prod", "v1", author="ada")
+    assert seen(version) == [("ok", "chat", "")]
+
+    folders = f"models: [{{name: a, path: {model}}}, {{name: b, path: nowhere}}, {{name: c, path: state}}]\n"
+    assert [(verdict, said.partition(": ")[0]) for verdict, said, _ in seen(folders)] == [
+        ("fail", "models.1.path"), ("fail", "models.2.path"),
+    ]  # fmt: skip
+    more = (
+        f"models: [{{name: a, path: {model}}}]\nroutes: {{a: {{evals: {{x: none.jsonl, y: held-out, z: z.jsonl}}}}}}\n"
+    )
+    (home / "z.jsonl").write_text("{}\n")
+    found = seen(more)
+    assert [said.partition(": ")[0] for _, said, _ in found] == ["routes.a.evals.x", "routes.a.evals.z"]
+    assert "No such file" in found[0][1]
+    assert all(remedy for _, _, remedy in found)

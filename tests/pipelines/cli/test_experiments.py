@@ -57,6 +57,7 @@ def test_it_ends_and_is_shown_and_drawn(far: Far, monkeypatch, capsys) -> None:
         (("experiment", "chat"), "--arms: nothing"),
         (("experiment", "chat", "--arms", "v6"), "--arms"),
         (("experiment", "chat", "more"), "MODEL: chat more"),
+        (("experiment", "end"), "MODEL: end is not accepted; name the experiment"),
         (("experiments", "--picture", "x.svg"), "--picture: x.svg"),
     ],
 )

@@ -81,6 +81,13 @@ def test_what_it_would_do_is_said_in_words(far: Far, monkeypatch, capsys) -> Non
         assert words in said
 
 
+def test_rules_on_what_a_gateway_may_know_are_sent(far: Far, monkeypatch) -> None:
+    rules = ["eval.sums < baseline - 0.02", "shadow.agreement < 90%", "feedback.thumbs < baseline"]
+    words = [word for rule in rules for word in ("--abort-if", rule)]
+    assert strata(monkeypatch, "rollout", "chat", "--to", "v7", *words) == 0
+    assert far.asked[0][2]["abort_if"] == rules
+
+
 @pytest.mark.parametrize("verb", rollouts.VERBS)
 def test_verbs(far: Far, monkeypatch, capsys, verb) -> None:
     assert strata(monkeypatch, "rollout", verb, "chat-v7/x") == 0
@@ -107,6 +114,13 @@ def test_all_and_one_are_shown(far: Far, monkeypatch, capsys) -> None:
         (("chat", "--to", "v7", "--steps", "1,half"), "--steps: half"),
         (("chat", "--to", "v7", "--margin", "much"), "--margin: much"),
         (("explode", "chat-v7"), "MODEL: explode chat-v7"),
+        (("pause",), "MODEL: pause is not accepted; name the rollout, such as strata rollout pause chat-v7"),
+        (("chat", "--to", "v7", "--abort-if", "latency is bad"), "--abort-if: latency is bad is not accepted; write"),
+        (("chat", "--to", "v7", "--abort-if", "p98_latency > 1s"), "--abort-if: p98_latency > 1s is not accepted"),
+        (("chat", "--to", "v7", "--steps", "5,1"), "--steps: [5.0, 1.0] is not accepted; each step is above"),
+        (("chat", "--to", "v7", "--steps", "200"), "--steps: 200.0 is not accepted; it is a number from 0 to 100"),
+        (("chat", "--to", "v7", "--every", "0s"), "--every: 0.0 is not accepted"),
+        (("chat", "--to", "v7", "--mirror", "0"), "--mirror: 0.0 is not accepted"),
     ],
 )
 def test_what_cannot_be_said_names_the_flag(far: Far, monkeypatch, capsys, words, says) -> None:

@@ -54,6 +54,27 @@ def test_a_file_that_is_none_is_said_with_its_line(far: Far, monkeypatch, capsys
     assert far.asked == []
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("weights: {v6: 90, v7: 5}\n", "chat.yaml.weights: 90 + 5 = 95 is not accepted; shares are percent and add up"),
+        ("weights: {v6: 190, v7: -90}\n", "chat.yaml.weights.v6: 190"),
+        ("weights:\n  v6: much\n", 'weights.v6 (chat.yaml:2): "much" is not accepted; it is a number'),
+        ("wieghts: {v6: 100}\n", "did you mean weights?"),
+        ("weights: {v6: 100}\nshadow: {version: v6}\n", "it would mirror itself"),
+    ],
+)
+def test_a_route_that_could_be_no_model_s_is_refused_before_anybody_is_asked(
+    far: Far, monkeypatch, capsys, text, said
+) -> None:
+    Path("chat.yaml").write_text(text)
+    assert strata(monkeypatch, "routes", "set", "chat", "chat.yaml") == 1
+    assert said in capsys.readouterr().err
+    assert far.asked == []
+    Path("chat.yaml").write_text("rules: [{when: {users: [ann]}, to: v7}]\nshadow: {version: v8}\n")
+    assert strata(monkeypatch, "routes", "set", "chat", "chat.yaml") == 0
+
+
 def test_a_route_is_written_without_what_it_does_not_say() -> None:
     text = routes.written({"weights": {"v6": 100.0}, "rules": [], "shadow": {"version": "v7", "share": 5.0}})
     assert document.parse(text, "x").values == {"weights": {"v6": 100.0}, "shadow": {"version": "v7", "share": 5.0}}

@@ -217,9 +217,17 @@ def test_changed_content_ends_with_one(
     assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     for piece in (tmp_path / "state" / "registry" / "content").glob("??/*"):
         piece.write_bytes(b"x")
+    capsys.readouterr()
     assert strata(monkeypatch, "models", "fsck") == 1
-    assert "was changed; run `strata models fsck --repair`, then push its version again" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("chat v1 model.safetensors: ")
+    assert "was changed; run `strata models fsck --repair`, then push its version again" in said
+    assert said.endswith(f"{said.count('was changed')} faults\n")
+    assert strata(monkeypatch, "models", "fsck", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["faults"][0]["places"] == [{"model": "chat", "at": "v1", "file": "model.safetensors"}]
     assert strata(monkeypatch, "models", "fsck", "--repair") == 1
+    assert capsys.readouterr().out.count("removed, as it was changed: the piece ") == len(told["faults"])
     assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     assert strata(monkeypatch, "models", "fsck") == 0
 
@@ -349,7 +357,7 @@ def test_versions_are_found_by_what_is_known_of_them(
     assert "1 versions" in run("reindex")
     for words, said in (
         (("search", "license >"), "query: license > (at its end)"),
-        (("push", "model", "--name", "chat", "--facts", "nowhere.yaml"), "--facts: nowhere.yaml"),
+        (("push", "model", "--name", "chat", "--facts", "nowhere.yaml"), "--facts nowhere.yaml: No such file"),
         (("push", "model", "--name", "chat", "--meta", "stage=live"), "is what the registry itself says"),
     ):
         assert strata(monkeypatch, "models", *words) == 1, words
@@ -360,6 +368,49 @@ def test_versions_are_found_by_what_is_known_of_them(
     write_model(tmp_path / "model", {"a": torch.zeros(8)})
     assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
     assert "the catalogue follows later" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &x [*x]\n", "--facts facts.yaml: a: a list that holds itself is not accepted; write out"),
+        ("a: &x {b: *x}\n", "--facts facts.yaml: a.b: a mapping that holds itself"),
+        ("1: x\n", "--facts facts.yaml: the key 1, a number, is not accepted; write '1', in quotes"),
+        ("'': x\n", "--facts facts.yaml: an empty key"),
+        ("a: 1\nb: [1\n", "--facts facts.yaml, line 3, column 1: "),
+        ("a: b: c\n", "--facts facts.yaml, line 1, column 5: mapping values"),
+        ("[" * 5000, "--facts facts.yaml: deep nesting"),
+        ("a: !!python/name:x y\n", "line 1, column 4"),
+        ("- a\n", "what holds no keys"),
+        ("? [a]\n: b\n", "--facts facts.yaml"),
+        ("metrics: {exact_match: high}\n", '--facts facts.yaml: metrics.exact_match: "high" is not accepted'),
+        ("stage: live\n", "--facts facts.yaml: stage is not accepted; is what the registry itself"),
+    ],
+)  # fmt: skip
+def test_facts_that_are_none_name_the_file_the_place_and_what_to_do(
+    home: Path, monkeypatch, capsys, text, said
+) -> None:
+    write_model(home / "model", {"a": torch.ones(8)})
+    (home / "facts.yaml").write_text(text)
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat", "--facts", "facts.yaml") == 1
+    wrong = capsys.readouterr().err
+    assert said in wrong
+    assert "not a fault that Strata knows" not in wrong
+
+
+@pytest.mark.usefixtures("home")
+def test_an_argument_that_is_no_metric_says_how_one_is_written(monkeypatch, capsys) -> None:
+    for pairs, said in (
+        (("ev al=3",), "name it as conditions do"),
+        (("eval.x",), "METRIC: eval.x is not accepted; write it as name=number"),
+        (("eval.x=1", "eval.x=2"), "METRIC: eval.x=2 is not accepted; eval.x is there already; give it once"),
+        (("eval.x=high",), 'metrics.eval.x: "high" is not accepted; give a finite number'),
+        (("eval.x=" + "[" * 5000,), "give a finite number"),
+    ):
+        assert strata(monkeypatch, "models", "merge-request", "evaluate", "chat", "1", *pairs) == 1
+        wrong = capsys.readouterr().err
+        assert said in wrong
+        assert "--meta" not in wrong
 
 
 @pytest.mark.usefixtures("home")
@@ -401,6 +452,63 @@ def test_a_key_may_do_what_its_role_says(
             assert f"bob lacks the permission {permission}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("home")
+def test_what_keeps_webhooks_from_being_told_is_said(monkeypatch, capsys, tmp_path: Path) -> None:
+    def said() -> str:
+        assert strata(monkeypatch, "models", "webhooks") == 0
+        return capsys.readouterr().out
+
+    assert "No webhook is configured" in said()
+    hook = {"url": "https://ci.example.com/x", "secret_env": "CI_SECRET"}
+    Path("strata.yaml").write_text(yaml.safe_dump({"registry": {"webhooks": [hook]}}))
+    monkeypatch.delenv("CI_SECRET", raising=False)
+    assert "registry.webhooks.0.secret_env: CI_SECRET is not accepted; it is not set here" in said()
+    monkeypatch.setenv("CI_SECRET", "short")
+    assert "at least 24 bytes" in said()
+    monkeypatch.setenv("CI_SECRET", "x" * 32)
+    assert "secret_env" not in said()
+    monkeypatch.delenv("CI_SECRET")
+    kept = tmp_path / "state" / "webhooks" / "CI_SECRET"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("x" * 32)
+    assert "secret_env" not in said()
+
+
+@pytest.mark.usefixtures("home")
+def test_small_things_say_what_there_is_and_what_was_done(monkeypatch, capsys, tmp_path: Path) -> None:
+    def run(*words: str, status: int = 0) -> str:
+        assert strata(monkeypatch, "models", *words) == status, capsys.readouterr()
+        captured = capsys.readouterr()
+        return captured.err if status else captured.out
+
+    for value in range(11):
+        write_model(tmp_path / "model", {"a": torch.full((8,), float(value))})
+        run("push", "model", "--name", "chat")
+    run("tag", "chat@v1", "first")
+    run("alias", "chat@v2", "prod")
+    assert "chat@prod was at v2 already" in run("alias", "chat@v2", "prod", "--from", "v2")
+    assert "no version, alias or branch nope; there is v1-v11, first, main, prod\n" in run(
+        "show", "chat@nope", status=1
+    )
+    assert "no alias, tag or branch nope; there is first, prod\n" in run("remove", "chat@nope", status=1)
+    for words in (("checkout", "chat@v2", "/proc/foo"), ("export", "chat@v2", "/proc/foo"),
+                  ("checkout", "chat", "model/config.json/x")):  # fmt: skip
+        said = run(*words, status=1)
+        assert f"the folder {words[2]} cannot be made (" in said
+        assert "not a fault that Strata knows" not in said
+    index = tmp_path / "state" / "registry" / "metadata.db"
+    for file in index.parent.glob("metadata.db*"):
+        file.unlink()
+    index.write_bytes(b"no database")
+    assert "strata models reindex makes it anew" in run("search", "version = v2", status=1)
+    said = run("reindex")
+    assert "the catalogue was broken; what there was lies in" in said
+    assert "11 versions are in the catalogue" in said
+    assert index.with_name("metadata.db.broken").read_bytes() == b"no database"
+    assert "chat@v2" in run("search", "version = v2")
+    assert "broken" not in run("reindex")
+
+
 def test_what_was_told_is_listed(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -408,7 +516,8 @@ def test_what_was_told_is_listed(
     settings = yaml.safe_load(Path("strata.yaml").read_text()) if Path("strata.yaml").exists() else {}
     Path("strata.yaml").write_text(yaml.safe_dump(settings | {"registry": {"webhooks": [hook]}}))
     assert strata(monkeypatch, "models", "webhooks", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"renewed": 0, "events": []}
+    problem = "registry.webhooks.secret_file: secret is not accepted; it cannot be read (No such file or directory)"
+    assert json.loads(capsys.readouterr().out) == {"renewed": 0, "events": [], "problems": [problem]}
     write_model(home / "model", {"a": torch.ones(8)})
     outbox = Outbox(registry_of(load(None, {**os.environ}).settings))
     outbox.gather({hook_id(hook["url"]): ()})
