@@ -189,5 +189,7 @@ def test_a_database_that_does_not_answer_is_unavailable(registry, tmp_path):
     with pytest.raises(Unavailable, match=r"the metadata in postgresql.*see registry\.metadata"):
         Catalogue(registry, f"postgresql://u:secret@/d?host={tmp_path}").search("a = b")
     (tmp_path / "registry" / "metadata.db").write_text("no database at all, and more than that")
-    with pytest.raises(Unavailable, match=r"file is not a database; where it is broken, remove .*metadata\.db"):
+    with pytest.raises(
+        Unavailable, match=r"file is not a database; where .*metadata\.db is broken, strata models reindex"
+    ):
         Catalogue(Registry(tmp_path / "registry")).refresh()

@@ -9,7 +9,7 @@ from actors.registry import disk
 from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from actors.registry.stages import Stage, Stages
-from cluster.errors import Unavailable
+from cluster.errors import Barred, Unavailable
 
 LOCKS = ("strata.lock", "content.lock", "index.lock")
 
@@ -82,6 +82,16 @@ def test_a_file_system_that_cannot_keep_room_is_none_that_is_full(tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_no_disk_said_stays_what_it_is(pushed, tmp_path):
-    with pytest.raises(FileExistsError):
-        pushed.checkout("chat", "v1", pushed.folder / "signing.key" / "out")
+def test_what_no_disk_said_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), disk.explained():
+        (tmp_path / "none").read_text()
+
+
+def test_a_folder_that_nobody_can_make_is_a_sentence_and_leaves_nothing(pushed, tmp_path):
+    for folder in (pushed.folder / "signing.key" / "out", tmp_path / ("x" * 300)):
+        with pytest.raises(Barred, match=rf"the folder {folder} cannot be made \(.*\); name one elsewhere"):
+            pushed.checkout("chat", "v1", folder)
+    with pytest.raises(Barred, match="is there already"):
+        disk.expect_new(tmp_path)
+    disk.expect_new(tmp_path / "new" / "out")
+    assert list((tmp_path / "new").iterdir()) == []
