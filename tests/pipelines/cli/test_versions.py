@@ -81,13 +81,13 @@ def test_what_is_left_out_is_said(home: Path, monkeypatch, capsys) -> None:
 
 def test_metrics_stand_as_they_were_and_are(home: Path, monkeypatch, capsys) -> None:
     write_model(home / "model", {"a": torch.ones(2)})
-    for metrics in ({"loss": 2, "same": 1, "gone": 3}, {"loss": 1.5, "same": 1, "new": [4]}):
+    for metrics in ({"loss": 2, "same": 1, "gone": 3}, {"loss": 1.5, "same": 1, "new": 4}):
         (home / "facts.json").write_text(json.dumps({"metrics": metrics}))
         assert strata(monkeypatch, "models", "push", "model", "--name", "chat", "--facts", "facts.json") == 0
     capsys.readouterr()
     assert strata(monkeypatch, "models", "diff", "chat@v1", "v2") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "~ metrics.gone: 3 → none", "~ metrics.loss: 2 → 1.5", "~ metrics.new: none → [4]",
+        "~ metrics.gone: 3 → none", "~ metrics.loss: 2 → 1.5", "~ metrics.new: none → 4",
     ]  # fmt: skip
 
 
