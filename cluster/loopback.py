@@ -20,10 +20,14 @@ LOOPBACK_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 HAPROXY = """#!/bin/sh
 # Written by Strata (cluster/loopback.py). Arguments: -db -f CONFIG ...
 sed -i -e 's/^\\( *bind \\)[*]*:\\([0-9]\\)/\\1127.0.0.1:\\2/' -e 's/ mode 666 level admin/ mode 600 level admin/' \\
-  -e '/^defaults/,/mode http/ s/^\\( *\\)mode http$/&\\n\\1timeout http-request {head_ms}ms/' \\
+  -e '/^defaults/,/mode http/ s/^\\( *\\)mode http$/&\\n\\1timeout http-request {head_ms}ms\\n\\1{idle}/' \\
   -e 's/^\\( *timeout client \\)[0-9].*/\\1{stall_ms}ms/' -e '/^frontend http_frontend$/r {rules}' "$3"
 exec {program} "$@"
 """
+
+# Between two requests of a connection. Unsaid it is that for a request's head, and whoever keeps connections longer than
+# that (httpx 5 s, Java 30, balancers 60) sends into one that is being closed now and then, and sees it reset.
+IDLE = "timeout http-keep-alive 75s"
 
 # What HAProxy takes and we do not. The gateway sees only what HAProxy made of a request: a target in absolute form has
 # lost its scheme and host by then, and uvicorn calls an invented verb malformed. Ray's own pages need no key, so the
@@ -91,6 +95,7 @@ def install(
             rules=rules,
             head_ms=round(head_seconds * 1000),
             stall_ms=round(stall_seconds * 1000),
+            idle=IDLE,
         )
     )
     script.chmod(0o700)

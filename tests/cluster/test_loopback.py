@@ -49,6 +49,7 @@ def test_haproxy_takes_our_deadlines_and_rules(tmp_path: Path) -> None:
     written = config.read_text()
     assert "timeout http-request 1500ms" in written
     assert "timeout client 7000ms" in written
+    assert loopback.IDLE in written
     assert loopback.RULES in written
 
 
