@@ -33,7 +33,10 @@ def main(address: str, name: str, cpus: str) -> None:
     )
     Node.start_ray_processes = patient(Node.start_ray_processes, get_node)
     node = Node(parameters, head=False, shutdown_at_exit=False, spawn_reaper=True)
-    signal.sigwait({signal.SIGTERM})
+    while signal.sigtimedwait({signal.SIGTERM}, 0.5) is None:
+        for started in node.all_processes.values():  # a raylet that died and is not buried is alive to its workers
+            for each in started:
+                each.process.poll()
     node.kill_all_processes(check_alive=False, allow_graceful=True)
 
 
