@@ -25,8 +25,8 @@ sed -i -e 's/^\\( *bind \\)[*]*:\\([0-9]\\)/\\1127.0.0.1:\\2/' -e 's/ mode 666 l
 exec {program} "$@"
 """
 
-# Between two requests of a connection. Unsaid it is that for a request's head, and whoever keeps connections longer than
-# that (httpx 5 s, Java 30, balancers 60) sends into one that is being closed now and then, and sees it reset.
+# Between two requests of a connection. Unsaid it is that for a request's head, and whoever keeps connections for longer
+# (httpx 5 s, Java 30, balancers 60) sends into one that is being closed now and then, and sees it reset.
 IDLE = "timeout http-keep-alive 75s"
 
 # What HAProxy takes and we do not. The gateway sees only what HAProxy made of a request: a target in absolute form has

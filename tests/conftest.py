@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from cluster import runtime
@@ -17,6 +18,10 @@ for name in [name for name in os.environ if name.startswith(("STRATA_", "RAY_"))
     del os.environ[name]
 if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core: threads that wait for each other's turns took twice the time
     os.environ["OMP_NUM_THREADS"] = "1"
+# A slow machine is no fault of what is tested.
+slow = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("slow", hypothesis.settings.default, deadline=None, suppress_health_check=slow)
+hypothesis.settings.load_profile("slow")
 # Ray reads these when it is imported, which some test may do before any cluster stands.
 os.environ.update(runtime.ALWAYS)
 
