@@ -462,9 +462,11 @@ class Registry:
 
     def _astray(self, history: History, alias: str) -> str:
         """What is wrong with where an alias is; nothing where a signed move left it there."""
-        at, commit = None, ""
-        while not commit or history.refs(MOVES).get(alias) != at:  # it moved while both were read
-            at, commit = history.refs(MOVES).get(alias), history.refs(ALIASES)[alias]
+        at, commit = history.refs(MOVES).get(alias), history.refs(ALIASES).get(alias)
+        while history.refs(MOVES).get(alias) != at:  # it moved while both were read
+            at, commit = history.refs(MOVES).get(alias), history.refs(ALIASES).get(alias)
+        if commit is None:
+            return ""  # somebody removed it meanwhile
         if at is None or self._unsigned(history, at):
             return f"is at {commit[:12]} by no signed move: somebody put it there past Strata"
         left = moves.parse(history.files(at)[moves.FILE]).after
