@@ -11,8 +11,8 @@
 // 1 row 90-96 GB/s; 4 rows 330-390 GFLOP/s, 8: 425-455, 9: 340-370, 16: 440-455, 32 to 512: 435-460. Weights of 250 MB
 // come from memory at 36 GB/s for 1 row, 33 for 2 to 8, 26 (420 GFLOP/s) for 16; on two cores at 40-48 up to 16 rows.
 // float32: 1 row 100 GB/s, from 5 rows on 215-235 GFLOP/s. torch's oneDNN in bf16: 27-34 GB/s, 190 for 8 rows, 380
-// for 512, and 10 GB/s from memory. One core of a Zen 3 (AVX2, its peak: 105 GFLOP/s), bf16: 1 row 30-38 GB/s, from 4
-// rows on 82-92 GFLOP/s, torch 10; float32: 64-94, torch 64.
+// for 512, and 10 GB/s from memory. One core of a Zen 3 (AVX2, its peak: 105 GFLOP/s), bf16: 1 row 30-32 GB/s, 8 rows
+// 63-68 GFLOP/s, 512 92-96; torch 10 (`benchmarks.products`).
 #include <omp.h>
 
 #include "amx.h"

@@ -11,7 +11,7 @@
 //   4 bits, groups of 128     1 row 60 GB/s   2 rows 410 G   4: 650   8: 720   32: 750   64: 760
 //   4 bits, groups of 32      1 row 60 GB/s   2 rows 390 G   4: 590   8: 600   32: 665   64: 665
 // A weight of 100 MB comes from memory at 37 GB/s for 1 row, with 8 or with 4 bits; bf16's at 31.
-// One core of a Zen 3 (AVX2): 8 bits 74 G for 1 row, 119-133 from 4 on; 4 bits in groups of 32 81 G and 118-124.
+// One core of a Zen 3 (AVX2): 8 bits 55-62 G for 1 row, 96-131 from 8 on; 4 bits in groups of 32 50 G and 74-122.
 #include "quantized.h"
 
 #include "amx.h"
