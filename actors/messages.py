@@ -207,7 +207,8 @@ class Load:
 
     `queued_tokens`: tokens of prompts that are not computed yet. `places`: sequences that run at once; `stay_seconds`:
     how long one of late kept its place; `token_seconds`: what a prompt token takes beside all else; 0.0: not known.
-    `queue`: of those that wait the priority, how many have it, and their tokens.
+    `queue`: of those that wait the priority, how many have it, and their tokens. `standing`: the share of the last
+    second or so in which whose turn was next had waited too long for a queue that drains.
     """
 
     running: int = 0
@@ -223,6 +224,7 @@ class Load:
     stay_seconds: float = 0.0
     token_seconds: float = 0.0
     queue: tuple[tuple[int, int, int], ...] = ()
+    standing: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

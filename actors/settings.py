@@ -25,6 +25,12 @@ class Limits(BaseModel):
     gap_stretch: float | None = Field(
         2.0, gt=1.0, description="times the gap between an answer's tokens may grow while prompts join; null: any"
     )
+    batch_stretch: float | None = Field(
+        2.0,
+        gt=1.0,
+        description="times that a step may last what it lasts for one sequence, by more running at once: where they "
+        "gain each other nothing, the next one waits for its turn; null: up to running_sequences, whatever it costs",
+    )
     block_tokens: int = Field(
         16, ge=1, le=256, description="tokens in one KV block; on CPU a multiple of 16, or kernels are left out"
     )
@@ -61,7 +67,9 @@ class Scaling(BaseModel):
     wait_seconds: float | None = Field(1.0, gt=0, description="that requests may wait in a gang's queue")
     first_token_seconds: float | None = Field(None, gt=0, description="until a request's first token")
     kv_used: float | None = Field(0.8, gt=0, le=1, description="share of its KV cache that a gang may hold")
-    running: float | None = Field(0.8, gt=0, le=1, description="share of limits.running_sequences that a gang may run")
+    running: float | None = Field(
+        0.8, gt=0, le=1, description="share of the sequences that run at once which a gang may have"
+    )
     requests_per_second: float | None = Field(None, gt=0, description="that one gang may get")
     down_seconds: float = Field(
         300.0, ge=0, description="gangs end only if nothing within so long asked for more than are left"

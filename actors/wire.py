@@ -103,7 +103,7 @@ def _pack_load(load: Load) -> tuple[Any, ...]:
     return (
         load.running, load.waiting, load.kv_used, load.preemptions,
         load.prefix_queries, load.prefix_hits, load.prompt_tokens, load.generated_tokens, load.queued_tokens,
-        load.places, load.stay_seconds, load.token_seconds, load.queue,
+        load.places, load.stay_seconds, load.token_seconds, load.queue, load.standing,
     )  # fmt: skip
 
 

@@ -3,9 +3,9 @@
     python -m benchmarks.overload [--model FOLDER] [--ranks N] [--seconds N] [--times N]
 
 The whole stack on loopback, and clients that ask at random instants whatever became of what they asked before (an open
-loop; chats of some 60 tokens, answers of 128 to 384): one at a time, then as much as can be served (the best of 8 to 64
-clients that each ask again at once), half of that, `--times` that, and half again. Bars: at five times the tokens of
-whole answers are >= 90 % of the most, 99 % of answers that were let in begin and end within twice what they take at
+loop; prompts of 64 tokens drawn by lot, answers of 128 to 384): one at a time, then as much as can be served (the best
+of 8 to 64 clients that each ask again at once), half of that, `--times` that, and half again. Bars: at five times the
+tokens of whole answers are >= 90 % of the most, 99 % of answers that were let in take at most twice what they take at
 half the load, 99 % of refusals come within 50 ms, and 5 s after it all is as before. The clients share the cores with
 all they measure, which counts against us. Writes results/overload_<model>_tp<ranks>.json.
 """
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ MEAN = sum(ANSWERS) / 2
 STREAMS = (8, 16, 32, 64)  # clients, where the most that can be served is looked for
 NORMAL_SECONDS = 5.0  # after which all is to be as before
 CONNECTIONS = 512  # at most, of one phase: what comes beyond is not sent, and told
-WORDS = ("the", "sum", "of", "two", "numbers", "is", "what", "a", "train", "that", "leaves", "at", "noon", "and", "May")
+PROMPT = 64  # tokens
 
 
 @dataclass(slots=True)
@@ -48,6 +49,7 @@ class Asked:
     first: float = 0.0
     ended: float = 0.0
     retry_after: int = 0
+    why: str = ""
 
 
 @dataclass
@@ -56,12 +58,13 @@ class Door:
 
     key: str
     model: str
+    vocabulary: int
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
     open: int = 0
 
     async def ask(self) -> Asked:
-        """One chat; what became of it."""
+        """One answer; what became of it."""
         asked = Asked(time.perf_counter(), self.chance.randint(*ANSWERS))
         request = self._request(asked.wanted)
         self.open += 1
@@ -71,8 +74,8 @@ class Door:
             async with asyncio.timeout(60):
                 await _hear(pair[0], asked)
             self.idle.append(pair)
-        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
-            asked.status = 0
+        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+            asked.status, asked.why = 0, f"{type(error).__name__}: {error}"
         finally:
             self.open -= 1
         return asked
@@ -83,11 +86,10 @@ class Door:
         self.idle.clear()
 
     def _request(self, wanted: int) -> bytes:
-        said = " ".join(self.chance.choices(WORDS, k=40))
         body = json.dumps(
             {
                 "model": self.model,
-                "messages": [{"role": "user", "content": said}],
+                "prompt": self.chance.choices(range(self.vocabulary), k=PROMPT),
                 "max_tokens": wanted,
                 "ignore_eos": True,
                 "temperature": 0,
@@ -95,7 +97,7 @@ class Door:
             }
         ).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.key}\r\n"
+            f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
@@ -156,33 +158,40 @@ async def opened(door: Door, rate: float, seconds: float) -> tuple[list[Asked], 
     return list(await asyncio.gather(*tasks)), unsent
 
 
-def summary(heard: list[Asked], since: float, until: float) -> dict[str, float]:
-    """Of what was asked from `since` on; tokens are those of whole answers that ended until `until`."""
+def summary(heard: list[Asked], since: float, until: float) -> dict[str, Any]:
+    """Of what was asked from `since` on; tokens are those of whole answers, as far as they came until `until`."""
     whole = [each for each in heard if each.tokens]
     refused = [each for each in heard if each.status in (429, 503)]
-    ended = sum(each.tokens for each in whole if since <= each.ended < until)
+    failed = [each for each in heard if not each.tokens and each.status not in (429, 503)]
+    tokens = sum(each.tokens * _before(each, until) for each in whole)
     return {
         "asked_per_second": len(heard) / (until - since),
-        "tokens_per_second": ended / (until - since),
+        "tokens_per_second": tokens / (until - since),
         "whole": len(whole),
         "refused": len(refused),
-        "failed": len(heard) - len(whole) - len(refused),
+        "failed": len(failed),
         "first_ms_p50": _ms([each.first - each.at for each in whole], 50),
         "first_ms_p99": _ms([each.first - each.at for each in whole], 99),
         "whole_ms_p50": _ms([each.ended - each.at for each in whole], 50),
         "whole_ms_p99": _ms([each.ended - each.at for each in whole], 99),
         "refusal_ms_p50": _ms([each.ended - each.at for each in refused], 50),
         "refusal_ms_p99": _ms([each.ended - each.at for each in refused], 99),
+        "why": Counter(each.why or f"status {each.status}" for each in failed),
     }
+
+
+def _before(asked: Asked, until: float) -> float:
+    """The share of its tokens that came until then, as if they had come evenly."""
+    return min(1.0, max(0.0, (until - asked.first) / max(1e-9, asked.ended - asked.first)))
 
 
 def _ms(seconds: list[float], share: float) -> float:
     return 1e3 * float(np.percentile(seconds, share)) if seconds else 0.0
 
 
-async def phases(key: str, model: str, seconds: float, times: float) -> dict[str, dict[str, float]]:
+async def phases(door: Door, seconds: float, times: float) -> dict[str, dict[str, Any]]:
     """All of it, one after the other."""
-    door, rows = Door(key, model), {}
+    rows: dict[str, dict[str, Any]] = {}
 
     async def measured(name: str, work: Any, lasts: float) -> list[Asked]:
         began = time.perf_counter()
@@ -194,8 +203,9 @@ async def phases(key: str, model: str, seconds: float, times: float) -> dict[str
 
     await closed(door, 8, 3.0)
     await measured("one at a time", closed(door, 1, 15.0), 15.0)
+    lasts = max(10.0, 0.01 * rows["one at a time"]["whole_ms_p50"])
     for streams in STREAMS:
-        await measured(f"{streams} clients", closed(door, streams, 10.0), 10.0)
+        await measured(f"{streams} clients", closed(door, streams, lasts), lasts)
     most = max(rows[f"{streams} clients"]["tokens_per_second"] for streams in STREAMS)
     if not most:
         raise SystemExit("nothing was answered in time: this machine is too slow for the model, take a smaller one")
@@ -215,16 +225,18 @@ async def phases(key: str, model: str, seconds: float, times: float) -> dict[str
     return rows
 
 
-def _show(name: str, row: dict[str, float]) -> None:
+def _show(name: str, row: dict[str, Any]) -> None:
     print(
         f"{name:18}{row['asked_per_second']:8.1f}{row['tokens_per_second']:10.0f}{row['whole']:8.0f}{row['refused']:9.0f}"
-        f"{row['failed']:8.0f}{row['first_ms_p50']:9.0f}{row['first_ms_p99']:7.0f}"
-        f"{row['whole_ms_p50']:9.0f}{row['whole_ms_p99']:7.0f}{row['refusal_ms_p50']:11.1f}{row['refusal_ms_p99']:7.1f}",
+        f"{row['failed']:8.0f}{row['first_ms_p50']:11.0f}{row['first_ms_p99']:7.0f}"
+        f"{row['whole_ms_p50']:11.0f}{row['whole_ms_p99']:7.0f}{row['refusal_ms_p50']:13.1f}{row['refusal_ms_p99']:8.1f}",
         flush=True,
     )
+    for why, count in row["why"].items():
+        print(f"  {count} failed: {why}")
 
 
-def served(model: Path, ranks: int, seconds: float, times: float) -> dict[str, dict[str, float]]:
+def served(model: Path, ranks: int, seconds: float, times: float) -> dict[str, dict[str, Any]]:
     """Start the whole stack, load it, stop it."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "strata.yaml"
@@ -249,12 +261,13 @@ def served(model: Path, ranks: int, seconds: float, times: float) -> dict[str, d
             up = subprocess.run(
                 [*strata, "up", "--detach", "--json", "-f", settings], capture_output=True, text=True, check=True
             )
-            return asyncio.run(phases(json.loads(up.stdout)["key"], "bench", seconds, times))
+            words = json.loads((model / "config.json").read_text())["vocab_size"]
+            return asyncio.run(phases(Door(json.loads(up.stdout)["key"], "bench", words), seconds, times))
         finally:
             subprocess.run([*strata, "down", "-f", settings], capture_output=True, check=False)
 
 
-def verdicts(rows: dict[str, dict[str, float]], times: float) -> dict[str, float]:
+def verdicts(rows: dict[str, dict[str, Any]], times: float) -> dict[str, float]:
     """The figures that the bars are about."""
     most = max(rows[f"{streams} clients"]["tokens_per_second"] for streams in STREAMS)
     half, over, after = rows["half"], rows[f"{times:g} times"], rows["half, after that"]
@@ -280,7 +293,7 @@ def main() -> None:
     options = parser.parse_args()
     load = quiet()
     print(f"{'':18}{'asked/s':>8}{'tokens/s':>10}{'whole':>8}{'refused':>9}{'failed':>8}", end="")
-    print(f"{'first p50':>9}{'p99':>7}{'whole p50':>9}{'p99':>7}{'refusal p50':>11}{'p99 ms':>7}")
+    print(f"{'first p50':>11}{'p99':>7}{'whole p50':>11}{'p99':>7}{'refusal p50':>13}{'p99 ms':>8}")
     rows = served(options.model, options.ranks, options.seconds, options.times)
     told = verdicts(rows, options.times)
     for name, value in told.items():

@@ -55,7 +55,7 @@ class Pretended:
         self._clock.now += self.took
         rows = len(plan.samples)
         tokens = self._dice.integers(10, VOCABULARY, rows * plan.steps).tolist()
-        return Result(plan.number, tokens, steps=plan.steps, counts=(plan.steps,) * rows)
+        return Result(plan.number, tokens, steps=plan.steps, counts=(plan.steps,) * rows, forward_seconds=self.took)
 
     def check(self) -> None:
         """Nothing can be lost."""

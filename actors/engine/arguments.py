@@ -61,6 +61,7 @@ def limits(
         kv_cache_tokens=kv_cache_tokens,
         kv_offload_gb=kv_offload_gb,
         gap_stretch=gap_stretch,
+        batch_stretch=None,  # nobody waits for one of them: all at once are done soonest
     )
 
 

@@ -19,10 +19,12 @@ from actors.engine.scheduler import Scheduler
 from actors.engine.sequence import Sequence
 from actors.engine.step import Step, Work
 from actors.engine.tier import Tier
-from actors.engine.turnover import Intake, Stay, retry_after_seconds
+from actors.engine.turnover import Intake, Standing, Stay, retry_after_seconds
+from actors.engine.worth import Worth
 from actors.messages import Delta, Load, Submit, TokenLogprob
 from actors.settings import Limits
 from cluster.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaLost, StrataError, SuspectLost
+from cluster.scheduling import admission
 from cluster.scheduling.admission import MOST_URGENT
 
 # A plan of one step costs the leader and the ranks a wake-up each, and those who carry the tokens on another: 0.1 ms of
@@ -64,6 +66,7 @@ class Engine:
     ) -> None:
         self.executor, self._facts, self._limits, self._clock = executor, facts, limits, clock
         self._pace = Pace(limits.gap_stretch, AHEAD_SECONDS)
+        self.worth = Worth(limits.running_sequences, limits.batch_stretch)
         self._tier = Tier(facts.places) if facts.places else None
         self._scheduler = Scheduler(limits, BlockPool(facts.blocks, self._tier), self._pace)
         self._ends = frozenset(facts.end_tokens)
@@ -74,7 +77,7 @@ class Engine:
         self._number = 0
         self._generated = self._prompted = 0
         self._step_seconds = AHEAD_SECONDS  # of late, of steps that only decode
-        self._stay, self._intake = Stay(), Intake()
+        self._stay, self._intake, self._standing = Stay(), Intake(), Standing(clock())
         self.lately = Lately(clock)
         self.last_result: Result | None = None
         self.steps = 0  # forward passes so far
@@ -127,10 +130,11 @@ class Engine:
             prompt_tokens=self._prompted,
             generated_tokens=self._generated,
             queued_tokens=scheduler.begun_tokens + sum(tokens for _, _, tokens in queue),
-            places=self._limits.running_sequences,
+            places=self._scheduler.places,
             stay_seconds=self._stay_seconds(),
             token_seconds=self._intake.token_seconds,
             queue=queue,
+            standing=round(self._standing.share(self._clock()), 2),
         )
 
     def step(self) -> list[tuple[int, Delta]]:
@@ -141,6 +145,7 @@ class Engine:
         (ReplicaLost) is raised, since nothing can go on.
         """
         expired = self._expire()
+        self._look_at_queue()
         began = self._clock()
         step = self._scheduler.plan(began, self._horizon(), self._facts.guesses)
         if not step.works:
@@ -183,8 +188,14 @@ class Engine:
         suspected = SuspectLost(error.what, error.reason, len(beginners)) if isinstance(error, ReplicaLost) else error
         return [self._ended(s, suspected if s.key in beginners else error) for s in list(self._live.values())]
 
+    def _look_at_queue(self) -> None:
+        """Whether whose turn it is has waited for longer than a queue that drains makes anybody wait."""
+        first, now = self._scheduler.next, self._clock()
+        longest = admission.standing_seconds(self._stay_seconds(), self._scheduler.places)
+        self._standing.learn(first is not None and now - first.arrived > longest, now)
+
     def _vacant(self) -> int:
-        return max(0, self._limits.running_sequences - len(self._scheduler.running))
+        return max(0, self._scheduler.places - len(self._scheduler.running))
 
     def _horizon(self) -> int:
         return max(1, min(_MOST_AHEAD, int(AHEAD_SECONDS / self._step_seconds)))
@@ -200,6 +211,8 @@ class Engine:
                 self._tier.computed(shape.tokens, max(result.forward_seconds - others, _SHORTEST_SECONDS))
         if all(work.count == 1 for work in step.works):
             took = (result.forward_seconds + result.sample_seconds) / result.steps
+            self.worth.learn(len(step.works), took)
+            self._scheduler.places = self.worth.places
             self._step_seconds += _LEARN * (max(took, _SHORTEST_SECONDS) - self._step_seconds)
 
     def _extend(

@@ -17,6 +17,7 @@ from actors.engine.pace import Allowance, Pace
 from actors.engine.sequence import Sequence
 from actors.engine.step import Step, Work
 from actors.settings import Limits
+from cluster.scheduling.admission import MOST_URGENT
 
 
 class Scheduler:
@@ -30,6 +31,7 @@ class Scheduler:
         self._gone: set[int] = set()  # keys cancelled while in the heap
         self._slots = list(range(limits.running_sequences - 1, -1, -1))
         self._left: list[int] = []
+        self.places = limits.running_sequences  # that may run at once
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
@@ -38,6 +40,13 @@ class Scheduler:
     def waiting(self) -> int:
         """Sequences that hold nothing yet."""
         return len(self._waiting) - len(self._gone)
+
+    @property
+    def next(self) -> Sequence | None:
+        """Whose turn it is."""
+        while self._waiting and self._waiting[0][1] in self._gone:
+            self._gone.discard(heapq.heappop(self._waiting)[1])
+        return self._waiting[0][2] if self._waiting else None
 
     @property
     def queue(self) -> tuple[tuple[int, int, int], ...]:
@@ -194,8 +203,9 @@ class Scheduler:
             if sequence.key in self._gone:
                 self._gone.discard(sequence.key)
                 continue
-            if not self._may_begin(sequence):
-                later.append(entry)
+            full = len(self.running) >= self.places and sequence.submit.priority >= MOST_URGENT
+            if full or not self._may_begin(sequence):
+                later.append(entry)  # what ran elsewhere before it was lost there has a place wherever there is one
                 break
             found = self._cached(sequence)
             below = self._below(sequence, len(found))

@@ -107,6 +107,7 @@ class EngineThread:
             except Empty:
                 if wait:
                     self._engine.executor.check()
+                    self._tell({})  # a queue that stood is forgotten by and by
                     continue
                 return
             wait = False

@@ -9,6 +9,7 @@ import math
 LONGEST_SECONDS = 60  # nobody should be sent away for longer: the guess is too rough for that
 _LEARN = 0.1
 _KEPT = 0.98  # of what earlier steps with prompts told, at each further one
+_MEMORY_SECONDS = 3.0  # of whether somebody waited
 
 
 def retry_after_seconds(waiting: int, running: int, stay_seconds: float) -> int:
@@ -57,3 +58,19 @@ class Intake:
     def token_seconds(self) -> float:
         """What a prompt token takes; 0.0 while nothing is known."""
         return self._seconds / self._tokens if self._tokens else 0.0
+
+
+class Standing:
+    """The share of late time in which somebody waited, smoothed: a burst that drains is little, overload is all."""
+
+    def __init__(self, now: float) -> None:
+        self._share, self._waits, self._at = 0.0, False, now
+
+    def share(self, now: float) -> float:
+        """0 to 1."""
+        kept = math.exp(-max(0.0, now - self._at) / _MEMORY_SECONDS)
+        return kept * self._share + (1.0 - kept) * self._waits
+
+    def learn(self, waits: bool, now: float) -> None:
+        """From now on somebody waits, or nobody."""
+        self._share, self._waits, self._at = self.share(now), waits, max(now, self._at)

@@ -29,6 +29,7 @@ class Near:
     """The engine of this process as a client that the gateway can ask."""
 
     ready = True
+    registry: Mapping[str, str] = {}
 
     def __init__(self, llm: LLM) -> None:
         self._loop = asyncio.get_running_loop()
@@ -41,12 +42,16 @@ class Near:
 
     async def submit(
         self, prompt: tuple[int, ...], params: SamplingParams, *, seed: int, choice: int = 0, salt: str = "",
-        deadline: float | None = None,
+        priority: int = 0, deadline: float | None = None,
     ) -> "NearStream":  # fmt: skip
         self._next += 1
         stream = self._streams[self._next] = NearStream(self, self._next)
-        self.thread.post(NAME, Submit(self._next, prompt, params, seed, choice, salt, deadline=deadline))
+        more = {"deadline": deadline, "priority": priority}
+        self.thread.post(NAME, Submit(self._next, prompt, params, seed, choice, salt, **more))
         return stream
+
+    def admit(self, tokens: int, *, priority: int = 0, deadline: float | None = None) -> None:
+        """Everybody."""
 
     def cancel(self, number: int) -> None:
         self.thread.post(NAME, Cancel(number))

@@ -14,13 +14,22 @@ from dataclasses import dataclass
 MOST_URGENT, LEAST_URGENT = -100, 100  # the priorities that requests may have; what goes before all lies beyond
 SHARE = 0.5  # of what an answer takes, that one may wait for it where the settings name no time
 SHORTEST_SECONDS = 0.5  # which hardly anybody minds, however short answers are, and which a burst may need
+# The same where the queue stands and does not drain: then each place is taken as soon as it is left, however short the
+# queue is, and a longer one makes all later and nobody sooner (Nichols and Jacobson, Controlling Queue Delay, 2012).
+STANDING_SHARE = 0.05
+STANDING_TURNS = 1.5  # places that are left in that time, at least: or one stays empty until somebody comes
+STANDING_SECONDS = 0.02
+OFTEN, ALWAYS = 0.5, 0.9  # of the time that a queue stands: bursts alone do the former, nothing but overload the latter
 LONGEST_SECONDS = 5.0
 LONGEST_AWAY_SECONDS = 60  # nobody should be sent away for longer: the guess is too rough for that
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`queue_seconds`: how long a request may be expected to wait; None: `SHARE` of what answers of late took."""
+    """`queue_seconds`: how long a request may be expected to wait.
+
+    None: `SHARE` of what answers of late took, and less the longer the queue has not been empty.
+    """
 
     queue_seconds: float | None = None
 
@@ -32,6 +41,7 @@ class Queue:
     `places`: sequences that run at once; `running` of them are taken. `ahead`: sequences that wait and have their turn
     before it. `tokens`: of prompts that are computed before its own. `stay_seconds`: how long a sequence keeps its
     place; `token_seconds`: what a prompt token takes beside answers under way. Both are 0.0 until they were measured.
+    `standing`: the share of late time, 0 to 1, in which whose turn was next had waited for `standing_seconds`.
     """
 
     places: int
@@ -40,6 +50,7 @@ class Queue:
     tokens: int = 0
     stay_seconds: float = 0.0
     token_seconds: float = 0.0
+    standing: float = 0.0
 
 
 def wait_seconds(queue: Queue) -> float:
@@ -56,9 +67,21 @@ def patience(queue: Queue, tokens: int, deadline: float | None, rules: Rules) ->
 
     With a deadline only so long that its first token can come before: what comes after it is of no use to anybody.
     """
-    usual = min(LONGEST_SECONDS, max(SHORTEST_SECONDS, SHARE * queue.stay_seconds))
-    most = usual if rules.queue_seconds is None else rules.queue_seconds
+    most = _usual(queue) if rules.queue_seconds is None else rules.queue_seconds
     return most if deadline is None else max(0.0, min(most, deadline - tokens * queue.token_seconds))
+
+
+def standing_seconds(stay_seconds: float, places: int) -> float:
+    """The longest wait that is of use to a queue which never empties, where answers keep a place for `stay_seconds`."""
+    share = max(STANDING_SHARE, STANDING_TURNS / max(1, places))
+    return min(LONGEST_SECONDS, max(STANDING_SECONDS, share * stay_seconds))
+
+
+def _usual(queue: Queue) -> float:
+    burst = min(LONGEST_SECONDS, max(SHORTEST_SECONDS, SHARE * queue.stay_seconds))
+    overload = min(1.0, max(0.0, (queue.standing - OFTEN) / (ALWAYS - OFTEN)))
+    standing = min(burst, standing_seconds(queue.stay_seconds, queue.places))
+    return burst + overload * (standing - burst)
 
 
 def away_seconds(queues: Sequence[Queue], tokens: int, deadline: float | None, rules: Rules) -> int | None:

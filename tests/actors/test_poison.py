@@ -57,7 +57,7 @@ class Fleet:
         self.poisoned = self.deaths = self.steps = 0
 
     def _made(self) -> Gang:
-        made, executor = engine(running_sequences=16, step_tokens=64)
+        made, executor = engine(running_sequences=16, step_tokens=64, batch_stretch=None)
         made.executor = mortal = Mortal(executor, self._at)
         return Gang(made, mortal)
 

@@ -5,6 +5,7 @@ whose vocabulary holds the ids 0 to 200 and that makes any token when greedy.
 """
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 
@@ -43,6 +44,12 @@ class ClientContract:
         assert client.ready
         assert client.loads
         assert client.context_tokens >= 200
+
+    async def test_it_takes_all_that_the_gateway_says(self, client: Client):
+        client.admit(len(PROMPT), priority=1, deadline=60.0)
+        assert isinstance(client.registry, Mapping)
+        stream = await client.submit(PROMPT, greedy(), seed=1, choice=1, salt="s", priority=1, deadline=60.0)
+        assert len(tokens(await collect(stream))) == 8
 
     async def test_the_last_delta_and_only_that_has_a_finish(self, client: Client):
         deltas = await collect(await client.submit(PROMPT, greedy(), seed=1))

@@ -59,6 +59,7 @@ def play(
     replicas: int = 1,
     stubborn: float = 0.5,
     seed: int = 0,
+    machine: Machine = MACHINE,
 ) -> Seen:
     """All phases, one after the other. Without `rules` only the length of the queue counts.
 
@@ -77,7 +78,7 @@ def play(
             seen.ended[id(request)] = now
             tickets.pop(id(request)).ended(request.tokens)
 
-    fleet = Fleet([Replica(name, MACHINE, limits, 8_000, seed) for name in names], told, LAG)
+    fleet = Fleet([Replica(name, machine, limits, 8_000, seed) for name in names], told, LAG)
     router = Router(lambda: fleet.now, roll=lambda: dice.getrandbits(32))
     for name in names:
         router.add(name, BLOCK * 8_000)

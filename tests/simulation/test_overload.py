@@ -3,13 +3,14 @@
 import pytest
 
 from actors.settings import Limits
+from benchmarks.simulated_fleet import Machine
 from cluster.scheduling.admission import Rules
 from tests.simulation.overload import Phase, Seen, play
 
 LIMITS = Limits(block_tokens=16, running_sequences=16, queued_sequences=100_000)
 FULL = 4.0  # requests a second, the most that one replica can serve: more bring no more tokens
-OVER, AFTER = 40.0, 340.0  # seconds: when the load begins and ends
-NORMAL, CALM = 5.0, 85.0
+OVER, AFTER = 165.0, 465.0  # seconds: when the load begins and ends
+NORMAL, CALM = 5.0, 165.0
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +61,17 @@ def test_several_replicas_share_it(most: float) -> None:
     four = play([Phase(2 * FULL, 20.0), Phase(20 * FULL, 45.0)], Rules(), LIMITS, replicas=4)
     assert four.tokens_per_second(25.0, 45.0) >= 0.9 * 3 * most
     assert four.first_p99(20.0, 45.0) <= 2 * four.first_p99(5.0, 20.0)
+
+
+def test_no_more_run_at_once_than_are_worth_it() -> None:
+    """Where a sequence costs a fifth of a step, 64 at once make each twelve times slower, and hardly more tokens."""
+    machine = Machine(step=0.01, prompt_token=0.00005, decode=0.002)
+    phases = [Phase(2.0, 60.0), Phase(20.0, 180.0)]
+    seen, bound = {}, {}
+    for stretch in (None, 2.0):
+        limits = LIMITS.model_copy(update={"running_sequences": 64, "batch_stretch": stretch})
+        bound[stretch] = play([Phase(20.0, 40.0)], None, limits, machine=machine).tokens_per_second(10.0, 40.0)
+        seen[stretch] = play(phases, Rules(), limits, machine=machine)
+    assert seen[2.0].tokens_per_second(60.0, 180.0) >= 0.65 * bound[None]
+    assert seen[2.0].whole_p99(70.0, 170.0) <= 2 * seen[2.0].whole_p99(5.0, 60.0)
+    assert seen[None].whole_p99(70.0, 170.0) > 3 * seen[None].whole_p99(5.0, 60.0)

@@ -1,6 +1,7 @@
 """A model whose next token depends on every token that it finds in its paged cache: any mix-up of blocks shows."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,7 +114,7 @@ class Paced(Engine):
 
 
 def engine(
-    blocks: int = 64, end_tokens: tuple[int, ...] = (END,), places: int = 0, **limits: int
+    blocks: int = 64, end_tokens: tuple[int, ...] = (END,), places: int = 0, **limits: Any
 ) -> tuple[Paced, Checked]:
     """A whole engine over the remembering model, with `places` for blocks that leave its cache."""
     settled = {"running_sequences": 8, "step_tokens": 32, "block_tokens": 4, "queued_sequences": 1000, **limits}

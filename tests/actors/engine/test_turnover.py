@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engine.turnover import LONGEST_SECONDS, Intake, Stay, retry_after_seconds
+from actors.engine.turnover import LONGEST_SECONDS, Intake, Standing, Stay, retry_after_seconds
 from actors.messages import SamplingParams, Submit
 from cluster.errors import Overloaded
 from tests.actors.engine.remembering import engine
@@ -53,10 +53,10 @@ def test_a_full_engine_says_it_and_a_busier_one_says_more() -> None:
     for _ in range(5):
         made.add(Submit(0, (1,), params, seed=0))
     assert refused() == 1, "nothing is known yet"
-    for _ in range(10):
+    for _ in range(5):
         made.step()
     early = refused()
-    for _ in range(10):
+    for _ in range(5):
         made.step()
     assert 1 < early < refused() <= LONGEST_SECONDS
 
@@ -90,3 +90,30 @@ def test_prompts_are_taken_in_as_fast_as_they_were_of_late() -> None:
     for _ in range(400):
         intake.learn(100, 0.3)
     assert intake.token_seconds == pytest.approx(0.003, rel=0.01)
+
+
+def test_a_queue_that_stands_is_told_from_a_burst() -> None:
+    standing = Standing(0.0)
+    standing.learn(True, 10.0)
+    assert standing.share(10.0) == 0.0
+    assert standing.share(10.5) < 0.2
+    assert standing.share(20.0) > 0.95
+    standing.learn(False, 20.0)
+    assert standing.share(21.0) > 0.5
+    assert standing.share(30.0) < 0.05
+    assert standing.share(0.0) == standing.share(20.0), "clocks that go back change nothing"
+
+
+def test_an_engine_says_how_long_its_queue_has_stood() -> None:
+    made, _ = engine(running_sequences=1, queued_sequences=10, blocks=400)
+    params = SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True)
+    for place in range(5):
+        made.add(Submit(place, (1,), params, seed=0))
+    for _ in range(300):
+        made.step()
+    assert made.load.standing > 0.9
+    while made.busy:
+        made.step()
+    for _ in range(10):
+        assert made.load.standing >= made.load.standing, "it is forgotten while nothing is to do"
+    assert made.load.standing < 0.1

@@ -1,5 +1,7 @@
 """Who may wait is let in, whoever would wait too long is told when to come again."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,8 @@ from cluster.scheduling.admission import (
     LONGEST_SECONDS,
     SHARE,
     SHORTEST_SECONDS,
+    STANDING_SECONDS,
+    STANDING_SHARE,
     Queue,
     Rules,
     away_seconds,
@@ -25,6 +29,7 @@ QUEUES = st.builds(
     tokens=st.integers(0, 10**7),
     stay_seconds=st.floats(0, 1e4),
     token_seconds=st.floats(0, 10),
+    standing=st.floats(0, 1),
 )
 DEADLINES = st.none() | st.floats(0.001, 1e6)
 RULES = st.builds(Rules, queue_seconds=st.none() | st.floats(0, 1e4))
@@ -109,6 +114,33 @@ def test_more_before_it_never_lets_it_in(
         queue.tokens + more,
         queue.stay_seconds,
         queue.token_seconds,
+        queue.standing,
     )
     if away_seconds([queue], tokens, deadline, rules) is not None:
         assert away_seconds([busier], tokens, deadline, rules) is not None
+
+
+@pytest.mark.parametrize(
+    ("stay", "standing", "seconds"),
+    [
+        (4.0, 0.0, 4.0 * SHARE),
+        (4.0, 0.5, 4.0 * SHARE),  # bursts make a queue stand for half of the time
+        (4.0, 0.7, 4.0 * (SHARE + STANDING_SHARE) / 2),
+        (4.0, 0.9, 4.0 * STANDING_SHARE),
+        (4.0, 1.0, 4.0 * STANDING_SHARE),
+        (0.001, 1.0, STANDING_SECONDS),
+        (1000.0, 1.0, LONGEST_SECONDS),
+    ],
+)
+def test_a_queue_that_stands_is_kept_short(stay: float, standing: float, seconds: float) -> None:
+    queue = Queue(64, stay_seconds=stay, standing=standing)
+    assert patience(queue, 0, None, Rules()) == pytest.approx(seconds)
+    assert patience(queue, 0, None, SECOND) == 1.0, "who says how long means it"
+
+
+def test_where_places_are_few_one_waits_for_each_of_them() -> None:
+    """Else a place that is left stays empty until somebody asks in that very moment."""
+    queue = Queue(8, running=8, stay_seconds=4.0, standing=1.0)
+    assert wait_seconds(queue) == 0.5
+    assert away_seconds([queue], 0, None, Rules()) is None
+    assert away_seconds([replace(queue, ahead=1)], 0, None, Rules()) == 1
