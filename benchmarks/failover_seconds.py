@@ -25,7 +25,7 @@ from pipelines.settings import Settings
 
 MODEL = "bench"
 KINDS = ("kill-leader", "freeze-leader")
-COLUMNS = ("failed", "cut", "wrong", "usage")
+COLUMNS = ("failed", "cut", "wrong", "usage", "refused")
 
 
 def main() -> None:

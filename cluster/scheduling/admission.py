@@ -18,7 +18,7 @@ SHORTEST_SECONDS = 0.5  # which hardly anybody minds, however short answers are,
 # queue is, and a longer one makes all later and nobody sooner (Nichols and Jacobson, Controlling Queue Delay, 2012).
 STANDING_SHARE = 0.05
 STANDING_TURNS = 1.5  # places that are left in that time, at least: or one stays empty until somebody comes
-STANDING_SECONDS = 0.02
+STANDING_SECONDS = 0.25
 OFTEN, ALWAYS = 0.5, 0.9  # of the time that a queue stands: bursts alone do the former, nothing but overload the latter
 LONGEST_SECONDS = 5.0
 LONGEST_AWAY_SECONDS = 60  # nobody should be sent away for longer: the guess is too rough for that

@@ -42,13 +42,17 @@ class Answer:
 
 @dataclass(slots=True)
 class Heard:
-    """What a client has of one request. `whole`: it came to its end as the API has it. `left`: its client went."""
+    """What a client has of one request. `whole`: it came to its end as the API has it. `left`: its client went.
+
+    `again`: it was told to come again, after so many seconds.
+    """
 
     status: int = 0
     whole: bool = False
     error: str = ""
     answer: Answer = Answer()
     left: bool = False
+    again: float | None = None
 
 
 OK, FAILED, CUT, WRONG, USAGE = "ok", "failed", "cut", "wrong", "usage"

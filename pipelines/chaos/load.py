@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import httpx
 
-from cluster.errors import InvalidRequest, Unavailable
+from cluster.errors import InvalidRequest, Overloaded, Unavailable
 from pipelines.chaos.asks import Answer, Ask, Gathering, Heard, judge
 from pipelines.chaos.story import NOTED_SECONDS, Record, Story
 
@@ -103,16 +103,25 @@ class Load:
             if ask.streams:
                 self._story.heard(now, characters)
 
-        try:
-            self.open += ask.streams
-            heard = await hear(self._http, ask, came)
-        finally:
-            self.open -= ask.streams
+        while (heard := await self._asked(ask, came)).again is not None:
+            self._story.refused += 1  # more is asked than can be served: that is no fault's doing
+            record.ended = self._clock()
+            if self._stopping.is_set():
+                return
+            await asyncio.sleep(heard.again)
+            record.ended, last = float("inf"), self._clock()
         came(0)
         record.ended = self._clock()
         expected = self._expected[ask.name]
         record.verdict = judge(expected, heard)
         record.why = heard.error or (f"{heard.answer} for {expected}" if record.verdict != "ok" else "")
+
+    async def _asked(self, ask: Ask, came: Callable[[int], None]) -> Heard:
+        try:
+            self.open += ask.streams
+            return await hear(self._http, ask, came)
+        finally:
+            self.open -= ask.streams
 
 
 async def hear(http: httpx.AsyncClient, ask: Ask, came: Callable[[int], None]) -> Heard:
@@ -129,9 +138,15 @@ async def hear(http: httpx.AsyncClient, ask: Ask, came: Callable[[int], None]) -
     return heard
 
 
+def _begun(heard: Heard, response: httpx.Response) -> None:
+    heard.status = response.status_code
+    if heard.status == Overloaded.status:
+        heard.again = float(response.headers.get("retry-after", 1))
+
+
 async def _read(http: httpx.AsyncClient, ask: Ask, heard: Heard, gathering: Gathering) -> None:
     response = await http.post(ask.path, json=dict(ask.body))
-    heard.status = response.status_code
+    _begun(heard, response)
     if response.is_error:
         heard.error = response.text[:300]
         return
@@ -147,7 +162,7 @@ async def _listen(
     came: Callable[[int], None],
 ) -> None:
     async with http.stream("POST", ask.path, json=dict(ask.body)) as response:
-        heard.status = response.status_code
+        _begun(heard, response)
         if response.is_error:
             heard.error = (await response.aread()).decode(errors="replace")[:300]
             return

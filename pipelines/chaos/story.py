@@ -47,6 +47,7 @@ class Story:
     faults: list[Struck] = field(default_factory=list)
     characters: Counter[int] = field(default_factory=Counter)  # of streams, by bucket of a second
     leaks: list[str] = field(default_factory=list)
+    refused: int = 0  # requests that were told to come again, and did
     stopped: str = ""  # why it ended before its time
     seconds: float = 0.0
 
@@ -85,6 +86,7 @@ def summary(story: Story) -> dict[str, Any]:
         "streams": sum(record.streams for record in story.records),
         "plain": sum(not record.streams for record in story.records),
         **{name: verdicts[name] for name in ("failed", "cut", "wrong", "usage")},
+        "refused": story.refused,
         "pause": _spread(pauses(story)),
         "pause_by_kind": {
             kind: _spread(pauses(story, kind)) for kind in sorted({fault.kind for fault in story.faults})

@@ -73,8 +73,8 @@ def told(bad: Any) -> list[dict[str, Any]]:
 def tell(found: dict[str, Any], out: Path) -> None:
     """The figures for a person."""
     show.table(
-        ("faults", "streams", "plain", "failed", "cut", "wrong", "usage wrong"),
-        [[found[name] for name in ("faults", "streams", "plain", "failed", "cut", "wrong", "usage")]],
+        ("faults", "streams", "plain", "failed", "cut", "wrong", "usage wrong", "came again"),
+        [[found[name] for name in ("faults", "streams", "plain", "failed", "cut", "wrong", "usage", "refused")]],
     )
     rows = [("all", found["pause"]), *found["pause_by_kind"].items()]
     shown = [(name, one["count"], one["p50"], one["p99"], one["most"]) for name, one in rows]

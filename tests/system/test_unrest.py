@@ -42,6 +42,7 @@ def strike(stack: Stack, wanted: Wanted) -> Story:
 def check(story: Story, faults: int) -> None:
     assert (story.stopped, len(story.faults)) == ("", faults)
     assert not [(record.name, record.verdict, record.why) for record in story.bad]
+    assert not story.refused
     assert not story.leaks
 
 
@@ -73,6 +74,7 @@ def test_a_drained_node_s_streams_move_and_go_on(stack: Stack, machines: Machine
     )
     story = under_load(stack, lambda: command(stack, "drain", victim[:12]))
     assert not [(record.name, record.verdict, record.why) for record in story.bad]
+    assert not story.refused
     assert victim not in {entry.node for entry in stack.entries()}
     machines.end(name)
     until(lambda: not there(name))
@@ -86,6 +88,7 @@ def test_a_rolling_update_moves_streams_and_cuts_none(stack: Stack) -> None:
     file.write_text(file.read_text().replace("queued_sequences: 250", "queued_sequences: 251"))
     story = under_load(stack, lambda: submit(stack.clone))
     assert not [(record.name, record.verdict, record.why) for record in story.bad]
+    assert not story.refused
     until(lambda: not before & {entry.replica for entry in stack.entries()})
     until(lambda: len(stack.entries()) == 2)
 

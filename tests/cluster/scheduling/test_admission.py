@@ -123,11 +123,11 @@ def test_more_before_it_never_lets_it_in(
 @pytest.mark.parametrize(
     ("stay", "standing", "seconds"),
     [
-        (4.0, 0.0, 4.0 * SHARE),
-        (4.0, 0.5, 4.0 * SHARE),  # bursts make a queue stand for half of the time
-        (4.0, 0.7, 4.0 * (SHARE + STANDING_SHARE) / 2),
-        (4.0, 0.9, 4.0 * STANDING_SHARE),
-        (4.0, 1.0, 4.0 * STANDING_SHARE),
+        (8.0, 0.0, 8.0 * SHARE),
+        (8.0, 0.5, 8.0 * SHARE),  # bursts make a queue stand for half of the time
+        (8.0, 0.7, 8.0 * (SHARE + STANDING_SHARE) / 2),
+        (8.0, 0.9, 8.0 * STANDING_SHARE),
+        (8.0, 1.0, 8.0 * STANDING_SHARE),
         (0.001, 1.0, STANDING_SECONDS),
         (1000.0, 1.0, LONGEST_SECONDS),
     ],

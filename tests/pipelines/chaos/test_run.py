@@ -20,6 +20,7 @@ class Stack:
     def __init__(self, spoils: str = "", leaves: bool = False) -> None:
         self.spoils, self.leaves = spoils, leaves
         self.struck: list[tuple[Target, signal.Signals]] = []
+        self.refused = 0
 
     def sight(self) -> Sight:
         life = len(self.struck)
@@ -42,6 +43,9 @@ class Stack:
         if body.get("tools"):
             return httpx.Response(400, json={"error": {"message": "this model knows no tools"}})
         spoilt = self.spoils if self.struck else ""
+        if spoilt == "refused" and self.refused < 7:
+            self.refused += 1
+            return httpx.Response(429, text="later", headers={"retry-after": "0"})
         if spoilt == "failed":
             return httpx.Response(503, text="none is up")
         text = f"{body.get('seed')} {'other' if spoilt == 'wrong' else 'same'}"
@@ -64,6 +68,13 @@ def run(stack: Stack, **wanted: float) -> tuple[Story, list[str]]:
     asked = Wanted(KINDS, faults=5, minutes=0.0, streams=3, rate=50.0, left_seconds=0.0, **wanted)  # type: ignore[arg-type]
     transport = httpx.MockTransport(stack.answer)
     return Run(stack, "http://gateway", "k", "m", asked, said.append, transport=transport).go(), said
+
+
+def test_who_is_told_to_come_again_does_and_is_counted() -> None:
+    stack = Stack("refused")
+    story, _ = run(stack)
+    assert (story.stopped, story.bad, story.refused) == ("", [], stack.refused)
+    assert stack.refused
 
 
 def test_all_faults_strike_and_nothing_is_bad() -> None:
