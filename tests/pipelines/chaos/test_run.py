@@ -11,6 +11,7 @@ from pipelines.chaos.faults import Gang, Sight, Target, named
 from pipelines.chaos.run import Run, Wanted
 from pipelines.chaos.story import Story
 
+REFUSED = 7
 KINDS = named(["kill-shard", "freeze-leader"])
 
 
@@ -24,6 +25,8 @@ class Stack:
 
     def sight(self) -> Sight:
         life = len(self.struck)
+        if self.spoils == "refused" and life and self.refused < REFUSED:
+            return Sight(())  # nobody to strike until all of them were told to come again
         return Sight(tuple(Gang("m", f"m#{each}{life}", each, 100 + life, (200 + life,)) for each in "ab"))
 
     def strike(self, target: Target, how: signal.Signals) -> None:
@@ -43,7 +46,7 @@ class Stack:
         if body.get("tools"):
             return httpx.Response(400, json={"error": {"message": "this model knows no tools"}})
         spoilt = self.spoils if self.struck else ""
-        if spoilt == "refused" and self.refused < 7:
+        if spoilt == "refused" and self.refused < REFUSED:
             self.refused += 1
             return httpx.Response(429, text="later", headers={"retry-after": "0"})
         if spoilt == "failed":
@@ -65,16 +68,14 @@ class Stack:
 
 def run(stack: Stack, **wanted: float) -> tuple[Story, list[str]]:
     said: list[str] = []
-    asked = Wanted(KINDS, faults=5, minutes=0.0, streams=3, rate=50.0, left_seconds=0.0, **wanted)  # type: ignore[arg-type]
+    asked = Wanted(KINDS, **{"faults": 5, "minutes": 0.0, "streams": 3, "rate": 50.0, "left_seconds": 0.0, **wanted})
     transport = httpx.MockTransport(stack.answer)
     return Run(stack, "http://gateway", "k", "m", asked, said.append, transport=transport).go(), said
 
 
 def test_who_is_told_to_come_again_does_and_is_counted() -> None:
-    stack = Stack("refused")
-    story, _ = run(stack)
-    assert (story.stopped, story.bad, story.refused) == ("", [], stack.refused)
-    assert stack.refused
+    story, _ = run(Stack("refused"))
+    assert (story.stopped, story.bad, story.refused) == ("", [], REFUSED)
 
 
 def test_all_faults_strike_and_nothing_is_bad() -> None:
@@ -93,7 +94,7 @@ def test_all_faults_strike_and_nothing_is_bad() -> None:
 
 @pytest.mark.parametrize("spoils", ["failed", "cut", "wrong", "usage"])
 def test_it_stops_when_the_error_budget_is_gone(spoils: str) -> None:
-    story, _ = run(Stack(spoils), budget=2)
+    story, _ = run(Stack(spoils), budget=2, minutes=60.0)  # the second fault would come minutes later
     assert story.stopped.startswith("the error budget is gone")
     assert {record.verdict for record in story.bad} <= {spoils}
     assert all(record.why for record in story.bad)
