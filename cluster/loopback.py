@@ -73,6 +73,9 @@ def ingress(run_dir: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
+        # Whenever a gateway comes or goes HAProxy starts anew, and the old one has so long to end its streams: Ray's
+        # two minutes would cut what lasts longer.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
     }
 
 

@@ -15,17 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.registry import adapter, difference, disk, inspection, joining, moves, pieces, tree
+from actors.registry import adapter, difference, disk, joining, moves, pieces, tree, upkeep
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
 from actors.registry.history import ALIASES, HEADS, MAIN, MOVES, TAGS, Entry, History, named, numbered
-from actors.registry.inspection import BROKEN, Fault, Faults, Place
+from actors.registry.inspection import Fault
 from actors.registry.merging import COUNTED, Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
 from actors.registry.signing import Signer
-from cluster.errors import Barred, InvalidRequest, MergeConflict, ModelInvalid, NotFound, Unavailable, listed
+from cluster.errors import Barred, InvalidRequest, MergeConflict, ModelInvalid, NotFound, listed
 from cluster.storage import Blobs
-from cluster.storage.blobs import digest_of
 
 CLEANLY = Strategy()
 KINDS = {"alias": ALIASES, "tag": TAGS, "branch": HEADS}  # of what can be removed
@@ -113,7 +112,7 @@ class Registry:
         history = self.history(model, new=True)
         size = stored = 0
         wrong: dict[str, tuple[int, int]] = {}
-        with self._using():
+        with self.using():
             tip = history.refs(HEADS).get(branch)
             history.expect(HEADS + branch, tip)  # before anything is written
             parents = (tip,) if tip else ()
@@ -193,7 +192,7 @@ class Registry:
         scratch = into.parent / f".{into.name}.{secrets.token_hex(4)}"
         number = next((version for version, at in numbered(history).items() if at == commit), name)
         try:
-            with self._using(reading=True):
+            with self.using(reading=True):
                 for path, content in history.files(commit).items():
                     if path == FACTS:
                         continue
@@ -217,7 +216,7 @@ class Registry:
         """
         history, commit = self.history(model), self.trusted(model, name)
         content = history.files(commit)
-        with self._using():
+        with self.using():
             digest, _ = self.blobs.put(tree.manifest(content))
         return Pin(model, commit, digest, sum(tree.sizes(content).values()))
 
@@ -226,7 +225,7 @@ class Registry:
         history = self.history(model)
         commit = history.resolve(name)
         self._require_signed(history, commit, f"{model}@{name}")
-        if name in history.refs(ALIASES) and (problem := self._astray(history, name)):
+        if name in history.refs(ALIASES) and (problem := self.astray(history, name)):
             raise ModelInvalid(f"{model}@{name}", problem, "move it with `strata models alias`, to where it is to be")
         return commit
 
@@ -292,7 +291,7 @@ class Registry:
         ModelInvalid for versions that do not fit one another, and Conflict where the branch moved meanwhile.
         """
         history, tip, theirs = self._sides(model, source, branch, strategy)
-        with self._using():  # from the first piece to the commit that names it: nobody collects it in between
+        with self.using():  # from the first piece to the commit that names it: nobody collects it in between
             plan = self._plan(model, history, source, tip, theirs, strategy)
             if plan.clashes:
                 raise MergeConflict(source, branch, plan.clashes)
@@ -350,83 +349,18 @@ class Registry:
 
     def repair(self, progress: Progress = quietly) -> tuple[list[Fault], list[str]]:
         """As `fsck`, and what was removed: all that was changed, so that a push of the same again stores it."""
-        removed = []
-        for model in self.models():
-            with suppress(*BROKEN):  # what this is, the check says
-                removed += [f"the object {name} of {model}" for name in self.history(model).mend()]
-        with self._using(alone=True):
-            whole = {digest: self.blobs.mend(digest) for digest in self.blobs}
-        removed += [f"the piece {digest}" for digest, good in whole.items() if not good]
-        return self._check({digest for digest, good in whole.items() if good}, progress), removed
+        return upkeep.repair(self, progress)
 
     def fsck(self, progress: Progress = quietly) -> list[Fault]:
         """Read everything that versions are made of, of every model: what is missing or was changed, each once."""
-        return self._check(set(), progress)
-
-    def _check(self, good: set[str], progress: Progress) -> list[Fault]:
-        """As `fsck`, without reading again the pieces of these digests."""
-        faults, bad = Faults(), dict[str, str]()
-        for history, commit, place, content in self._every(faults):
-            try:
-                if problem := self._unsigned(history, commit):
-                    faults.add(place, problem)
-            except Unavailable as wrong:  # of the list of whom to trust
-                faults.add(place, wrong)
-            for file, found in inspection.listed(place, content, faults):
-                for _, count, digest in found.spans():
-                    if digest not in good and digest not in bad:
-                        if problem := self._wrong(digest):
-                            bad[digest] = problem
-                        else:
-                            good.add(digest)
-                            progress(count)
-                    if digest in bad:
-                        faults.add(Place(place.model, place.at, file), bad[digest])
-        for model in self.models():
-            with suppress(*BROKEN):  # what this is, was said
-                history = self.history(model)
-                for alias in history.refs(ALIASES):
-                    if problem := self._astray(history, alias):
-                        faults.add(Place(model, alias), f"{problem}; move it with `strata models alias`")
-        return faults.found()
-
-    def _wrong(self, digest: str) -> str:
-        """What is wrong with a piece; nothing where it is whole."""
-        try:
-            self.blobs.get(digest)
-        except NotFound:
-            return f"the piece {digest} is missing; push one of these versions again"
-        except Unavailable as wrong:
-            return wrong.reason if digest in wrong.reason else str(wrong)
-        return ""
+        return upkeep.fsck(self, progress)
 
     def gc(self) -> int:
         """Remove content that no version names, as pushes leave that were cut; how many pieces. Waits for pushes.
 
         Raises ModelInvalid where a history cannot be read: what it names nobody knows.
         """
-        with self._using(alone=True):
-            faults, kept = Faults(), set[str]()
-            for _, _, place, content in self._every(faults):
-                kept.update(_digests(content, place, faults))
-            if wrong := faults.found():
-                problem = f"what content is still named cannot be told: {wrong[0]}"
-                remedy = f"nothing was removed; of {len(wrong)} such faults `strata models fsck` names each"
-                raise ModelInvalid(str(self.folder), problem, remedy)
-            gone = [digest for digest in self.blobs if digest not in kept]
-            for digest in gone:
-                self.blobs.remove(digest)
-            return len(gone) + self.blobs.sweep()
-
-    def _every(self, faults: Faults) -> Iterator[tuple[History, str, Place, dict[str, bytes]]]:
-        """All commits of all models, those of merge requests too, with the tree of each, past what cannot be read."""
-        for model in self.models():
-            try:
-                history = self.history(model)
-                for commit, place, content in inspection.commits(model, history, faults):
-                    yield history, commit, place, content
-            except BROKEN as wrong:
-                faults.add(Place(model), wrong)
+        return upkeep.gc(self)
 
     def record(
         self,
@@ -455,19 +389,19 @@ class Registry:
             raise NotFound("model", model, listed(self.models()))
         return History(path)
 
-    def _unsigned(self, history: History, commit: str) -> str:
+    def unsigned(self, history: History, commit: str) -> str:
         """What is wrong with the signature of a commit; nothing where it is good."""
         good = self._signer.signed(*history.signature(commit))
         return "" if good else f"it is not signed by a key of {self._signer.trusted_file}"
 
-    def _astray(self, history: History, alias: str) -> str:
+    def astray(self, history: History, alias: str) -> str:
         """What is wrong with where an alias is; nothing where a signed move left it there."""
         at, commit = history.refs(MOVES).get(alias), history.refs(ALIASES).get(alias)
         while history.refs(MOVES).get(alias) != at:  # it moved while both were read
             at, commit = history.refs(MOVES).get(alias), history.refs(ALIASES).get(alias)
         if commit is None:
             return ""  # somebody removed it meanwhile
-        if at is None or self._unsigned(history, at):
+        if at is None or self.unsigned(history, at):
             return f"is at {commit[:12]} by no signed move: somebody put it there past Strata"
         left = moves.parse(history.files(at)[moves.FILE]).after
         there = f"is at {commit[:12]}, where its last signed move left it at {left[:12]}"
@@ -475,12 +409,12 @@ class Registry:
 
     def _signed(self, history: History, commit: str) -> bool:
         try:
-            return not self._unsigned(history, commit)
+            return not self.unsigned(history, commit)
         except (NotFound, ModelInvalid):
             return False
 
     def _require_signed(self, history: History, commit: str, what: str) -> None:
-        if problem := self._unsigned(history, commit):
+        if problem := self.unsigned(history, commit):
             back = f"take its branch back (git --git-dir {history.path} update-ref refs/heads/BRANCH refs/tags/VERSION)"
             raise ModelInvalid(what, problem, f"{back}, or add the line of who signed it there")
 
@@ -493,7 +427,7 @@ class Registry:
         return f"v{min(numbers)}"
 
     @contextmanager
-    def _using(self, *, alone: bool = False, reading: bool = False) -> Iterator[None]:
+    def using(self, *, alone: bool = False, reading: bool = False) -> Iterator[None]:
         """Content is added and read by many at once, and removed by one alone, in any process.
 
         Who is only `reading` may do so where no lock can be had: what is removed meanwhile is missed, never read wrong.
@@ -509,10 +443,3 @@ def _names(history: History) -> dict[str, tuple[str, ...]]:
         for name, commit in history.refs(kind).items():
             found[commit] = (*found.get(commit, ()), mark + name)
     return found
-
-
-def _digests(content: tree.Tree, place: Place, faults: Faults) -> Iterator[str]:
-    """Of all that a version has in the store: its pieces, and its manifest where it was pinned."""
-    for _, each in inspection.listed(place, content, faults):
-        yield from each.digests()
-    yield digest_of(tree.manifest(content))
