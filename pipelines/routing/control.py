@@ -341,11 +341,12 @@ class Control:
 
     def _shown(self, model: str) -> Plain:
         """A route as gateways take it."""
-        route, ramp, evals = self._routes[model], None, None
+        route, ramp, evals, since = self._routes[model], None, None, 0
         settings = route.settings.model_dump(mode="json")
         for rollout in self._running():
             if rollout.terms.model == model:
                 terms = rollout.terms
+                since = self._arms[rollout.name].since if rollout.name in self._arms else 0
                 ramp = {"old": terms.old, "new": terms.new, "share": rollout.share}
                 if terms.evals and rollout.state in AT_A_STEP:
                     sets = {name: each["digest"] for name, each in terms.evals.items()}
@@ -358,6 +359,7 @@ class Control:
             "weights": dict(route.weights),
             "seeds": dict(route.seeds),
             "ramp": ramp,
+            "since": since,
             "settings": settings,
             "trial": [trial.name, trial.metric] if trial else None,
             "evals": evals,

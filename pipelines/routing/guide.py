@@ -138,6 +138,7 @@ class Guide:
         self._ready, self._served = ready, served
         self._routes = dict(routes)
         self.revision = 0
+        self._since: dict[str, int] = {}  # the revision that a model's step began with: older answers are not its own
         self._sums = _Sums()
         self._under_way: dict[int, Witness] = {}
         self._name = secrets.token_hex(8)
@@ -201,14 +202,14 @@ class Guide:
             return
         way = witness.way
         key = way.model, way.version, way.revision
-        if way.revision != self.revision:  # another step has begun since
+        if not self._current(way):
             return
         self._add(key, way.user, arm)
 
     def compared(self, way: Way, agreement: float) -> None:
         """An answer that was seen, with what the shadow said to the same: evidence where the shadow is rolled out."""
         ramp = self._routes[way.model].ramp if way.model in self._routes else None
-        if ramp is None or ramp.new != way.shadow or way.revision != self.revision:
+        if ramp is None or ramp.new != way.shadow or not self._current(way):
             return
         arm = Arm(scores={"shadow.agreement": Score(1, agreement)})
         self._add((way.model, way.shadow, way.revision), f"{way.user}\0shadow", arm)
@@ -233,7 +234,7 @@ class Guide:
 
         In an experiment a user's first outcome counts; one that comes again after this process has ended counts again.
         """
-        if way.counts and way.revision == self.revision:
+        if way.counts and self._current(way):
             arm = Arm(scores={f"feedback.{metric}": Score(1, value)})
             self._add((way.model, way.version, way.revision), f"{way.user}\0{metric}", arm)
         if not way.trial or self._trials.get(way.model) != (way.trial, metric):
@@ -244,6 +245,15 @@ class Guide:
         judges.add(way.user)
         key = way.model, way.version, metric
         self._outcomes[key] = self._outcomes.get(key, Score()) + Score(1, value)
+
+    def _current(self, way: Way) -> bool:
+        """Whether no other step of its model has begun since; what other models do is nothing to it."""
+        return way.revision == self._since.get(way.model, 0)
+
+    def _begins(self, model: str, since: int) -> None:
+        if self._since.get(model) != since:
+            self._since[model] = since
+            self._sums.users = {key: users for key, users in self._sums.users.items() if key[0] != model}
 
     def _add(self, key: tuple[str, str, int], user: str, arm: Arm) -> None:
         users = self._sums.users.setdefault(key, {})
@@ -259,6 +269,7 @@ class Guide:
             made = _route(model, plain)
             if made is not None and all(self._served(full(model, version)) for version in made.versions):
                 self._routes[model] = made
+            self._begins(model, int(plain.get("since", table["revision"])))
             self._versions[model] = tuple(plain.get("versions", ()))
             self._evals.pop(model, None)
             if plain.get("evals"):
@@ -270,7 +281,6 @@ class Guide:
             if trial is not None:
                 self._trials[model] = trial[0], trial[1]
         self.revision = table["revision"]
-        self._sums.users.clear()
         self._note_headers()
         self._news.set()
 
@@ -307,14 +317,14 @@ class Guide:
             self._unheard = None
 
     def _way(self, route: Route, found: Choice, facts: Facts, counts: bool) -> Way:
-        served = full(route.model, found.version)
+        served, since = full(route.model, found.version), self._since.get(route.model, 0)
         if not self._ready(served):  # whoever has a replica answers, rather than nobody
             for version in sorted(route.weights, key=lambda each: -route.weights[each]):
                 if version != found.version and self._ready(full(route.model, version)):
-                    return Way(route.model, version, full(route.model, version), "not ready", False, self.revision)
+                    return Way(route.model, version, full(route.model, version), "not ready", False, since)
         user = f"{facts.tenant}\0{facts.user}"
         trial = self._trials.get(route.model, ("", ""))[0] if found.by == "weights" else ""
-        return Way(route.model, found.version, served, found.by, counts, self.revision, user, trial)
+        return Way(route.model, found.version, served, found.by, counts, since, user, trial)
 
     def _stalled(self) -> None:
         """Who has waited too long for a first token has been failed."""

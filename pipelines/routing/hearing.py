@@ -33,7 +33,12 @@ class Gateways:
         self._began = clock()
 
     def report(self, gateway: str, report: Mapping[str, Any]) -> bool:
-        """Take what one says; whether its answers count: a report may come twice."""
+        """Take what one says; whether its answers count: a report may come twice.
+
+        While nobody spoke nobody could say that a version has a replica: that is no time without one.
+        """
+        if not self._told:
+            self._warm = dict.fromkeys(self._warm, self._clock())
         self._told[gateway] = Told(report["revision"], report["ready"], self._clock())
         number = int(report["number"])
         new = number > self._heard.get(gateway, 0)

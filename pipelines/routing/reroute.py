@@ -20,7 +20,7 @@ Plain = dict[str, Any]
 
 
 def settings(asked: Mapping[str, Any], declared: RouteSettings, model: str, versions: Sequence[str]) -> RouteSettings:
-    """The route that is asked for, whole: what is left out is as if the settings left it out. `declared`: the
+    """The route that is asked for, whole: rules and a shadow that are left out are none. `declared`: the
     settings'. Raises InvalidRequest naming the field, the value, the remedy.
     """
     for name in asked.keys() - set(FIELDS):
@@ -35,6 +35,8 @@ def settings(asked: Mapping[str, Any], declared: RouteSettings, model: str, vers
         check_release(model, made)
     except SettingsInvalid as wrong:
         raise InvalidRequest(wrong.key.removeprefix(f"{key}."), str(wrong.value), wrong.remedy) from None
+    if len(versions) > 1 and not made.weights:  # the settings' would undo what rollouts have brought since
+        raise InvalidRequest("weights", "nothing", "say who has how much; `strata routes show` has what they have now")
     return made
 
 

@@ -95,6 +95,26 @@ def test_who_goes_away_and_who_began_before_the_step_say_nothing(guide):
     assert guide.report()["arms"] == []
 
 
+def test_a_step_of_another_model_is_nothing_to_this_one(guide):
+    """Nor is a controller that was started again: who is counted stays counted, who is under way is heard."""
+    guide.take(table(revision=4, since=4))
+    (facts,) = users(guide, "v7", 1)
+    for _ in range(ANSWERS_A_USER - 1):
+        guide.begin(guide.way("chat", facts)).failed()
+    witness = guide.begin(guide.way("chat", facts))
+    guide.take(table(revision=9, since=4))
+    witness.failed()
+    for _ in range(ANSWERS_A_USER):
+        guide.begin(guide.way("chat", facts)).failed()
+    (arm,) = guide.report()["arms"]
+    assert (arm["arm"]["answers"], arm["revision"]) == (ANSWERS_A_USER, 4)
+    guide.take(table(revision=10, since=10))
+    guide.begin(guide.way("chat", facts)).failed()
+    guide.told(guide.report()["number"])
+    (arm,) = guide.report()["arms"]
+    assert (arm["arm"]["answers"], arm["revision"]) == (1, 10)
+
+
 def test_who_waits_for_ever_has_been_failed(guide, clock):
     (facts,) = users(guide, "v7", 1)
     hung, speaks = (guide.begin(guide.way("chat", facts)) for _ in range(2))

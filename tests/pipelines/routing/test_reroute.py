@@ -34,7 +34,9 @@ async def test_a_route_is_set_and_gateways_and_the_audit_know(world):
     assert route(world)["settings"]["rules"][0]["to"] == "v7"
     assert route(world)["settings"]["shadow"] == {"version": "v7", "share": 5.0}
     assert await world.control.route("chat") == told
-    again = await world.control.reroute("chat", {}, "bob")
+    with pytest.raises(InvalidRequest, match="weights: nothing is not accepted; say who has how much"):
+        await world.control.reroute("chat", {"rules": RULES}, "bob")
+    again = await world.control.reroute("chat", {"weights": {"v6": 100}}, "bob")
     assert (again["weights"], again["rules"], again["shadow"]) == ({"v6": 100.0}, [], None)
     assert [each["by"] for each in again["audit"]] == ["ann", "bob"]
     with pytest.raises(NotFound, match="no model chart; there is chat, other"):
