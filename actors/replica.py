@@ -29,7 +29,6 @@ from actors.engine.admission import Facts, guessed_tokens
 from actors.engine.loop import Engine
 from actors.engine.thread import EngineThread
 from actors.engine.tokens import Tokenizer
-from actors.engine.worth import rungs
 from actors.gang import Gang
 from actors.heart import Beating
 from actors.leader_link import LinkServer
@@ -43,7 +42,7 @@ from cluster.telemetry import logs
 
 log = structlog.get_logger(__name__)
 
-_TRIES, _TRIED_TOKENS = 2, 5  # what a step takes is measured so often, in so many steps and one
+_FIRST_TOKENS = 4
 _FIRST_TOKEN_SECONDS = 120.0
 NAMESPACE = "strata"
 _KILL_SECONDS = 5.0
@@ -207,32 +206,22 @@ class Replica:
         self._engine = Engine(gang, facts, settings.limits)
         self._thread = EngineThread(self._engine, self._publish, self._lost)
         self._thread.start()
-        self._prove(facts.name, 1, 1)
-        self._measure(facts.name)
+        self._prove(facts.name)
         self._server.start(self._thread)
 
-    def _prove(self, model: str, sequences: int, tokens: int) -> None:
-        """Real tokens through all ranks, or this replica is not up."""
-        params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
-        for number in range(sequences):
-            self._thread.post(self, Submit(number, (0,), params, seed=0))
-        while sequences:
+    def _prove(self, model: str) -> None:
+        """One real token through all ranks, or this replica is not up; where there is room a few more, to see how long
+        a step of one sequence lasts before others are beside it.
+        """
+        tokens = min(_FIRST_TOKENS, self._engine.capacity - 1)
+        params = SamplingParams(temperature=0.0, max_tokens=max(1, tokens), ignore_eos=True)
+        self._thread.post(self, Submit(0, (0,), params, seed=0))
+        while True:
             delta = self._probe.get(timeout=_FIRST_TOKEN_SECONDS)
             if delta.error is not None:
                 raise NotReady(model, f"its first token failed: {delta.error}")
-            sequences -= delta.finish is not None
-
-    def _measure(self, model: str) -> None:
-        """See how many sequences are worth running at once, before anybody's is among them."""
-        limits = self._settings.limits
-        if limits.batch_stretch is None:
-            return
-        for sequences in rungs(limits.running_sequences):
-            for _ in range(_TRIES):
-                self._prove(model, sequences, _TRIED_TOKENS)
-            if self._engine.worth.places < sequences:
-                break
-        log.info("measured", model=model, places=self._engine.worth.places, step_ms=self._engine.worth.steps)
+            if delta.finish is not None:
+                return
 
     def _publish(self, deltas: Any, load: Load) -> None:
         for delta in deltas.get(self, ()):
@@ -286,7 +275,7 @@ class Replica:
         fare = Fare(
             lately.waited,
             load.kv_used,
-            load.running / max(1, load.places),
+            min(1.0, load.running / max(1, load.places)),
             lately.first_token,
             lately.per_second,
             load.running + load.waiting > 0,

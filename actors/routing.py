@@ -169,5 +169,5 @@ def queue_of(load: Load, own: int, own_tokens: int, priority: int) -> Queue:
         tokens=load.queued_tokens - later + max(0, own_tokens - load.queued_tokens),
         stay_seconds=load.stay_seconds,
         token_seconds=load.token_seconds,
-        standing=load.standing,
+        standing=0.0 if load.queue and not sooner else load.standing,  # those that stand are not before it
     )

@@ -27,7 +27,7 @@ from benchmarks.simulated_fleet import VOCABULARY, Fleet, Machine, Replica, Requ
 NAMES = ("a", "b", "c", "d")
 LAG = 0.002  # seconds from a gateway to a replica and back to it
 BLOCK = 16
-LIMITS = Limits(block_tokens=BLOCK)
+LIMITS = Limits(block_tokens=BLOCK, batch_stretch=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,10 @@ class Engine:
     ) -> None:
         self.executor, self._facts, self._limits, self._clock = executor, facts, limits, clock
         self._pace = Pace(limits.gap_stretch, AHEAD_SECONDS)
-        self.worth = Worth(limits.running_sequences, limits.batch_stretch)
+        self._worth = Worth(limits.running_sequences, limits.batch_stretch)
         self._tier = Tier(facts.places) if facts.places else None
         self._scheduler = Scheduler(limits, BlockPool(facts.blocks, self._tier), self._pace)
+        self._scheduler.places = self._worth.places
         self._ends = frozenset(facts.end_tokens)
         self._live: dict[int, Sequence] = {}
         self._works: tuple[Work, ...] = ()  # of the step under way
@@ -192,10 +193,11 @@ class Engine:
         """Whether whose turn it is has waited for longer than a queue that drains makes anybody wait."""
         first, now = self._scheduler.next, self._clock()
         longest = admission.standing_seconds(self._stay_seconds(), self._scheduler.places)
-        self._standing.learn(first is not None and now - first.arrived > longest, now)
+        waits = first is not None and not first.preemptions and now - first.arrived > longest
+        self._standing.learn(waits, now)
 
     def _vacant(self) -> int:
-        return max(0, self._scheduler.places - len(self._scheduler.running))
+        return max(0, self._limits.running_sequences - len(self._scheduler.running))
 
     def _horizon(self) -> int:
         return max(1, min(_MOST_AHEAD, int(AHEAD_SECONDS / self._step_seconds)))
@@ -211,8 +213,9 @@ class Engine:
                 self._tier.computed(shape.tokens, max(result.forward_seconds - others, _SHORTEST_SECONDS))
         if all(work.count == 1 for work in step.works):
             took = (result.forward_seconds + result.sample_seconds) / result.steps
-            self.worth.learn(len(step.works), took)
-            self._scheduler.places = self.worth.places
+            won = max(1.0, len(result.tokens) / (result.steps * len(step.works)))  # of guesses that came true
+            self._worth.learn(len(step.works), took / won)
+            self._scheduler.places = self._worth.places
             self._step_seconds += _LEARN * (max(took, _SHORTEST_SECONDS) - self._step_seconds)
 
     def _extend(

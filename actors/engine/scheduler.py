@@ -203,9 +203,9 @@ class Scheduler:
             if sequence.key in self._gone:
                 self._gone.discard(sequence.key)
                 continue
-            full = len(self.running) >= self.places and sequence.submit.priority >= MOST_URGENT
-            if full or not self._may_begin(sequence):
-                later.append(entry)  # what ran elsewhere before it was lost there has a place wherever there is one
+            ran = sequence.preemptions or sequence.submit.priority < MOST_URGENT  # here, or where its replica was lost
+            if (len(self.running) >= self.places and not ran) or not self._may_begin(sequence):
+                later.append(entry)
                 break
             found = self._cached(sequence)
             below = self._below(sequence, len(found))

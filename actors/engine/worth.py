@@ -2,12 +2,15 @@
 
 A step that decodes reads the weights once for all, so the first few more cost next to nothing; beyond, each costs its
 own arithmetic. What steps took that only decode is kept by how many they decoded, in powers of two, and between two of
-these thought linear. Knows counts and seconds. Knows nothing of sequences or clocks.
+these thought linear. Beyond the most that was measured a few more are tried. Knows counts and seconds. Knows nothing of
+sequences or clocks.
 """
 
 _UNSEEN_SECONDS = 0.001  # a step that is shorter is never too long: nobody reads a thousand tokens a second
-_FEWEST = 8  # that always run at once: what a step costs is measured on a machine that does other things, too
-_LEARN_SLOWER, _LEARN_FASTER = 0.05, 0.5  # whatever else runs on the machine makes a step slower, never faster
+_FEWEST = 8  # sequences that always run at once: what a step costs is measured on a machine that does other things, too
+_FURTHER = 1.25  # times as many as were measured are tried next
+_SURE = 8  # steps, until when the fastest counts: whatever else a machine does makes a step slower, never faster
+_LEARN_SLOWER, _LEARN_FASTER, _LEARN_MORE = 0.05, 0.5, 0.5
 
 
 class Worth:
@@ -15,37 +18,42 @@ class Worth:
 
     def __init__(self, most: int, stretch: float | None) -> None:
         self._most, self._stretch = most, stretch
-        self._seen: dict[int, tuple[float, float]] = {}  # by power of two: how many decoded, and seconds of a step
-        self.places = most
+        self._seen: dict[int, tuple[float, float, int]] = {}  # by power of two: decoded, seconds of a step, how many
+        self.places = most if stretch is None else min(_FEWEST, most)
 
     def learn(self, decodes: int, seconds: float) -> None:
         """A step that did nothing else took so long."""
         if self._stretch is None:
             return
         power = (decodes - 1).bit_length()
-        count, took = self._seen.get(power, (float(decodes), seconds))
-        share = _LEARN_FASTER if seconds < took else _LEARN_SLOWER
-        self._seen[power] = count + share * (decodes - count), took + share * (seconds - took)
+        count, took, steps = self._seen.get(power, (float(decodes), seconds, 0))
+        if seconds < took:
+            share = 1.0 if steps < _SURE else _LEARN_FASTER
+        else:
+            share = _LEARN_MORE if decodes > count + 1 else _LEARN_SLOWER
+        self._seen[power] = count + share * (decodes - count), took + share * (seconds - took), steps + 1
         self.places = min(self._most, max(_FEWEST, int(self._worth(self._stretch))))
 
     @property
     def steps(self) -> dict[int, float]:
         """How long steps last by how many they decode, in milliseconds."""
-        return {round(count): round(1e3 * seconds, 3) for _, (count, seconds) in sorted(self._seen.items())}
+        return {round(count): round(1e3 * seconds, 3) for _, (count, seconds, _) in sorted(self._seen.items())}
 
     def _worth(self, stretch: float) -> float:
-        """Before anything with more was measured, as many as there may be: that is how it comes to be."""
-        (below, _), *more = (self._seen[power] for power in sorted(self._seen))
-        took = min(seconds for _, seconds in self._seen.values())  # of one: it lasts no longer than that of several
+        points = self._points()
+        below, took = points[0]
         longest = max(stretch * took, _UNSEEN_SECONDS)
-        for count, measured in more:
-            seconds = min(max(took, measured), took * count / below)  # no more than one after the other: that was noise
+        for count, seconds in points[1:]:
             if seconds > longest:
                 return below + (count - below) * (longest - took) / (seconds - took)
             below, took = count, seconds
-        return self._most
+        return max(below + 1, _FURTHER * below)
 
-
-def rungs(most: int) -> list[int]:
-    """How many to run at once, one after the other, to learn what that is worth: 1, 2, 4 and so on, and `most`."""
-    return [*(1 << power for power in range((most - 1).bit_length())), most]
+    def _points(self) -> list[tuple[float, float]]:
+        """By how many decoded: a step lasts no longer than one with more does, that was measured at a bad moment."""
+        points, least = [], float("inf")
+        for power in sorted(self._seen, reverse=True):
+            count, seconds, _ = self._seen[power]
+            least = min(least, seconds)
+            points.append((count, least))
+        return points[::-1]

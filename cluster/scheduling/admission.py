@@ -73,15 +73,15 @@ def patience(queue: Queue, tokens: int, deadline: float | None, rules: Rules) ->
 
 def standing_seconds(stay_seconds: float, places: int) -> float:
     """The longest wait that is of use to a queue which never empties, where answers keep a place for `stay_seconds`."""
-    share = max(STANDING_SHARE, STANDING_TURNS / max(1, places))
-    return min(LONGEST_SECONDS, max(STANDING_SECONDS, share * stay_seconds))
+    turns = STANDING_TURNS * stay_seconds / max(1, places)
+    return max(turns, min(LONGEST_SECONDS, max(STANDING_SECONDS, STANDING_SHARE * stay_seconds)))
 
 
 def _usual(queue: Queue) -> float:
     burst = min(LONGEST_SECONDS, max(SHORTEST_SECONDS, SHARE * queue.stay_seconds))
     overload = min(1.0, max(0.0, (queue.standing - OFTEN) / (ALWAYS - OFTEN)))
-    standing = min(burst, standing_seconds(queue.stay_seconds, queue.places))
-    return burst + overload * (standing - burst)
+    standing = standing_seconds(queue.stay_seconds, queue.places)
+    return max(burst, standing) + overload * (standing - max(burst, standing))
 
 
 def away_seconds(queues: Sequence[Queue], tokens: int, deadline: float | None, rules: Rules) -> int | None:

@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import httpx
@@ -104,12 +104,14 @@ class Load:
                 self._story.heard(now, characters)
 
         while (heard := await self._asked(ask, came)).again is not None:
-            self._story.refused += 1  # more is asked than can be served: that is no fault's doing
-            record.ended = self._clock()
-            if self._stopping.is_set():
+            self._story.refused += 1  # more is asked than can be served, as a client of OpenAI's bears as well
+            self._story.records.remove(record)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(heard.again):
+                    await self._stopping.wait()
                 return
-            await asyncio.sleep(heard.again)
-            record.ended, last = float("inf"), self._clock()
+            record.began = last = self._clock()
+            self._story.records.append(record)
         came(0)
         record.ended = self._clock()
         expected = self._expected[ask.name]

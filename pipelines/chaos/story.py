@@ -47,7 +47,7 @@ class Story:
     faults: list[Struck] = field(default_factory=list)
     characters: Counter[int] = field(default_factory=Counter)  # of streams, by bucket of a second
     leaks: list[str] = field(default_factory=list)
-    refused: int = 0  # requests that were told to come again, and did
+    refused: int = 0  # times that a request was told to come again
     stopped: str = ""  # why it ended before its time
     seconds: float = 0.0
 

@@ -105,11 +105,11 @@ def test_a_queue_that_stands_is_told_from_a_burst() -> None:
 
 
 def test_an_engine_says_how_long_its_queue_has_stood() -> None:
-    made, _ = engine(running_sequences=1, queued_sequences=10, blocks=400)
-    params = SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True)
-    for place in range(5):
+    made, _ = engine(running_sequences=1, queued_sequences=20, blocks=400)
+    params = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
+    for place in range(10):
         made.add(Submit(place, (1,), params, seed=0))
-    for _ in range(300):
+    for _ in range(150):
         made.step()
     assert made.load.standing > 0.9
     while made.busy:

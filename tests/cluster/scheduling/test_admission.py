@@ -13,6 +13,7 @@ from cluster.scheduling.admission import (
     SHORTEST_SECONDS,
     STANDING_SECONDS,
     STANDING_SHARE,
+    STANDING_TURNS,
     Queue,
     Rules,
     away_seconds,
@@ -57,7 +58,8 @@ def test_a_wait_is_what_must_end_or_be_computed_first(queue: Queue, seconds: flo
     [
         (0.001, Rules(), SHORTEST_SECONDS),
         (4.0, Rules(), 4.0 * SHARE),
-        (1000.0, Rules(), LONGEST_SECONDS),
+        (12.0, Rules(), LONGEST_SECONDS),
+        (1000.0, Rules(), STANDING_TURNS * 125.0),  # one of eight leaves in that time
         (4.0, Rules(queue_seconds=0.3), 0.3),
         (4.0, Rules(queue_seconds=60.0), 60.0),
     ],
@@ -99,7 +101,8 @@ def test_who_is_let_in_waits_no_longer_than_it_may(
     queue: Queue, tokens: int, deadline: float | None, rules: Rules
 ) -> None:
     if away_seconds([queue], tokens, deadline, rules) is None and wait_seconds(queue):
-        longest = LONGEST_SECONDS if rules.queue_seconds is None else rules.queue_seconds
+        turn = STANDING_TURNS * queue.stay_seconds / max(1, queue.places)
+        longest = max(LONGEST_SECONDS, turn) if rules.queue_seconds is None else rules.queue_seconds
         assert wait_seconds(queue) <= min(longest, deadline or longest)
 
 
@@ -129,7 +132,7 @@ def test_more_before_it_never_lets_it_in(
         (8.0, 0.9, 8.0 * STANDING_SHARE),
         (8.0, 1.0, 8.0 * STANDING_SHARE),
         (0.001, 1.0, STANDING_SECONDS),
-        (1000.0, 1.0, LONGEST_SECONDS),
+        (150.0, 1.0, LONGEST_SECONDS),
     ],
 )
 def test_a_queue_that_stands_is_kept_short(stay: float, standing: float, seconds: float) -> None:
