@@ -249,7 +249,7 @@ def _at_a_step(rollout: Rollout, seen: Seen, now: float) -> Happening:
     if rollout.state is State.PAUSED or now - rollout.entered < terms.every_seconds:
         return _NOTHING
     lacks = _told(found, Found.DOUBTFUL)
-    lacks = [*_unasked(terms, seen), *lacks, *_unheard(terms, found)]
+    lacks = [*_unasked(terms, seen), *lacks, *_unheard(terms, found, whole=rollout.share == WHOLE)]
     if seen.new.answers < terms.answers:
         lacks.insert(0, f"{seen.new.answers} answers of {terms.answers}")
     if not lacks:
@@ -269,14 +269,18 @@ def _unasked(terms: Terms, seen: Seen) -> list[str]:
     ]
 
 
-def _unheard(terms: Terms, found: Sequence[Finding]) -> list[str]:
-    """The rules about what users and mirrors say of which nothing has been said: they guard nothing so far."""
+def _unheard(terms: Terms, found: Sequence[Finding], *, whole: bool) -> list[str]:
+    """The rules about what users and mirrors say of which nothing has been said: they guard nothing so far.
+
+    Where the new version has all users no answer beside theirs will come: what takes one was judged at the steps before.
+    """
     return [
         str(each)
-        for each in found
+        for asked, each in zip(terms.rules, found, strict=True)
         if each.state is Found.UNKNOWN
         and SCORES.fullmatch(each.metric)
         and each.metric.removeprefix("eval.") not in terms.evals
+        and not (whole and asked.beside)
     ]
 
 

@@ -42,6 +42,12 @@ class Rule:
     condition: Condition
     factor: float = 1.0
 
+    @property
+    def beside(self) -> bool:
+        """Whether only answers beside those of its users tell: a baseline's, or mirrored ones. Both are asked evals."""
+        kind, _, _ = self.condition.metric.partition(".")
+        return kind == "shadow" or (self.condition.baseline and kind != "eval")
+
     def __str__(self) -> str:
         if self.factor == 1.0:
             return str(self.condition)

@@ -188,6 +188,8 @@ async def test_people_pause_resume_promote_and_abort(world):
         ({"every_seconds": float("nan")}, "every_seconds"),
         ({"abort_if": ["speed > 1"]}, r"abort_if\[0\]: .* no metric speed"),
         ({"abort_if": "error_rate > 1%"}, "abort_if: .* a list"),
+        ({"abort_if": ["feedback.kept < baseline"], "steps": [100]}, r"abort_if\[0\]: .* at 100 % .* a step before"),
+        ({"abort_if": ["shadow.agreement < 0.8"], "steps": [100], "mirror": 5}, "a step before"),
         ({"answers": True}, "answers"),
         ({"margin": -1}, "margin"),
         ({"frm": "v6"}, "frm: this unknown field"),

@@ -133,6 +133,31 @@ def test_a_rule_that_nobody_says_anything_of_guards_nothing_and_holds_the_step(m
     assert decide(after, Seen(new=said, old=GOOD), 170.0)[1][0].event is Event.GOOD
 
 
+def test_rules_that_take_somebody_beside_are_judged_until_all_users_have_it():
+    rules = (
+        "shadow.agreement < 0.5",
+        "feedback.thumbs < baseline - 0.1",
+        "feedback.kept < 0.5",
+        "error_rate > baseline",
+    )
+    terms = replace(TERMS, abort_if=rules, mirror=10.0)
+    thumbs, kept = {"feedback.thumbs": Score(400, 300.0)}, {"feedback.kept": Score(400, 400.0)}
+    told = replace(GOOD, scores=thumbs | kept | {"shadow.agreement": Score(400, 400.0)})
+    beside = replace(GOOD, scores=thumbs)
+    there, _ = decide(rollout(State.PENDING, terms=terms), Seen(warm=True), 100.0)
+    for now in (160.0, 220.0):
+        held, (record,) = decide(there, Seen(new=GOOD, old=GOOD), now)
+        assert (held.state, record.reason.count("no answers yet")) == (State.HOLDING, 3)
+        there, _ = decide(there, Seen(new=told, old=beside), now)
+    assert (there.state, there.share) == (State.RAMPING, 100)
+    held, (record,) = decide(there, Seen(new=GOOD), 280.0)
+    assert (held.state, record.reason) == (State.HOLDING, "feedback.kept < 0.5: no answers yet")
+    there, (record,) = decide(there, Seen(new=replace(GOOD, scores=thumbs | kept)), 280.0)
+    assert (there.state, record.event) == (State.PROMOTING, Event.GOOD)
+    there, _ = decide(there, Seen(told=True), 281.0)
+    assert there.state is State.PROMOTED
+
+
 def test_whatever_happens_in_whatever_order_it_stays_within_the_table():
     for seed in range(120):
         dice = random.Random(seed)
