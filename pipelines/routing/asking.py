@@ -179,7 +179,9 @@ def _rules(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or len(value) > MOST_RULES:
         raise InvalidRequest("abort_if", sent(value), f"it is a list of at most {MOST_RULES} conditions")
     texts = [_text(f"abort_if[{place}]", one) for place, one in enumerate(value)]
-    return tuple(str(rule(text, f"abort_if[{place}]")) for place, text in enumerate(texts))
+    for place, text in enumerate(texts):
+        rule(text, f"abort_if[{place}]")
+    return tuple(" ".join(text.split()) for text in texts)  # with its unit, so that it may be asked again
 
 
 def _text(field: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from cluster.errors import Conflict
 from pipelines.routing.evidence import Arm, Score
 from pipelines.routing.settings import STEPS, WHOLE
-from pipelines.routing.verdict import ALPHA, SCORES, Finding, Rule, guards, judge, rule
+from pipelines.routing.verdict import ALPHA, SCORES, Finding, Rule, guards, judge, kept
 from pipelines.routing.verdict import State as Found
 
 
@@ -91,7 +91,7 @@ class Terms:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        own = tuple(rule(text, "abort_if") for text in self.abort_if)
+        own = tuple(map(kept, self.abort_if))
         return own if self.margin is None else own + guards(self.margin)
 
     @classmethod
@@ -272,7 +272,7 @@ def _unasked(terms: Terms, seen: Seen) -> list[str]:
 def _unheard(terms: Terms, found: Sequence[Finding], *, whole: bool) -> list[str]:
     """The rules about what users and mirrors say of which nothing has been said: they guard nothing so far.
 
-    Where the new version has all users no answer beside theirs will come: what takes one was judged at the steps before.
+    Where the new version has all users no answer beside theirs comes: what takes one was judged at the steps before.
     """
     return [
         str(each)

@@ -145,6 +145,14 @@ async def test_what_is_not_said_of_steps_begins_at_half_a_percent(world):
     assert world.ramp["share"] == 0.5
 
 
+async def test_a_rule_stays_as_it_was_said_and_may_be_asked_again(world):
+    made = await world.control.start({**ASKED, "abort_if": ["p99_latency  > 500 ms"]}, "ann")
+    assert made["terms"]["abort_if"] == ("p99_latency > 500 ms",)
+    await world.turn()
+    found = await world.control.rollout("chat-v7")
+    assert "p99_latency > 0.5: no answers yet" in found["findings"]
+
+
 async def test_people_pause_resume_promote_and_abort(world):
     await world.control.start(ASKED, "ann")
     with pytest.raises(Conflict, match="takes abort"):
@@ -187,6 +195,7 @@ async def test_people_pause_resume_promote_and_abort(world):
         ({"every_seconds": 0}, "every_seconds: 0"),
         ({"every_seconds": float("nan")}, "every_seconds"),
         ({"abort_if": ["speed > 1"]}, r"abort_if\[0\]: .* no metric speed"),
+        ({"abort_if": ["p99_latency > 500"]}, r"abort_if\[0\]: p99_latency > 500 .* say 500ms or 500s"),
         ({"abort_if": "error_rate > 1%"}, "abort_if: .* a list"),
         ({"abort_if": ["feedback.kept < baseline"], "steps": [100]}, r"abort_if\[0\]: .* at 100 % .* a step before"),
         ({"abort_if": ["shadow.agreement < 0.8"], "steps": [100], "mirror": 5}, "a step before"),
