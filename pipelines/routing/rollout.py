@@ -179,8 +179,10 @@ def decide(rollout: Rollout, seen: Seen, now: float) -> tuple[Rollout, tuple[Rec
     return moved(rollout, event, reason, now, findings, seen)
 
 
-def command(rollout: Rollout, event: Event, by: str, now: float) -> tuple[Rollout, tuple[Record, ...]]:
-    """What a person says. Raises Conflict where that cannot be done in its state."""
+def command(
+    rollout: Rollout, event: Event, by: str, now: float, seen: Seen | None = None
+) -> tuple[Rollout, tuple[Record, ...]]:
+    """What a person says, kept with what there was to say it by. Raises Conflict where its state does not allow it."""
     if (rollout.state, event) not in MOVES:
         able = [one for one in COMMANDS if (rollout.state, one) in MOVES]
         raise Conflict(
@@ -188,7 +190,8 @@ def command(rollout: Rollout, event: Event, by: str, now: float) -> tuple[Rollou
             f"one to {event}" + (f" (it takes {', '.join(able)})" if able else ""),
             rollout.state,
         )
-    return moved(rollout, event, f"{by} said {event}", now)
+    found = findings(rollout, seen) if seen and rollout.share else ()
+    return moved(rollout, event, f"{by} said {event}", now, found, seen)
 
 
 def moved(
@@ -241,9 +244,9 @@ def _before(rollout: Rollout, seen: Seen, now: float) -> Happening:
 
 def _at_a_step(rollout: Rollout, seen: Seen, now: float) -> Happening:
     terms = rollout.terms
-    if seen.lost > terms.lost_seconds:
-        return Event.LOST, f"no replica of {terms.new} was left for {seen.lost:.0f} s", ()
     found = findings(rollout, seen)
+    if seen.lost > terms.lost_seconds:
+        return Event.LOST, f"no replica of {terms.new} was left for {seen.lost:.0f} s", found
     if broken := _told(found, Found.BROKEN):
         return Event.BROKEN, "; ".join(broken), found
     if rollout.state is State.PAUSED or now - rollout.entered < terms.every_seconds:

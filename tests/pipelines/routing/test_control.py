@@ -145,6 +145,18 @@ async def test_what_is_not_said_of_steps_begins_at_half_a_percent(world):
     assert world.ramp["share"] == 0.5
 
 
+@pytest.mark.parametrize("verbs", [("pause", "resume"), ("promote",), ("abort",)])
+async def test_what_people_say_is_kept_with_its_numbers(world, verbs):
+    await world.control.start(ASKED, "ann")
+    await world.turn()
+    await world.turn(new=answers(5), old=answers(50))
+    for verb in verbs:
+        await world.control.command("chat-v7", verb, "bob")
+    lines = (await world.control.rollout("chat-v7"))["audit"][-len(verbs) :]
+    assert [(line["event"], line["answers"], line["beside"]) for line in lines] == [(verb, 10, 100) for verb in verbs]
+    assert all(any("p50_ttft" in said for said in line["findings"]) for line in lines)
+
+
 async def test_a_rule_stays_as_it_was_said_and_may_be_asked_again(world):
     made = await world.control.start({**ASKED, "abort_if": ["p99_latency  > 500 ms"]}, "ann")
     assert made["terms"]["abort_if"] == ("p99_latency > 500 ms",)

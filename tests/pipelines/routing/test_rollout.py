@@ -91,6 +91,11 @@ def test_what_is_seen_decides(state, seen, now, event):
     assert (after == there) == (event is None)
 
 
+def test_a_replica_that_is_lost_is_kept_with_what_was_answered():
+    _, (record,) = decide(rollout(), Seen(lost=11.0, new=GOOD, old=GOOD), 101.0)
+    assert any("p50_ttft" in said for said in record.findings)
+
+
 def test_from_the_first_step_to_all():
     there, shares = rollout(State.PENDING), []
     for seen, now in [
