@@ -1,12 +1,13 @@
 """Conditions that people write: `p99_latency > 500ms`, `error_rate > 1%`, `eval.exact_match < baseline - 0.02`.
 
-Knows words, numbers and units. Knows no metric: whoever asks says which there are.
+Knows words, numbers and units. Knows no metric: whoever asks says which there are, and of what kind.
 """
 
 import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from cluster.errors import InvalidRequest
 
@@ -25,6 +26,14 @@ _FORM = re.compile(
 )
 _QUANTITY = re.compile(r"(?P<number>-?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)(?P<unit>%|us|ms|s|m|h|)", re.IGNORECASE)
 FORM = "METRIC, one of < <= > >=, and NUMBER[%|us|ms|s|m|h] or baseline [+|- NUMBER]"
+
+
+class Kind(StrEnum):
+    """What the numbers of a metric are, where that says which units they have."""
+
+    TIME = "time"
+    SHARE = "share"  # from 0 to 1
+    COUNT = "count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +79,46 @@ def parse(text: str, field: str, known: Collection[str] | None = None) -> Condit
         size = float(found["shift"]) * _UNITS[found["shift_unit"]] if found["shift"] else 0.0
         return Condition(metric, found["compare"], -size if found["sign"] == "-" else size, baseline=True)
     return Condition(metric, found["compare"], float(found["number"]) * _UNITS[found["number_unit"]])
+
+
+def require(text: str, field: str, kind: Kind) -> None:
+    """Refuse what `parse` takes and nobody means: `p99_latency > 500` is 500 seconds, and `error_rate > 1` never true.
+
+    Raises InvalidRequest with what was meant, perhaps.
+    """
+    condition, found = parse(text, field), _FORM.fullmatch(text)
+    assert found is not None
+    part = "shift" if condition.baseline else "number"
+    size, unit = found[part], found[f"{part}_unit"]
+    if size is not None and (remedy := _REFUSALS[kind](condition, size, unit)):
+        raise InvalidRequest(field, text, f"{condition.metric} is a {kind}: {remedy}")
+
+
+def _no_time(_: Condition, size: str, unit: str) -> str | None:
+    return f"give its unit, say {size}ms or {size}s" if unit in ("", "%") else None
+
+
+def _no_share(condition: Condition, size: str, unit: str) -> str | None:
+    if unit not in ("", "%"):
+        return "say 1% or 0.01"
+    if not _never(condition):
+        return None
+    if unit == "" and 1 <= float(size) <= 100:
+        return f"say {size}% or {float(size) / 100:g}"
+    return "it lies within 0 and 1, which is 100%; give a limit that it can be beyond"
+
+
+def _never(condition: Condition) -> bool:
+    """Whether no two shares, or no share, can be told apart by it; at 100 % `>=` can be, and `>` cannot."""
+    if condition.baseline:
+        return abs(condition.number) >= 1
+    return not 0 <= condition.number <= 1 or (condition.compare, condition.number) in ((">", 1.0), ("<", 0.0))
+
+
+def _no_count(_: Condition, size: str, unit: str) -> str | None:
+    return f"leave the unit out, say {size}" if unit else None
+
+
+_REFUSALS: dict[Kind, Callable[[Condition, str, str], str | None]] = {
+    Kind.TIME: _no_time, Kind.SHARE: _no_share, Kind.COUNT: _no_count,
+}  # fmt: skip

@@ -52,9 +52,14 @@ def _drift(text: str) -> str:
     found = condition.parse(text, "rule")
     if found.baseline:
         raise ValueError("what is live is compared with nothing: write a number for baseline, such as 2s or 5%")
-    if found.metric.partition("_")[2] in TIMES and text.rstrip()[-1].isdigit():
-        raise ValueError(f"{found.metric} is a time: give its unit, as 500ms or 2s have")
+    _said(lambda: condition.require(text, "rule", _kind(found.metric)))
     return text
+
+
+def _kind(metric: str) -> condition.Kind:
+    if metric.partition("_")[2] in TIMES:
+        return condition.Kind.TIME
+    return condition.Kind.SHARE if metric.endswith("_rate") else condition.Kind.COUNT
 
 
 def _said(check: Callable[[], object]) -> None:

@@ -54,12 +54,14 @@ def terms(
     old = _old(asked.get("from"), new, model, versions[model], weights[model])
     margin, mirror = asked.get("margin", 0.2), asked.get("mirror")
     rules = _rules(asked.get("abort_if", []))
+    steps = _steps(asked.get("steps", STEPS))
+    _check_beside(rules, steps)
     named = _sources(rules, sets, asked.get("evals", {}), mirrored=mirror is not None or shadow == new)
     return Terms(
         model,
         old,
         new,
-        steps=_steps(asked.get("steps", STEPS)),
+        steps=steps,
         every_seconds=_number("every_seconds", asked.get("every_seconds", 600.0), LEAST_SECONDS, LONGEST),
         abort_if=rules,
         margin=None if margin is None else _number("margin", margin, 0.0, 100.0),
@@ -122,6 +124,16 @@ def _sources(
     return tuple(named)
 
 
+def _check_beside(rules: Sequence[str], steps: Sequence[float]) -> None:
+    """Raises InvalidRequest for a rule that no step would tell of, as each leaves nobody to compare with."""
+    for place, text in enumerate(rules):
+        if len(steps) == 1 and rule(text, "").beside:
+            remedy = (
+                "at 100 % no other version answers to compare with: give a step before it, or a rule against a number"
+            )
+            raise InvalidRequest(f"abort_if[{place}]", text, remedy)
+
+
 def _old(given: Any, new: str, model: str, versions: Sequence[str], weights: Mapping[str, float]) -> str:
     """Whose users it takes: those of the version with most, unless another is named, as it must if `new` has most."""
     others = [version for version, share in weights.items() if share and version != new]
@@ -167,7 +179,9 @@ def _rules(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or len(value) > MOST_RULES:
         raise InvalidRequest("abort_if", sent(value), f"it is a list of at most {MOST_RULES} conditions")
     texts = [_text(f"abort_if[{place}]", one) for place, one in enumerate(value)]
-    return tuple(str(rule(text, f"abort_if[{place}]")) for place, text in enumerate(texts))
+    for place, text in enumerate(texts):
+        rule(text, f"abort_if[{place}]")
+    return tuple(" ".join(text.split()) for text in texts)  # with its unit, so that it may be asked again
 
 
 def _text(field: str, value: Any) -> str:

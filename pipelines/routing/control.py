@@ -172,7 +172,7 @@ class Control:
         rollout = self._rollout(name)
         if verb not in COMMANDS:
             raise InvalidRequest("action", verb, f"give one of {', '.join(COMMANDS)}")
-        after, records = command(rollout, Event(verb), by, self._wall())
+        after, records = command(rollout, Event(verb), by, self._wall(), self._seen(rollout))
         self._keep(rollout, after, records, by)
         self._decide()
         return self._told_of(self._rollouts[name])

@@ -20,7 +20,7 @@ WATCH_SECONDS = 20.0
 RETRY_SECONDS = 0.3
 REPORT_SECONDS = 0.5  # while somebody decides by it; else so often:
 IDLE_SECONDS = 2.0
-STALL_SECONDS = 10.0  # an answer that has not begun by then has failed, whatever becomes of it
+STALL_SECONDS = 10.0  # an answer that has not begun by then has failed; of one that has, its pace is told
 ANSWERS_A_USER = 5  # that count at one step: who asks a thousand times is no thousand users
 USERS = 100_000  # whose answers are counted at one step
 
@@ -87,6 +87,7 @@ class Witness:
     figures: Figures | None = None
     over: bool = False
     said: str = ""  # how it was answered
+    paced: bool = False  # what lies between its tokens was told while it was under way
 
     def done(self, head: str, cut: bool, tokens: int) -> None:
         """It was answered; `head` is how."""
@@ -95,7 +96,7 @@ class Witness:
         arm = Arm(1, 0, int(refuses(head)), int(cut), Sketch.of(seconds), tokens=Sketch.of(max(1, tokens)))
         if figures is not None and figures.ttft:
             arm = replace(arm, ttft=Sketch.of(figures.ttft))
-        if figures is not None and figures.itl is not None:
+        if figures is not None and figures.itl is not None and not self.paced:
             arm = replace(arm, itl=Sketch.of(figures.itl))
         self._end(arm)
 
@@ -327,14 +328,23 @@ class Guide:
         return Way(route.model, found.version, served, found.by, counts, since, user, trial)
 
     def _stalled(self) -> None:
-        """Who has waited too long for a first token has been failed."""
+        """Who has waited too long for a first token has been failed; whose tokens only trickle tells so before the end.
+
+        The gap since the last token says nothing: it may be the client that does not read on.
+        """
         now = self.clock()
-        late = [
-            witness for witness in self._under_way.values()
-            if now - witness.began > STALL_SECONDS and not (witness.figures and witness.figures.ttft)
-        ]  # fmt: skip
-        for witness in late:
-            witness.failed()
+        for witness in [each for each in self._under_way.values() if now - each.began > STALL_SECONDS]:
+            figures = witness.figures
+            if not (figures and figures.ttft):
+                witness.failed()
+            elif figures.itl is not None and not witness.paced:
+                self._pace(witness, figures.itl)
+
+    def _pace(self, witness: Witness, itl: float) -> None:
+        """The mean gap so far, once: it is no answer yet, and no second one at its end."""
+        witness.paced, way = True, witness.way
+        if way.revision == self.revision:
+            self._add((way.model, way.version, way.revision), f"{way.user}\0pace", Arm(itl=Sketch.of(itl)))
 
     def _note_headers(self) -> None:
         """The headers that rules look at: those alone are let through."""

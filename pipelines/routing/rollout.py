@@ -12,7 +12,7 @@ from typing import Any, Self
 from cluster.errors import Conflict
 from pipelines.routing.evidence import Arm, Score
 from pipelines.routing.settings import STEPS, WHOLE
-from pipelines.routing.verdict import ALPHA, SCORES, Finding, Rule, guards, judge, rule
+from pipelines.routing.verdict import ALPHA, SCORES, Finding, Rule, guards, judge, kept
 from pipelines.routing.verdict import State as Found
 
 
@@ -91,7 +91,7 @@ class Terms:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        own = tuple(rule(text, "abort_if") for text in self.abort_if)
+        own = tuple(map(kept, self.abort_if))
         return own if self.margin is None else own + guards(self.margin)
 
     @classmethod
@@ -179,8 +179,10 @@ def decide(rollout: Rollout, seen: Seen, now: float) -> tuple[Rollout, tuple[Rec
     return moved(rollout, event, reason, now, findings, seen)
 
 
-def command(rollout: Rollout, event: Event, by: str, now: float) -> tuple[Rollout, tuple[Record, ...]]:
-    """What a person says. Raises Conflict where that cannot be done in its state."""
+def command(
+    rollout: Rollout, event: Event, by: str, now: float, seen: Seen | None = None
+) -> tuple[Rollout, tuple[Record, ...]]:
+    """What a person says, kept with what there was to say it by. Raises Conflict where its state does not allow it."""
     if (rollout.state, event) not in MOVES:
         able = [one for one in COMMANDS if (rollout.state, one) in MOVES]
         raise Conflict(
@@ -188,7 +190,8 @@ def command(rollout: Rollout, event: Event, by: str, now: float) -> tuple[Rollou
             f"one to {event}" + (f" (it takes {', '.join(able)})" if able else ""),
             rollout.state,
         )
-    return moved(rollout, event, f"{by} said {event}", now)
+    found = findings(rollout, seen) if seen and rollout.share else ()
+    return moved(rollout, event, f"{by} said {event}", now, found, seen)
 
 
 def moved(
@@ -241,15 +244,15 @@ def _before(rollout: Rollout, seen: Seen, now: float) -> Happening:
 
 def _at_a_step(rollout: Rollout, seen: Seen, now: float) -> Happening:
     terms = rollout.terms
-    if seen.lost > terms.lost_seconds:
-        return Event.LOST, f"no replica of {terms.new} was left for {seen.lost:.0f} s", ()
     found = findings(rollout, seen)
+    if seen.lost > terms.lost_seconds:
+        return Event.LOST, f"no replica of {terms.new} was left for {seen.lost:.0f} s", found
     if broken := _told(found, Found.BROKEN):
         return Event.BROKEN, "; ".join(broken), found
     if rollout.state is State.PAUSED or now - rollout.entered < terms.every_seconds:
         return _NOTHING
     lacks = _told(found, Found.DOUBTFUL)
-    lacks = [*_unasked(terms, seen), *lacks, *_unheard(terms, found)]
+    lacks = [*_unasked(terms, seen), *lacks, *_unheard(terms, found, whole=rollout.share == WHOLE)]
     if seen.new.answers < terms.answers:
         lacks.insert(0, f"{seen.new.answers} answers of {terms.answers}")
     if not lacks:
@@ -269,14 +272,18 @@ def _unasked(terms: Terms, seen: Seen) -> list[str]:
     ]
 
 
-def _unheard(terms: Terms, found: Sequence[Finding]) -> list[str]:
-    """The rules about what users and mirrors say of which nothing has been said: they guard nothing so far."""
+def _unheard(terms: Terms, found: Sequence[Finding], *, whole: bool) -> list[str]:
+    """The rules about what users and mirrors say of which nothing has been said: they guard nothing so far.
+
+    Where the new version has all users no answer beside theirs comes: what takes one was judged at the steps before.
+    """
     return [
         str(each)
-        for each in found
+        for asked, each in zip(terms.rules, found, strict=True)
         if each.state is Found.UNKNOWN
         and SCORES.fullmatch(each.metric)
         and each.metric.removeprefix("eval.") not in terms.evals
+        and not (whole and asked.beside)
     ]
 
 

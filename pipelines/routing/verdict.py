@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cluster.condition import Condition, parse
+from cluster.condition import Condition, Kind, parse, require
 from cluster.errors import InvalidRequest
 from pipelines.routing.evidence import SKETCHES, Arm, Interval, Score
 
@@ -42,6 +42,12 @@ class Rule:
     condition: Condition
     factor: float = 1.0
 
+    @property
+    def beside(self) -> bool:
+        """Whether only answers beside those of its users tell: a baseline's, or mirrored ones. Both are asked evals."""
+        kind, _, _ = self.condition.metric.partition(".")
+        return kind == "shadow" or (self.condition.baseline and kind != "eval")
+
     def __str__(self) -> str:
         if self.factor == 1.0:
             return str(self.condition)
@@ -65,12 +71,24 @@ class Finding:
 
 
 def rule(text: str, field: str) -> Rule:
-    """What `--abort-if` says. Raises InvalidRequest for what is no condition or names no metric."""
+    """What `--abort-if` says. Raises InvalidRequest for what is no condition, names no metric or lacks its unit."""
     condition = parse(text, field)
     if condition.metric not in KNOWN and not SCORES.fullmatch(condition.metric):
         known = ", ".join((*RATES, "p50_, p90_, p95_ and p99_ of " + ", ".join(SKETCHES)))
         raise InvalidRequest(field, text, f"there is no metric {condition.metric}; there is {known}, {TOLD}")
+    require(text, field, _kind(condition.metric))
     return Rule(condition)
+
+
+def kept(text: str) -> Rule:
+    """A rule that was taken once, though it would be refused by now."""
+    return Rule(parse(text, "abort_if"))
+
+
+def _kind(metric: str) -> Kind:
+    if metric in RATES or SCORES.fullmatch(metric):
+        return Kind.SHARE
+    return Kind.COUNT if metric.endswith("_tokens") else Kind.TIME
 
 
 def guards(margin: float) -> tuple[Rule, ...]:

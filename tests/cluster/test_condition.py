@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.condition import Condition, parse, quantity
+from cluster.condition import Condition, Kind, parse, quantity, require
 from cluster.errors import InvalidRequest
 
 
@@ -55,3 +55,40 @@ def test_what_is_not_known_neither_holds_nor_fails():
 )  # fmt: skip
 def test_a_number_with_its_unit(text, number):
     assert quantity(text) == (number if number is None else pytest.approx(number))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "remedy"),
+    [
+        ("wait > 500", Kind.TIME, "wait is a time: give its unit, say 500ms or 500s"),
+        ("wait > baseline + 0.5", Kind.TIME, "say 0.5ms or 0.5s"),
+        ("wait > baseline + 20%", Kind.TIME, "say 20ms or 20s"),
+        ("rate > 1", Kind.SHARE, "rate is a share: say 1% or 0.01"),
+        ("rate >= 2.5", Kind.SHARE, "say 2.5% or 0.025"),
+        ("rate < baseline - 2", Kind.SHARE, "say 2% or 0.02"),
+        ("rate > 1s", Kind.SHARE, "say 1% or 0.01"),
+        ("rate > 100%", Kind.SHARE, "within 0 and 1"),
+        ("rate > 150%", Kind.SHARE, "within 0 and 1"),
+        ("rate < 0", Kind.SHARE, "within 0 and 1"),
+        ("rate > baseline + 120%", Kind.SHARE, "within 0 and 1"),
+        ("tokens > 20s", Kind.COUNT, "tokens is a count: leave the unit out, say 20"),
+    ],
+)
+def test_a_number_that_nobody_means_is_refused_with_what_was_meant(text, kind, remedy):
+    with pytest.raises(InvalidRequest) as refused:
+        require(text, "--abort-if", kind)
+    assert remedy in str(refused.value)
+    assert text in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("wait > 500ms", Kind.TIME), ("wait > 500 ms", Kind.TIME), ("wait > 2m", Kind.TIME),
+        ("wait > baseline", Kind.TIME), ("wait > baseline + 50ms", Kind.TIME), ("rate > 1%", Kind.SHARE),
+        ("rate > 0", Kind.SHARE), ("rate < 1", Kind.SHARE), ("rate >= 100%", Kind.SHARE),
+        ("rate < baseline - 0.02", Kind.SHARE), ("rate > baseline", Kind.SHARE), ("tokens > 20", Kind.COUNT),
+    ],
+)  # fmt: skip
+def test_a_number_that_is_of_its_kind_is_taken(text, kind):
+    require(text, "--abort-if", kind)

@@ -67,6 +67,7 @@ def test_held_out_questions_are_no_file(tmp_path):
     ({"on": {"drift": {"rule": "happiness < 1"}}}, "there is no metric happiness"),
     ({"on": {"drift": {"rule": "p90_ttft > 2"}}}, "on.drift.rule"),
     ({"on": {"drift": {"rule": "mean_queue > 0.5"}}}, "mean_queue is a time: give its unit"),
+    ({"on": {"drift": {"rule": "cut_rate > 5"}}}, "say 5% or 0.05"),
     ({"on": {"drift": {"rule": "p90_ttft > baseline + 1s"}}}, "compared with nothing"),
     ({"on": {"after": "tune"}}, "cannot wait for itself"),
     ({"canary": {"steps": [1, 100]}}, "steps"),

@@ -145,6 +145,26 @@ async def test_what_is_not_said_of_steps_begins_at_half_a_percent(world):
     assert world.ramp["share"] == 0.5
 
 
+@pytest.mark.parametrize("verbs", [("pause", "resume"), ("promote",), ("abort",)])
+async def test_what_people_say_is_kept_with_its_numbers(world, verbs):
+    await world.control.start(ASKED, "ann")
+    await world.turn()
+    await world.turn(new=answers(5), old=answers(50))
+    for verb in verbs:
+        await world.control.command("chat-v7", verb, "bob")
+    lines = (await world.control.rollout("chat-v7"))["audit"][-len(verbs) :]
+    assert [(line["event"], line["answers"], line["beside"]) for line in lines] == [(verb, 10, 100) for verb in verbs]
+    assert all(any("p50_ttft" in said for said in line["findings"]) for line in lines)
+
+
+async def test_a_rule_stays_as_it_was_said_and_may_be_asked_again(world):
+    made = await world.control.start({**ASKED, "abort_if": ["p99_latency  > 500 ms"]}, "ann")
+    assert made["terms"]["abort_if"] == ("p99_latency > 500 ms",)
+    await world.turn()
+    found = await world.control.rollout("chat-v7")
+    assert "p99_latency > 0.5: no answers yet" in found["findings"]
+
+
 async def test_people_pause_resume_promote_and_abort(world):
     await world.control.start(ASKED, "ann")
     with pytest.raises(Conflict, match="takes abort"):
@@ -187,7 +207,10 @@ async def test_people_pause_resume_promote_and_abort(world):
         ({"every_seconds": 0}, "every_seconds: 0"),
         ({"every_seconds": float("nan")}, "every_seconds"),
         ({"abort_if": ["speed > 1"]}, r"abort_if\[0\]: .* no metric speed"),
+        ({"abort_if": ["p99_latency > 500"]}, r"abort_if\[0\]: p99_latency > 500 .* say 500ms or 500s"),
         ({"abort_if": "error_rate > 1%"}, "abort_if: .* a list"),
+        ({"abort_if": ["feedback.kept < baseline"], "steps": [100]}, r"abort_if\[0\]: .* at 100 % .* a step before"),
+        ({"abort_if": ["shadow.agreement < 0.8"], "steps": [100], "mirror": 5}, "a step before"),
         ({"answers": True}, "answers"),
         ({"margin": -1}, "margin"),
         ({"frm": "v6"}, "frm: this unknown field"),

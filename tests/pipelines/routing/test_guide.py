@@ -12,7 +12,7 @@ from pipelines.routing.route import Facts, Ramp, Route
 @dataclass
 class Measured:
     ttft: float = 0.1
-    itl: float = 0.01
+    itl: float | None = 0.01
 
 
 class Clock:
@@ -118,12 +118,38 @@ def test_a_step_of_another_model_is_nothing_to_this_one(guide):
 def test_who_waits_for_ever_has_been_failed(guide, clock):
     (facts,) = users(guide, "v7", 1)
     hung, speaks = (guide.begin(guide.way("chat", facts)) for _ in range(2))
-    speaks.figures = Measured()
+    speaks.figures = Measured(itl=None)
     clock.now += STALL_SECONDS + 1
     (arm,) = guide.report()["arms"]
     assert (arm["arm"]["answers"], arm["arm"]["errors"]) == (1, 1)
     hung.done("at last", cut=False, tokens=2)
     guide.told(1)
+    assert guide.report()["arms"] == []
+
+
+def test_tokens_that_trickle_are_told_of_once_and_before_the_answer_ends(guide, clock):
+    (facts,) = users(guide, "v7", 1)
+    slow = guide.begin(guide.way("chat", facts))
+    slow.figures = Measured(itl=3.0)
+    clock.now += STALL_SECONDS - 1
+    assert guide.report()["arms"] == []
+    guide.told(1)
+    clock.now += 2
+    (arm,) = guide.report()["arms"]
+    assert (arm["arm"]["answers"], arm["arm"]["errors"], [count for _, count in arm["arm"]["itl"]]) == (0, 0, [1])
+    guide.told(2)
+    assert guide.report()["arms"] == []
+    guide.told(3)
+    slow.done("at last", cut=False, tokens=9)
+    (arm,) = guide.report()["arms"]
+    assert (arm["arm"]["answers"], arm["arm"]["itl"], len(arm["arm"]["ttft"])) == (1, [], 1)
+
+
+def test_what_trickles_on_from_before_the_step_says_nothing(guide, clock):
+    (facts,) = users(guide, "v7", 1)
+    guide.begin(guide.way("chat", facts)).figures = Measured(itl=3.0)
+    guide.take(table(revision=4))
+    clock.now += STALL_SECONDS + 1
     assert guide.report()["arms"] == []
 
 

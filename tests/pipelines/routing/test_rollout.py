@@ -91,6 +91,11 @@ def test_what_is_seen_decides(state, seen, now, event):
     assert (after == there) == (event is None)
 
 
+def test_a_replica_that_is_lost_is_kept_with_what_was_answered():
+    _, (record,) = decide(rollout(), Seen(lost=11.0, new=GOOD, old=GOOD), 101.0)
+    assert any("p50_ttft" in said for said in record.findings)
+
+
 def test_from_the_first_step_to_all():
     there, shares = rollout(State.PENDING), []
     for seen, now in [
@@ -131,6 +136,31 @@ def test_a_rule_that_nobody_says_anything_of_guards_nothing_and_holds_the_step(m
     assert record.reason == f"{metric} < 0.5: no answers yet"
     said = replace(GOOD, scores={metric: Score(400, 400.0)})
     assert decide(after, Seen(new=said, old=GOOD), 170.0)[1][0].event is Event.GOOD
+
+
+def test_rules_that_take_somebody_beside_are_judged_until_all_users_have_it():
+    rules = (
+        "shadow.agreement < 0.5",
+        "feedback.thumbs < baseline - 0.1",
+        "feedback.kept < 0.5",
+        "error_rate > baseline",
+    )
+    terms = replace(TERMS, abort_if=rules, mirror=10.0)
+    thumbs, kept = {"feedback.thumbs": Score(400, 300.0)}, {"feedback.kept": Score(400, 400.0)}
+    told = replace(GOOD, scores=thumbs | kept | {"shadow.agreement": Score(400, 400.0)})
+    beside = replace(GOOD, scores=thumbs)
+    there, _ = decide(rollout(State.PENDING, terms=terms), Seen(warm=True), 100.0)
+    for now in (160.0, 220.0):
+        held, (record,) = decide(there, Seen(new=GOOD, old=GOOD), now)
+        assert (held.state, record.reason.count("no answers yet")) == (State.HOLDING, 3)
+        there, _ = decide(there, Seen(new=told, old=beside), now)
+    assert (there.state, there.share) == (State.RAMPING, 100)
+    held, (record,) = decide(there, Seen(new=GOOD), 280.0)
+    assert (held.state, record.reason) == (State.HOLDING, "feedback.kept < 0.5: no answers yet")
+    there, (record,) = decide(there, Seen(new=replace(GOOD, scores=thumbs | kept)), 280.0)
+    assert (there.state, record.event) == (State.PROMOTING, Event.GOOD)
+    there, _ = decide(there, Seen(told=True), 281.0)
+    assert there.state is State.PROMOTED
 
 
 def test_whatever_happens_in_whatever_order_it_stays_within_the_table():

@@ -5,7 +5,7 @@ import pytest
 
 from cluster.errors import InvalidRequest
 from pipelines.routing.evidence import Arm, Score, Sketch
-from pipelines.routing.verdict import State, guards, judge, rule
+from pipelines.routing.verdict import State, guards, judge, kept, rule
 
 
 def arm(count: int, *, ttft: float = 0.1, errors: int = 0, seed: int = 1, spread: float = 0.3, **more) -> Arm:
@@ -71,6 +71,24 @@ def test_rules_that_people_write(text, new, state):
 def test_a_rule_that_names_no_metric_is_refused_with_those_there_are(text):
     with pytest.raises(InvalidRequest, match=r"--abort-if: .* there is no metric .* error_rate"):
         rule(text, "--abort-if")
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("p99_latency > 500", "say 500ms or 500s"), ("p50_ttft > baseline + 0.1", "say 0.1ms or 0.1s"),
+        ("p90_itl > 5", "give its unit"), ("p50_tokens > 5s", "leave the unit out"),
+        ("error_rate > 1", "say 1% or 0.01"), ("refusal_rate > 5", "say 5% or 0.05"), ("cut_rate > 5", "share"),
+        ("eval.sums < 80", "say 80% or 0.8"), ("shadow.agreement < 90", "say 90% or 0.9"),
+        ("feedback.thumbs < 60", "say 60% or 0.6"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_would_never_be_broken_is_refused_with_what_was_meant(text, remedy):
+    with pytest.raises(InvalidRequest) as refused:
+        rule(text, "abort_if[0]")
+    assert remedy in str(refused.value)
+    assert f"abort_if[0]: {text}" in str(refused.value)
+    assert str(kept(text)), "what a rollout under way has goes on"
 
 
 def test_sums_add_up_in_any_order_and_survive_the_wire():
