@@ -159,3 +159,54 @@ async def test_a_running_experiment_holds_a_release_up(world):
     world.control._versions["chat"] = world.served
     with pytest.raises(Exception, match="tone"):
         await world.releaser.turn(world.control, world.releaser.watched[0])
+
+
+async def test_an_alias_that_was_moved_during_a_release_holds_nothing_up(world):
+    world.versions.push()
+    world.versions.aliases.move("chat", "prod", "v2", "v1", author="ada")
+    world.served = ("v2",)
+    world.start()
+    version, _ = world.versions.merge()
+    for _ in range(4):
+        await world.turn(GOOD)
+    assert world.versions.stages.of("chat", version) is Stage.CANARY
+    world.versions.aliases.rollback("chat", "prod", author="ada")
+    await world.until_over(GOOD, killed=False)
+    (rollout,) = await world.control.rollouts()
+    assert rollout["state"] == "promoted"
+    assert world.versions.candidates.live("chat", "prod") == "v1"
+    assert world.versions.stages.of("chat", version) is Stage.CANDIDATE
+    said = (await world.control.rollout(rollout["name"]))["audit"][-1]["reason"]
+    assert said.startswith(f"chat@prod stays v1, and {version} is a candidate again")
+    for _ in range(2):
+        await world.turn(GOOD)
+        (route,) = await world.control.routes()
+        assert route["waits"].startswith(f"chat@prod is v1 and users have {version}: `strata deploy` gives them v1")
+        assert f"`strata models alias chat@{version} prod --from v1`" in route["waits"]
+        world.start()
+    after, _ = world.versions.merge()
+    await world.turn()
+    await world.until_over(GOOD, killed=False)
+    assert world.versions.candidates.live("chat", "prod") == after
+    await world.turn()
+    (route,) = await world.control.routes()
+    assert route["waits"] == ""
+
+
+async def test_a_canary_whose_rollout_was_lost_holds_nothing_up(world):
+    version, _ = world.versions.merge()
+    for _ in range(4):
+        await world.turn(GOOD)
+    assert world.versions.stages.of("chat", version) is Stage.CANARY
+    (world.folder / "releases" / "state.json").unlink()
+    world.start()
+    for _ in range(2):
+        await world.turn()
+        (route,) = await world.control.routes()
+        assert f"no rollout of chat@{version} is left in releases/state.json" in route["waits"]
+        assert f"`strata rollout chat --to {version}`" in route["waits"]
+    assert world.versions.stages.of("chat", version) is Stage.CANDIDATE
+    after, _ = world.versions.merge()
+    await world.turn()
+    await world.until_over(GOOD, killed=False)
+    assert world.versions.candidates.live("chat", "prod") == after
