@@ -36,6 +36,10 @@ class Rollouts(Protocol):
 
     def begun(self, model: str, version: str) -> bool: ...
 
+    def trial(self, model: str) -> str | None: ...
+
+    def upset(self, model: str, versions: Sequence[str]) -> str: ...
+
     def release(self, asked: Mapping[str, Any], cause: str) -> None: ...
 
     def paid(self, name: str, said: str) -> None: ...
@@ -98,11 +102,14 @@ class Releaser:
             control.waits(watched.model, said or self._lost.get(watched.model, ""))
         elif control.begun(watched.model, due.version):
             await self._give_up(found, control, watched, due)
+        elif trial := control.trial(watched.model):
+            remedy = f"`strata experiment end {trial}` ends it"
+            control.waits(watched.model, f"{due.version} ({due.cause}) waits for the experiment {trial}; {remedy}")
         elif control.serves(watched.model, due.version):
             control.release({"model": watched.model, "to": due.version, **watched.release.asked}, due.cause)
             control.waits(watched.model, "")
         else:
-            await self._bring(control, watched, due)
+            await self._bring(found, control, watched, due)
 
     async def _give_up(self, found: Candidates, control: Rollouts, watched: Watched, due: Candidate) -> None:
         """Take back what was begun once and has no rollout: it would be due for ever, and nothing would come after."""
@@ -113,13 +120,25 @@ class Releaser:
         self._lost[watched.model] = f"{why}: it is a candidate again, and the next merge is released; {remedy}"
         control.waits(watched.model, self._lost[watched.model])
 
-    async def _bring(self, control: Rollouts, watched: Watched, due: Candidate) -> None:
+    async def _bring(self, found: Candidates, control: Rollouts, watched: Watched, due: Candidate) -> None:
         now, key = self.clock(), f"{watched.model}@{due.version}"
         if now - self._tried.get(key, -AGAIN_SECONDS) < AGAIN_SECONDS:
+            return
+        if held := await self._ended(found, control, watched):
+            control.waits(watched.model, f"{due.version} ({due.cause}) waits for {held}, which its deploy would end")
             return
         self._tried[key] = now
         control.waits(watched.model, f"{due.version} ({due.cause}) is being deployed")
         await self.deploy()
+
+    async def _ended(self, found: Candidates, control: Rollouts, watched: Watched) -> str:
+        """What a deploy would end of another model, as it brings all of them as the registry has them by now."""
+        for other in self.watched:
+            if other.model != watched.model:
+                versions = await asyncio.to_thread(found.served, other.name, other.alias, other.release.on)
+                if held := control.upset(other.model, versions):
+                    return f"{held} of {other.model}"
+        return ""
 
 
 def told(found: Candidates, watched: Watched, rollout: Mapping[str, Any]) -> str:

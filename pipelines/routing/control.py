@@ -139,6 +139,22 @@ class Control:
         """Whether gateways know it."""
         return version in self._versions.get(model, ())
 
+    def trial(self, model: str) -> str | None:
+        """The name of the experiment that runs with a model."""
+        found = self._trials.running(model)
+        return found.name if found else None
+
+    def upset(self, model: str, versions: Sequence[str]) -> str:
+        """The rollout or the experiment of a model that a deploy of these `versions` would end; see `_load`."""
+        there, route, trial = set(versions), self._routes[model], self._trials.running(model)
+        declared = weights_of(self._settings[model], versions)
+        same = declared == self._declared(model)["weights"] and set(route.weights) <= there
+        ramps = [each for each in self._running() if each.terms.model == model]
+        ended = [each for each in ramps if not same or not {each.terms.old, each.terms.new} <= there]
+        if ended:
+            return f"the rollout {ended[0].name}"
+        return f"the experiment {trial.name}" if trial and not same else ""
+
     def users(self, model: str) -> tuple[str, ...]:
         """The versions that have users of a model, the one with most first."""
         weights = self._routes[model].weights
