@@ -20,7 +20,7 @@ from ray.serve.context import _get_global_client
 from actors.replica import Replica
 from actors.settings import ModelSettings
 from cluster import runtime
-from cluster.errors import SettingsInvalid, StrataError, Unavailable
+from cluster.errors import Barred, SettingsInvalid, StrataError, Unavailable
 from cluster.runtime import HEAD
 from cluster.scheduling import placement
 from cluster.scheduling.placement import Gang, Node
@@ -228,11 +228,11 @@ def _control(settings: Settings, standing: Standing) -> serve.Application:
     routes = {model: route.model_dump(mode="json") for model, route in settings.routes.items()}
     made = _single(Control, CONTROL, version, standing, max_ongoing_requests=_MANY, health_check_period_s=0.3)
     folder = str(settings.cluster.state / "releases")
-    return made.bind(routes, settings.routed, folder, evals=evals, releaser=_releaser(settings))
+    return made.bind(routes, settings.routed, folder, evals=evals, releaser=_releaser(settings, version))
 
 
-def _releaser(settings: Settings) -> "Releaser | None":
-    """Who releases what is merged; None where no model is released by itself."""
+def _releaser(settings: Settings, version: str) -> "Releaser | None":
+    """Who releases what is merged, in the `version` of the controller; None where no model is released by itself."""
     released = {name: route.release for name, route in settings.routes.items() if route.release is not None}
     if not released:
         return None
@@ -244,27 +244,39 @@ def _releaser(settings: Settings) -> "Releaser | None":
     watched = tuple(
         Watched(name, references[name][0], references[name][2], release) for name, release in released.items()
     )
-    return Releaser(versions.place_of(settings), watched, partial(redeploy, declared))
+    return Releaser(versions.place_of(settings), watched, partial(redeploy, declared, version))
 
 
-async def redeploy(settings: Settings) -> None:
-    """Deploy these settings again, as their versions are by now. Raises what `build` raises.
+async def redeploy(settings: Settings, version: str) -> None:
+    """Deploy these settings again, as their versions are by now. Raises what `build` and `unchanged` raise.
+
+    `version`: of the controller that was deployed with them.
 
     In a task on the head: the process that asks is one of those that a deploy may replace.
     """
     publish = ray.remote(_publish).options(num_cpus=0, resources={HEAD: 0.001}, max_retries=0)
     try:
-        await publish.remote(settings)
+        await publish.remote(settings, version)
     except ray.exceptions.RayTaskError as wrong:
         raise (wrong.cause if isinstance(wrong.cause, StrataError) else wrong) from None
     except ray.exceptions.RayError:
         raise Unavailable("the deploy", "its process ended") from None
 
 
-def _publish(settings: Settings) -> None:
+def _publish(settings: Settings, version: str) -> None:
     from pipelines.cli import serving  # noqa: PLC0415 - it imports this module
 
-    serving.publish(settings)
+    serving.publish(settings, partial(unchanged, version))
+
+
+def unchanged(version: str) -> None:
+    """Raises Barred where a controller of releases of another `version` has been deployed.
+
+    Its version is the digest of all settings that a release deploys, so others have been deployed since.
+    """
+    if Standing.of(_details()).version(CONTROL) != version:
+        problem = "began from settings that another deploy has replaced meanwhile"
+        raise Barred("the deploy of a release", problem, "it begins anew with those that are deployed now")
 
 
 def _post(settings: Settings, standing: Standing) -> serve.Application:

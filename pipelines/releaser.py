@@ -8,7 +8,7 @@ controller. How to deploy is told to it.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,14 @@ class Rollouts(Protocol):
     def running(self, model: str) -> dict[str, Any] | None: ...
 
     def serves(self, model: str, version: str) -> bool: ...
+
+    def users(self, model: str) -> tuple[str, ...]: ...
+
+    def begun(self, model: str, version: str) -> bool: ...
+
+    def trial(self, model: str) -> str | None: ...
+
+    def upset(self, model: str, versions: Sequence[str]) -> str: ...
 
     def release(self, asked: Mapping[str, Any], cause: str) -> None: ...
 
@@ -59,6 +67,7 @@ class Releaser:
     clock: Callable[[], float] = time.monotonic
     _candidates: Candidates | None = None
     _tried: dict[str, float] = field(default_factory=dict)  # when a version was last deployed
+    _lost: dict[str, str] = field(default_factory=dict)  # by model, what became of a release that nobody knew any more
 
     async def run(self, control: Rollouts) -> None:
         """Until it is cancelled."""
@@ -88,20 +97,48 @@ class Releaser:
             return
         due = await asyncio.to_thread(found.next, watched.name, watched.alias, watched.release.on)
         if due is None:
-            control.waits(watched.model, "")
+            live = await asyncio.to_thread(found.live, watched.name, watched.alias)
+            said = apart(watched, live, control.users(watched.model))
+            control.waits(watched.model, said or self._lost.get(watched.model, ""))
+        elif control.begun(watched.model, due.version):
+            await self._give_up(found, control, watched, due)
+        elif trial := control.trial(watched.model):
+            remedy = f"`strata experiment end {trial}` ends it"
+            control.waits(watched.model, f"{due.version} ({due.cause}) waits for the experiment {trial}; {remedy}")
         elif control.serves(watched.model, due.version):
             control.release({"model": watched.model, "to": due.version, **watched.release.asked}, due.cause)
             control.waits(watched.model, "")
         else:
-            await self._bring(control, watched, due)
+            await self._bring(found, control, watched, due)
 
-    async def _bring(self, control: Rollouts, watched: Watched, due: Candidate) -> None:
+    async def _give_up(self, found: Candidates, control: Rollouts, watched: Watched, due: Candidate) -> None:
+        """Take back what was begun once and has no rollout: it would be due for ever, and nothing would come after."""
+        what = f"{watched.model}@{due.version}"
+        why = f"no rollout of {what} is left in releases/state.json, though one was begun"
+        await asyncio.to_thread(found.take_back, watched.name, due.version, due.cause, why)
+        remedy = f"`strata rollout {watched.model} --to {due.version}` begins one while it is served"
+        self._lost[watched.model] = f"{why}: it is a candidate again, and the next merge is released; {remedy}"
+        control.waits(watched.model, self._lost[watched.model])
+
+    async def _bring(self, found: Candidates, control: Rollouts, watched: Watched, due: Candidate) -> None:
         now, key = self.clock(), f"{watched.model}@{due.version}"
         if now - self._tried.get(key, -AGAIN_SECONDS) < AGAIN_SECONDS:
+            return
+        if held := await self._ended(found, control, watched):
+            control.waits(watched.model, f"{due.version} ({due.cause}) waits for {held}, which its deploy would end")
             return
         self._tried[key] = now
         control.waits(watched.model, f"{due.version} ({due.cause}) is being deployed")
         await self.deploy()
+
+    async def _ended(self, found: Candidates, control: Rollouts, watched: Watched) -> str:
+        """What a deploy would end of another model, as it brings all of them as the registry has them by now."""
+        for other in self.watched:
+            if other.model != watched.model:
+                versions = await asyncio.to_thread(found.served, other.name, other.alias, other.release.on)
+                if held := control.upset(other.model, versions):
+                    return f"{held} of {other.model}"
+        return ""
 
 
 def told(found: Candidates, watched: Watched, rollout: Mapping[str, Any]) -> str:
@@ -110,8 +147,22 @@ def told(found: Candidates, watched: Watched, rollout: Mapping[str, Any]) -> str
     if rollout["promoted"]:
         try:
             found.release(name, watched.alias, rollout["old"], new, cause)
-        except Conflict as wrong:  # somebody has moved the alias: that counts
-            return f"{name}@{watched.alias} stays: {wrong}"
+        except Conflict as wrong:
+            live = found.live(name, watched.alias)
+            if live == new:  # only stages are missing
+                raise
+            moved = f"{name}@{watched.alias} was moved to {live} meanwhile"  # by somebody: that counts
+            found.take_back(name, new, cause, moved)
+            return f"{name}@{watched.alias} stays {live}, and {new} is a candidate again: {wrong}"
         return f"{name}@{watched.alias} is {new}"
     found.take_back(name, new, cause, rollout["reason"])
     return f"{name}@{watched.alias} stays {found.live(name, watched.alias)}"
+
+
+def apart(watched: Watched, live: str, users: Sequence[str]) -> str:
+    """What is wrong where no user has the version that the alias is at, and what to do; nothing where some have."""
+    if live in users:
+        return ""
+    alias, theirs = f"{watched.name}@{watched.alias}", " and ".join(users)
+    keep = f"strata models alias {watched.name}@{users[0]} {watched.alias} --from {live}"
+    return f"{alias} is {live} and users have {theirs}: `strata deploy` gives them {live}, `{keep}` moves the alias"

@@ -52,7 +52,7 @@ def of_control(settings: Settings, evals: Any = None) -> str:
     """
     routes = {model: route.model_dump(mode="json") for model, route in settings.routes.items()}
     released = any(route.release for route in settings.routes.values())  # then it deploys all of them again
-    more = settings.model_dump(mode="json", exclude={"gateway", "pipelines"}) if released else None
+    more = settings.model_dump(mode="json", exclude={"pipelines"}) if released else None
     return digest(routes, settings.routed, evals, more, str(settings.cluster.state), code("cluster", "pipelines"))
 
 

@@ -38,11 +38,15 @@ class Standing:
             {name: found for name, deployment in there if (found := _scaled(deployment)) is not None},
         )
 
+    def version(self, name: str) -> str | None:
+        """The version of deployment `name` that was deployed last; None where there is none."""
+        found: str | None = self.environments.get(name, {}).get("env_vars", {}).get(MARK)
+        return found
+
     def code(self, name: str, version: str, mine: Mapping[str, Any]) -> dict[str, Any]:
         """The actor options that give deployment `name` its code; `mine` is the runtime environment of this driver."""
-        there = self.environments.get(name, {})
-        if there.get("env_vars", {}).get(MARK) == version:
-            return {"runtime_env": dict(there)}
+        if self.version(name) == version:
+            return {"runtime_env": dict(self.environments[name])}
         return {"runtime_env": {**mine, "env_vars": {**mine.get("env_vars", {}), MARK: version}}}
 
     @property

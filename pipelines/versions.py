@@ -70,11 +70,9 @@ def _served(model: ModelSettings, registry: Registry, settings: Settings) -> lis
     if release is None or model.registry is None or isinstance(model, Pinned):
         return [model]
     name, alias = history.split(f"registry of {model.name}", model.registry)
-    found = Candidates(registry)
-    due = found.next(name, alias, release.on)
     return [
         model.model_copy(update={"name": f"{model.name}@{version}", "registry": f"{name}@{version}"})
-        for version in (found.live(name, alias), *([due.version] if due else []))
+        for version in Candidates(registry).served(name, alias, release.on)
     ]
 
 

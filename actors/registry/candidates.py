@@ -63,6 +63,11 @@ class Candidates:
             return None
         return Candidate(due, tip, request)
 
+    def served(self, model: str, alias: str, on: str) -> tuple[str, ...]:
+        """The versions that are to answer: who is live first, then what is due, if anything. Raises NotFound."""
+        due = self.next(model, alias, on)
+        return self.live(model, alias), *((due.version,) if due else ())
+
     def begin(self, model: str, version: str, cause: str) -> None:
         """Its release has begun: it is a canary, however far it was."""
         for to in (Stage.CANDIDATE, Stage.CANARY):

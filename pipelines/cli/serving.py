@@ -40,10 +40,11 @@ def anticipate(settings: Settings) -> threading.Thread:
     return thread
 
 
-def publish(settings: Settings) -> None:
+def publish(settings: Settings, check: Callable[[], None] = lambda: None) -> None:
     """Deploy the application; returns when Serve has taken it, which is before it answers.
 
-    Raises what `build` raises, before anything is deployed, and Unavailable if Serve itself does not come up.
+    `check` is called just before Serve is given it, as versions may be copied for minutes until then. Raises what it
+    and `build` raise, before anything is deployed, and Unavailable if Serve itself does not come up.
     """
     import ray  # noqa: PLC0415 - not before Ray's environment stands
     from ray import serve  # noqa: PLC0415
@@ -56,6 +57,7 @@ def publish(settings: Settings) -> None:
         target = serve.RunTarget(application, name=APPLICATION, route_prefix="/")
         with _beside(partial(answer, settings.cluster)) as answering:  # models need not wait until HTTP is there
             _controlled(answering)
+            check()
             serve.run_many([target], wait_for_applications_running=False)
             answering.result()
     except (ray.exceptions.RayError, ray.serve.exceptions.RayServeException) as wrong:

@@ -81,6 +81,8 @@ class Control:
         self._releaser, self._waits = releaser, dict[str, str]()
         self._tasks: list[asyncio.Task[None]] = []
         self._load(self._ledger.load())
+        starts = (line for line in self._ledger.audit() if line.get("event") == "start" and line.get("cause"))
+        self._begun = {(line["model"], line["new"]) for line in starts}
 
     async def watch(self, gateway: str, revision: int, seconds: float) -> Plain:  # noqa: ARG002
         """The routes once they are newer than `revision`, or after `seconds`."""
@@ -111,10 +113,13 @@ class Control:
 
     def release(self, asked: Mapping[str, Any], cause: str) -> None:
         """Begin the rollout of a version that `cause` has brought, unless it was: once for each. Raises as `start`."""
-        new = asked["model"], asked["to"]
-        begun = (line for line in self._ledger.audit() if line.get("event") == "start" and line.get("cause"))
-        if new not in {(line["model"], line["new"]) for line in begun}:
+        if not self.begun(asked["model"], asked["to"]):
             self._start(asked, f"merge request {cause}" if cause.startswith("!") else cause, cause)
+            self._begun.add((asked["model"], asked["to"]))
+
+    def begun(self, model: str, version: str) -> bool:
+        """Whether a rollout of it has begun by itself, ever: the audit knows, whatever became of the state."""
+        return (model, version) in self._begun
 
     def owing(self) -> list[Plain]:
         """The rollouts that are over and that the registry is to be told of."""
@@ -133,6 +138,27 @@ class Control:
     def serves(self, model: str, version: str) -> bool:
         """Whether gateways know it."""
         return version in self._versions.get(model, ())
+
+    def trial(self, model: str) -> str | None:
+        """The name of the experiment that runs with a model."""
+        found = self._trials.running(model)
+        return found.name if found else None
+
+    def upset(self, model: str, versions: Sequence[str]) -> str:
+        """The rollout or the experiment of a model that a deploy of these `versions` would end; see `_load`."""
+        there, route, trial = set(versions), self._routes[model], self._trials.running(model)
+        declared = weights_of(self._settings[model], versions)
+        same = declared == self._declared(model)["weights"] and set(route.weights) <= there
+        ramps = [each for each in self._running() if each.terms.model == model]
+        ended = [each for each in ramps if not same or not {each.terms.old, each.terms.new} <= there]
+        if ended:
+            return f"the rollout {ended[0].name}"
+        return f"the experiment {trial.name}" if trial and not same else ""
+
+    def users(self, model: str) -> tuple[str, ...]:
+        """The versions that have users of a model, the one with most first."""
+        weights = self._routes[model].weights
+        return tuple(sorted((version for version, share in weights.items() if share), key=lambda name: -weights[name]))
 
     def waits(self, model: str, reason: str) -> None:
         """Why a release does not go on; nothing where it does."""

@@ -12,11 +12,13 @@ from ray import serve
 
 from actors.replica import Replica
 from cluster import runtime
-from cluster.errors import PlacementImpossible, SettingsInvalid, Unavailable
+from cluster.errors import Barred, PlacementImpossible, SettingsInvalid, Unavailable
 from cluster.scheduling.placement import Node
 from cluster.settings import ClusterSettings
 from pipelines import app
+from pipelines.cli import serving
 from pipelines.settings import Settings
+from pipelines.standing import Standing
 
 FILE = "cluster: {http_port: 9001}\nmodels: [{name: mine, path: m, tensor_parallel_size: 2, device: cpu}]\n"
 
@@ -207,3 +209,40 @@ def test_models_with_versions_have_somebody_who_decides(
     assert built._bound_deployment.init_kwargs["control"]._bound_deployment.name == app.CONTROL
     bare = app.build({"models": [{**models[0], "name": "chat"}]})
     assert "control" not in bare._bound_deployment.init_kwargs
+
+
+RELEASED = {"models": [{"name": "talk", "registry": "chat@prod"}], "routes": {"talk": {"release": {}}}}
+
+
+@pytest.mark.usefixtures("called")
+def test_a_release_replaces_only_the_settings_that_it_began_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, given, meanwhile = Settings.of(RELEASED), list[Any](), list[dict[str, Any]]()
+    control = app._control(settings, Standing())._bound_deployment
+    publish, runtime_env = control.init_kwargs["releaser"].deploy, control.ray_actor_options["runtime_env"]
+    assert publish.args == (settings, control.version)
+
+    def deployed(runtime_env: dict[str, Any]) -> dict[str, Any]:
+        there = {"deployment_config": {"ray_actor_options": {"runtime_env": runtime_env}}, "status": "HEALTHY"}
+        return {"applications": {"strata": {"deployments": {app.CONTROL: there}}}}
+
+    def build(_: Settings) -> serve.Application:
+        """Copies for minutes, in which somebody may deploy."""
+        details.extend(meanwhile)
+        return control.bind()
+
+    details = [deployed(runtime_env)]
+    monkeypatch.setattr(app, "_details", lambda: details[-1])
+    monkeypatch.setattr(app, "build", build)
+    monkeypatch.setattr(app, "answer", lambda _: None)
+    monkeypatch.setattr(serving, "_controlled", lambda _: None)
+    monkeypatch.setattr(serve, "run_many", lambda targets, **_: given.extend(targets))
+    app._publish(*publish.args)
+    assert len(given) == 1
+    other = app._control(Settings.of({**RELEASED, "gateway": {"body_bytes": 1_000_000}}), Standing())
+    meanwhile.append(deployed(other._bound_deployment.ray_actor_options["runtime_env"]))
+    with pytest.raises(Barred, match="began from settings that another deploy has replaced meanwhile"):
+        app._publish(*publish.args)
+    meanwhile.append({})  # nothing is deployed any more
+    with pytest.raises(Barred):
+        app._publish(*publish.args)
+    assert len(given) == 1

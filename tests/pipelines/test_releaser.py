@@ -27,6 +27,7 @@ class World:
         self.versions.push()
         self.versions.aliases.move("chat", "prod", "v1", author="ada")
         self.served: tuple[str, ...] = ("v1",)
+        self.others: dict[str, tuple[str, ...]] = {}  # models that are released, too
         self.fails: Exception | None = None
         self.start()
 
@@ -34,10 +35,11 @@ class World:
         """As after a kill -9, or a deploy."""
         clock = lambda: self.now  # noqa: E731
         folder = str(self.folder / "releases")
-        self.control = Control({"chat": RELEASE}, {"chat": self.served}, folder, clock, clock)
+        served = {"chat": self.served, **self.others}
+        self.control = Control(dict.fromkeys(served, RELEASE), served, folder, clock, clock)
         self.control._look = lambda: None
         release = RouteSettings.model_validate(RELEASE).release
-        watched = (Watched("chat", "chat", "prod", release),)
+        watched = tuple(Watched(model, model, "prod", release) for model in served)
         self.releaser = Releaser(Place(str(self.folder / "registry")), watched, self.deploy, clock)
 
     async def deploy(self) -> None:
@@ -154,8 +156,87 @@ async def test_a_running_experiment_holds_a_release_up(world):
     world.start()
     asked = {"name": "tone", "model": "chat", "arms": {"v1": 50, "v0": 50}, "rate": 0.5, "effect": 0.3, "users": 2000}
     await world.control.experiment(asked, "ann")
-    world.versions.merge()
-    world.served = (*world.served, "v3")
-    world.control._versions["chat"] = world.served
-    with pytest.raises(Exception, match="tone"):
-        await world.releaser.turn(world.control, world.releaser.watched[0])
+    version, number = world.versions.merge()
+    for served in (("v1", "v0", version), ("v1", "v0")):
+        world.control._versions["chat"] = served
+        await world.turn()
+        (route,) = await world.control.routes()
+        assert route["waits"] == (
+            f"{version} (!{number}) waits for the experiment tone; `strata experiment end tone` ends it"
+        )
+    assert world.deploys == 0
+    assert [each["over"] for each in await world.control.experiments()] == [False]
+    await world.control.end("tone", None, "ann")
+    await world.until_over(GOOD, killed=False)
+    assert world.versions.candidates.live("chat", "prod") == version
+
+
+async def test_what_a_deploy_would_end_of_another_model_holds_a_release_up(world):
+    registry = Versions(world.registry, world.folder, "code")
+    registry.push()
+    registry.push()
+    registry.aliases.move("code", "prod", "v1", author="ada")
+    world.others = {"code": ("v1", "v2")}
+    world.start()
+    asked = {"name": "tone", "model": "code", "arms": {"v1": 50, "v2": 50}, "rate": 0.5, "effect": 0.3, "users": 2000}
+    await world.control.experiment(asked, "ann")
+    version, number = world.versions.merge()
+    await world.turn()
+    waits = {each["model"]: each["waits"] for each in await world.control.routes()}
+    assert (waits["chat"], world.deploys) == (
+        f"{version} (!{number}) waits for the experiment tone of code, which its deploy would end", 0
+    )  # fmt: skip
+    await world.control.end("tone", "v1", "ann")
+    await world.turn()
+    assert world.deploys == 1
+
+
+async def test_an_alias_that_was_moved_during_a_release_holds_nothing_up(world):
+    world.versions.push()
+    world.versions.aliases.move("chat", "prod", "v2", "v1", author="ada")
+    world.served = ("v2",)
+    world.start()
+    version, _ = world.versions.merge()
+    for _ in range(4):
+        await world.turn(GOOD)
+    assert world.versions.stages.of("chat", version) is Stage.CANARY
+    world.versions.aliases.rollback("chat", "prod", author="ada")
+    await world.until_over(GOOD, killed=False)
+    (rollout,) = await world.control.rollouts()
+    assert rollout["state"] == "promoted"
+    assert world.versions.candidates.live("chat", "prod") == "v1"
+    assert world.versions.stages.of("chat", version) is Stage.CANDIDATE
+    said = (await world.control.rollout(rollout["name"]))["audit"][-1]["reason"]
+    assert said.startswith(f"chat@prod stays v1, and {version} is a candidate again")
+    for _ in range(2):
+        await world.turn(GOOD)
+        (route,) = await world.control.routes()
+        assert route["waits"].startswith(f"chat@prod is v1 and users have {version}: `strata deploy` gives them v1")
+        assert f"`strata models alias chat@{version} prod --from v1`" in route["waits"]
+        world.start()
+    after, _ = world.versions.merge()
+    await world.turn()
+    await world.until_over(GOOD, killed=False)
+    assert world.versions.candidates.live("chat", "prod") == after
+    await world.turn()
+    (route,) = await world.control.routes()
+    assert route["waits"] == ""
+
+
+async def test_a_canary_whose_rollout_was_lost_holds_nothing_up(world):
+    version, _ = world.versions.merge()
+    for _ in range(4):
+        await world.turn(GOOD)
+    assert world.versions.stages.of("chat", version) is Stage.CANARY
+    (world.folder / "releases" / "state.json").unlink()
+    world.start()
+    for _ in range(2):
+        await world.turn()
+        (route,) = await world.control.routes()
+        assert f"no rollout of chat@{version} is left in releases/state.json" in route["waits"]
+        assert f"`strata rollout chat --to {version}`" in route["waits"]
+    assert world.versions.stages.of("chat", version) is Stage.CANDIDATE
+    after, _ = world.versions.merge()
+    await world.turn()
+    await world.until_over(GOOD, killed=False)
+    assert world.versions.candidates.live("chat", "prod") == after

@@ -15,6 +15,7 @@ def test_what_has_not_changed_keeps_the_folder_that_it_runs_from() -> None:
     first = Standing().code("m", "v1", OLD)
     assert first == {"runtime_env": {"working_dir": "gcs://old.zip", "env_vars": {"A": "1", MARK: "v1"}}}
     standing = Standing({"m": first["runtime_env"], "other": {}})
+    assert (standing.version("m"), standing.version("other"), standing.version("none")) == ("v1", None, None)
     assert standing.code("m", "v1", NEW) == first
     assert standing.code("m", "v1", {}) == first
     second = standing.code("m", "v2", NEW)

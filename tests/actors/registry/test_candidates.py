@@ -14,27 +14,27 @@ from tests.actors.registry.conftest import write_model
 
 
 class World:
-    """A registry with chat@v1 as prod, and ways to make more of it."""
+    """A registry with a model, and ways to make more of it."""
 
-    def __init__(self, registry: Registry, folder) -> None:
-        self.registry, self.folder, self.made = registry, folder, 0
+    def __init__(self, registry: Registry, folder, model: str = "chat") -> None:
+        self.registry, self.folder, self.model, self.made = registry, folder, model, 0
         self.desk, self.aliases = Desk(registry, Requirements(0)), Aliases(registry)
         self.stages, self.candidates = Stages(registry), Candidates(registry)
 
     def push(self, branch: str = "main") -> str:
         self.made += 1
         write_model(self.folder / "model", {"a": torch.full((8,), float(self.made))})
-        return self.registry.push("chat", self.folder / "model", author="ada", branch=branch).version
+        return self.registry.push(self.model, self.folder / "model", author="ada", branch=branch).version
 
     def merge(self) -> tuple[str, int]:
         """One more version in main, by a merge request."""
         branch = f"b{self.made}"
         self.push(branch)
-        number = self.desk.open("chat", branch, "Better", author="ada")
-        return self.desk.merge("chat", number, principal="bob").version, number
+        number = self.desk.open(self.model, branch, "Better", author="ada")
+        return self.desk.merge(self.model, number, principal="bob").version, number
 
     def next(self, on: str = "main") -> Candidate | None:
-        return self.candidates.next("chat", "prod", on)
+        return self.candidates.next(self.model, "prod", on)
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_what_was_merged_is_due_and_what_was_pushed_is_not(world):
     world.push()
     assert world.next() is None, "who may push may not release"
     version, number = world.merge()
+    assert world.candidates.served("chat", "prod", "main") == ("v1", version)
     assert world.next() == Candidate(version, world.registry.show("chat", version).entry.id, number)
     assert world.next().cause == f"!{number}"
 
