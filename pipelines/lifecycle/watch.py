@@ -20,6 +20,7 @@ from pipelines.lifecycle.declared import Pipeline, kept, seconds
 from pipelines.lifecycle.drift import Counts
 from pipelines.lifecycle.drive import driven
 from pipelines.lifecycle.run import UNDER_WAY, Event, Run, State, is_branch, upcoming
+from pipelines.lifecycle.runs import Runs
 from pipelines.lifecycle.triggers import Facts, Seen
 from pipelines.lifecycle.watched import Watched
 from pipelines.settings import Settings, load
@@ -65,6 +66,9 @@ class Watch:
             problem = ""
         except StrataError as wrong:
             run, problem = None, str(wrong)
+        except Exception as wrong:  # whatever it is, the pipelines after this one are looked at
+            run, problem = None, f"{type(wrong).__name__}: {wrong}"
+            log.exception("pipeline_not_looked_at", extra={"pipeline": each.pipeline})
         if problem != each.problem:
             watches.trouble(each.pipeline, problem)
         return run
@@ -106,21 +110,27 @@ class Watch:
     def _revive(self, settings: Settings) -> list[str]:
         runs, found = places.runs_of(settings), []
         for run in runs.all(1000, UNDER_WAY):
-            at_it = driven(places.folder_of(settings, run.id))
-            ready = run.state is State.WAITING and _decided(settings, run)
-            what = revived(run, at_it, ready, self._tried.get(run.id, run.created), self._clock())
+            about = {"run": run.id, "pipeline": run.pipeline}
             try:
-                if what is Event.BROKE:
-                    runs.move(
-                        run.id, Event.BROKE, f"its driver died {ATTEMPTS} times in one step; see its Ray job {run.job}"
-                    )
-                elif what is Event.DRIVEN:
-                    self._tried[run.id] = self._clock()
-                    starting.drive(settings_of(runs.surroundings(run.id)), runs, run.id)
+                if self._taken_up(settings, runs, run):
                     found.append(run.id)
             except StrataError as wrong:  # the next look may be better
-                log.warning("run_not_taken_up", extra={"run": run.id, "reason": str(wrong)})
+                log.warning("run_not_taken_up", extra={**about, "reason": str(wrong)})
+            except Exception:  # whatever it is, the runs after this one are taken up
+                log.exception("run_not_taken_up", extra=about)
         return found
+
+    def _taken_up(self, settings: Settings, runs: Runs, run: Run) -> bool:
+        at_it = driven(places.folder_of(settings, run.id))
+        ready = run.state is State.WAITING and _decided(settings, run)
+        what = revived(run, at_it, ready, self._tried.get(run.id, run.created), self._clock())
+        if what is Event.BROKE:
+            reason = f"its driver died {ATTEMPTS} times in one step; see its Ray job {run.job}"
+            runs.move(run.id, Event.BROKE, reason)
+        elif what is Event.DRIVEN:
+            self._tried[run.id] = self._clock()
+            starting.drive(settings_of(runs.surroundings(run.id)), runs, run.id)
+        return what is Event.DRIVEN
 
 
 class Watching(Watch):

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from cluster.errors import InvalidRequest, Unavailable
+from cluster.errors import InvalidRequest, NotFound, Unavailable
 from pipelines.cli import watches
 from pipelines.lifecycle import checks, places, starting
 from pipelines.lifecycle.run import ACTIVE, Event, Run, State, Step
+from pipelines.lifecycle.runs import Runs
 from pipelines.lifecycle.steps.canary import released, rollout_of, share
 from pipelines.lifecycle.watch import ATTEMPTS, QUIET_SECONDS, Watch, revived
 from pipelines.settings import Settings
@@ -81,6 +82,60 @@ def test_a_rule_that_has_become_stricter_stops_its_own_pipeline_alone(watched, j
     assert "push" in old.problem and tune.problem == ""
     assert [watches.row(each)[:2] for each in (old, tune)] == [("old", "nothing"), ("tune", "new data, merge requests")]
     watches.check(watched.settings, [watched.pipeline()], [old, tune])
+
+
+def test_data_that_nobody_can_read_stop_their_own_pipeline_alone(watched, jobs):
+    table, other = places.watches_of(watched.settings), watched.folder / "other.jsonl"
+    other.write_text('{"prompt": "1", "answer": "1"}\n')
+    before = watched.pipeline(name="before", train={"data": "other.jsonl", "steps": 3})
+    table.add(before.model_dump(mode="json"), watched.around, "ann")
+    watch = Watch(watched.around, Time())
+    watch.look()
+    other.write_bytes(b'{"prompt": "caf\xe9", "answer": "yes"}\n')
+    (watched.folder / "train.jsonl").write_text('{"prompt": "3 + 3", "answer": "6"}\n')
+    assert watch.look() == jobs == ["tune-1"]
+    assert "train.data (other.jsonl:1)" in table.all()[0].problem
+
+
+def test_what_nobody_foresaw_of_a_pipeline_is_told_and_the_next_are_looked_at(watched, jobs, monkeypatch, caplog):
+    table = places.watches_of(watched.settings)
+    table.add(watched.pipeline(name="before").model_dump(mode="json"), watched.around, "ann")
+    watch, facts = Watch(watched.around, Time()), Watch.facts
+    watch.look()
+    (watched.folder / "train.jsonl").write_text('{"prompt": "3 + 3", "answer": "6"}\n')
+
+    def breaks(self, settings, pipeline):
+        if pipeline.name == "before":
+            raise OSError("no space left")
+        return facts(self, settings, pipeline)
+
+    monkeypatch.setattr(Watch, "facts", breaks)
+    assert watch.look() == jobs == ["tune-1"]
+    assert [each.problem for each in table.all()] == ["OSError: no space left", ""]
+    assert [(said.message, said.pipeline) for said in caplog.records if said.exc_info] == [
+        ("pipeline_not_looked_at", "before")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [NotFound("merge request", "7"), OSError("torn")])
+def test_a_run_that_nobody_can_look_at_leaves_the_others_to_be_taken_up(watched, jobs, monkeypatch, caplog, wrong):
+    for _ in range(2):
+        run = watched.begin(watched.pipeline())
+        watched.runs.move(run, Event.DRIVEN)
+        watched.runs.move(run, Event.WAITS)
+
+    def decided(_settings, run):
+        if run.id == "tune-2":
+            raise wrong
+        return True
+
+    monkeypatch.setattr("pipelines.lifecycle.watch._decided", decided)
+    monkeypatch.setattr(Runs, "surroundings", lambda *_: watched.around)
+    clock = Time()
+    clock.now = watched.runs.find("tune-2").created + QUIET_SECONDS
+    assert Watch(watched.around, clock).look() == jobs == ["tune-1"]
+    (said,) = [each for each in caplog.records if each.message == "run_not_taken_up"]
+    assert (said.run, said.pipeline) == ("tune-2", "tune")
 
 
 def test_drift_of_what_the_gateway_counts_begins_one(watched, jobs):
