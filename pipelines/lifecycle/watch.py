@@ -15,7 +15,7 @@ from typing import Any
 from actors.registry.history import HEADS
 from actors.registry.requests import State as RequestState
 from cluster.errors import StrataError
-from pipelines.lifecycle import drift, examples, places, starting, triggers
+from pipelines.lifecycle import checks, drift, examples, places, starting, triggers
 from pipelines.lifecycle.declared import Pipeline, kept, seconds
 from pipelines.lifecycle.drift import Counts
 from pipelines.lifecycle.drive import driven
@@ -40,6 +40,7 @@ class Memory:
 
     stamps: Any = None
     data: str | None = None
+    served: str | None = None
     counts: list[tuple[float, Counts]] = field(default_factory=list)
 
 
@@ -102,7 +103,10 @@ class Watch:
     def _statistics(self, settings: Settings, pipeline: Pipeline, memory: Memory) -> tuple[dict[str, float], int]:
         assert pipeline.on.drift is not None
         now, over = self._clock(), seconds(pipeline.on.drift.over)
-        memory.counts.append((now, drift.read(self._ask(settings), pipeline.model)))
+        served = checks.served(settings, pipeline)
+        if served != memory.served:  # counts of one model say nothing of another's
+            memory.served, memory.counts = served, []
+        memory.counts.append((now, drift.read(self._ask(settings), served)))
         while len(memory.counts) > 1 and memory.counts[1][0] <= now - over:
             memory.counts.pop(0)
         return drift.between(memory.counts[0][1], memory.counts[-1][1])

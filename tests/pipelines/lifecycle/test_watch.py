@@ -150,6 +150,42 @@ def test_drift_of_what_the_gateway_counts_begins_one(watched, jobs):
     assert watched.runs.find("tune-1").why == "drift: abort_rate > 0.1, it is 0.5"
 
 
+def drifting(place, models):
+    place.values["models"] = models
+    place.values.pop("routes")
+    declared = place.pipeline(on={"drift": {"rule": "abort_rate > 10%", "answers": 10}}, canary=None)
+    places.watches_of(place.settings).add(declared.model_dump(mode="json"), place.around, "ann")
+    return declared
+
+
+def test_drift_is_of_the_name_that_the_live_version_is_served_by(watched, jobs):
+    served = {"chat-next": "chat@next", "assistant": "chat@prod", "chat": "other@prod"}
+    drifting(watched, [{"name": name, "registry": version} for name, version in served.items()])
+    counted = {"abort": 0, "stop": 100}
+    said = 'vllm:request_success_total{{finished_reason="{0}",model_name="assistant"}} {1}\n'
+    watch = Watch(watched.around, Time(), lambda _: "".join(said.format(*each) for each in counted.items()))
+    assert watch.look() == []
+    counted |= {"abort": 5, "stop": 105}
+    assert watch.look() == ["tune-1"]
+
+
+@pytest.mark.parametrize(("models", "name"), [
+    ({"a": "chat@next", "b": "chat@prod"}, "b"), ({"a": "other@prod", "b": "chat@next"}, "b"), ({"b": "chat"}, "b"),
+])  # fmt: skip
+def test_the_live_version_is_served_by_its_alias_or_else_as_its_model(watched, models, name):
+    served = [{"name": each, "registry": version} for each, version in models.items()]
+    assert checks.served(Settings.of({"models": served}), watched.pipeline()) == name
+
+
+def test_drift_of_what_nobody_serves_is_refused_and_told(watched, jobs):
+    declared = drifting(watched, [{"name": "chat", "path": "models/starter"}])
+    assert Watch(watched.around, Time(), lambda _: "").look() == []
+    said = "on.drift: of chat, which is not served from the registry"
+    assert said in places.watches_of(watched.settings).all()[0].problem
+    with pytest.raises(InvalidRequest, match=f"{said}.*registry: chat@prod"):
+        watches.check(Settings.of(watched.values), [declared], [])
+
+
 @pytest.mark.parametrize(("run", "driven", "decided", "now", "event"), [
     (RUN, True, False, 999.0, None),
     (RUN, False, False, QUIET_SECONDS - 1, None),
