@@ -19,7 +19,7 @@ from pipelines.lifecycle import checks, drift, examples, places, starting, trigg
 from pipelines.lifecycle.declared import Pipeline, kept, seconds
 from pipelines.lifecycle.drift import Counts
 from pipelines.lifecycle.drive import driven
-from pipelines.lifecycle.run import UNDER_WAY, Event, Run, State, is_branch, upcoming
+from pipelines.lifecycle.run import UNDER_WAY, Event, Run, State, run_of, upcoming
 from pipelines.lifecycle.runs import Runs
 from pipelines.lifecycle.triggers import Facts, Seen
 from pipelines.lifecycle.watched import Watched
@@ -179,13 +179,15 @@ def _data(pipeline: Pipeline, memory: Memory) -> str | None:
 
 
 def _requests(settings: Settings, pipeline: Pipeline) -> dict[int, str]:
-    registry = registry_of(settings)
-    heads = registry.history(pipeline.model).refs(HEADS)
-    return {
-        number: heads[each.source]
+    """Those that are open and not of a run, each with the commit that its source is at."""
+    heads = registry_of(settings).history(pipeline.model).refs(HEADS)
+    found = {
+        number: each.source
         for number, each in starting.desk_of(settings).all(pipeline.model)
-        if each.state is RequestState.OPEN and each.source in heads and not is_branch(each.source)
+        if each.state is RequestState.OPEN and each.source in heads
     }
+    runs = places.runs_of(settings).known(pipeline.model, map(run_of, found.values()))
+    return {number: heads[source] for number, source in found.items() if run_of(source) not in runs}
 
 
 def _decided(settings: Settings, run: Run) -> bool:

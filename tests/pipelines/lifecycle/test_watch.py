@@ -59,6 +59,18 @@ def test_new_data_begin_one_run_and_a_merge_request_another(watched, jobs):
     assert [step.state for step in run.steps][:2] == ["left out", "pending"]
 
 
+def test_only_merge_requests_of_runs_that_are_known_begin_none(watched, jobs):
+    run = watched.begin(watched.pipeline())
+    watched.runs.move(run, Event.CANCEL)
+    for number, branch in enumerate(("run-tune-1", "run-tune-2", "run-faster")):
+        watched.registry.branch("chat", branch, "v1")
+        watched.registry.push("chat", model(watched.folder / branch, 7.0 + number), author="bob", branch=branch)
+        starting.desk_of(watched.settings).open("chat", branch, "Better", author="bob")
+    facts = Watch(watched.around, Time()).facts(watched.settings, watched.pipeline())
+    assert list(facts.requests) == [2, 3]
+    assert watched.runs.known("other", ["tune-1"]) == set(), "of another model a branch of that name is somebody's"
+
+
 def test_what_keeps_it_from_watching_is_told_until_it_is_mended(watched, jobs):
     watch, file = Watch(watched.around, Time()), watched.folder / "train.jsonl"
     watch.look()
