@@ -15,6 +15,7 @@ import uvicorn
 from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from actors.registry.service import Place, Registrar
+from cluster.errors import Conflict
 from cluster.security.keys import KeyRing
 from pipelines.gateway import app
 from tests.actors.registry.conftest import write_model
@@ -103,6 +104,43 @@ def test_a_push_moves_aliases(repository: Repository, registry: Registry) -> Non
     assert (taken, "promote" in said) == (True, False)
     assert repository.push({"aliases/chat/prod": "v1"}, "draft")[0]
     assert at(registry) == "v3", "other branches say nothing"
+
+
+def test_a_file_that_is_renamed_moves_the_alias_that_it_is_of_now(repository: Repository, registry: Registry) -> None:
+    assert repository.push({"aliases/chat/next": "v3\n"})[0]
+    repository.git(repository.clone, "mv", "aliases/chat/next", "aliases/chat/prod")
+    taken, said = repository.push({})
+    assert (taken, at(registry)) == (True, "v3"), said
+    assert "promote: chat@prod is v3" in said
+
+
+@pytest.mark.parametrize("second", [
+    {"aliases/chat/prod": "v9"}, {"aliases/talk/prod": "v1"}, {"aliases/chat/prod": "v2\nv3"}, {"aliases/prod": "v2"},
+])  # fmt: skip
+def test_of_a_push_that_is_refused_no_alias_moves(
+    repository: Repository, registry: Registry, second: dict[str, str]
+) -> None:
+    taken, said = repository.push({"aliases/chat/next": "v2", **second})
+    assert not taken, said
+    assert Aliases(registry).all("chat").keys() == {"prod"}
+    assert at(registry) == "v1"
+
+
+def test_what_moved_before_a_move_that_is_refused_is_told(
+    repository: Repository, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = Aliases.move
+
+    def late(self, model, alias, *given, **more):
+        if alias == "prod":
+            raise Conflict("chat@prod", "v1", "v3")
+        return move(self, model, alias, *given, **more)
+
+    monkeypatch.setattr(Aliases, "move", late)
+    taken, said = repository.push({"aliases/chat/next": "v2", "aliases/chat/prod": "v2"})
+    assert (taken, at(registry), at(registry, "next")) == (False, "v1", "v2"), said
+    assert "promote: moved already, and left there: chat@next" in said
+    assert "promote: chat@prod stays where it is" in said
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ def check(settings: Settings, wanted: Sequence[Pipeline], there: Sequence[Watche
     registry = registry_of(settings)
     for pipeline in wanted:
         pipeline.require_triggers()
+        if pipeline.on.drift is not None:
+            checks.served(settings, pipeline)
         checks.check(pipeline, settings, registry)
 
 

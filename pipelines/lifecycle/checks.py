@@ -37,6 +37,19 @@ def check(pipeline: Pipeline, settings: Settings, registry: Registry, *, request
             raise InvalidRequest("merge_request.into", pipeline.merge_request.into, remedy)
 
 
+def served(settings: Settings, pipeline: Pipeline) -> str:
+    """The name by which users get the live version, or another of its model: the one that the gateway counts under.
+
+    Raises InvalidRequest where the model is not served from the registry, as no drift could be seen then.
+    """
+    wanted = f"{pipeline.model}@{pipeline.alias}"
+    of_it = [each for each in settings.models if (each.registry or "").partition("@")[0] == pipeline.model]
+    if not of_it:
+        remedy = f"have `- {{name: {pipeline.model}, registry: {wanted}}}` in models, or leave drift out"
+        raise InvalidRequest("on.drift", f"of {pipeline.model}, which is not served from the registry", remedy)
+    return next((each.model for each in of_it if each.registry == wanted), of_it[0].model)
+
+
 def _there(registry: Registry, pipeline: Pipeline, name: str) -> bool:
     try:
         registry.history(pipeline.model).resolve(name)

@@ -1,4 +1,4 @@
-"""DeepSpeed's workers brought together, with the collectives that this installation has compiled already.
+"""DeepSpeed's workers brought together, with the collectives that this installation has compiled already, and agreeing.
 
 DeepSpeed alone would have torch compile them again, half a minute, and wait for ever where a process was killed that
 did so before: see `actors.models.compiled`.
@@ -22,3 +22,14 @@ def join() -> None:
         deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
     finally:
         vars(backend)["build_shm_op"] = build
+
+
+def agreed(wish: bool, device: torch.device) -> bool:
+    """What rank 0 wishes, on every rank: all have to ask at the same place.
+
+    For what ranks do together and each would decide by its own clock: a few milliseconds apart, one would write a
+    checkpoint and another sum gradients, and both wait for ever.
+    """
+    said = torch.tensor([int(wish)], device=device)
+    torch.distributed.broadcast(said, src=0)
+    return bool(said.item())

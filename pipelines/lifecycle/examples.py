@@ -5,6 +5,7 @@ Owns the form of a line and the order in which steps take lines. Knows no weight
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from cluster.errors import InvalidRequest
 
 LINE = 'each line is {"messages": [{"role": ..., "content": ...}, ...]} or {"prompt": ..., "answer": ...}'
 _CHUNK = 1 << 20
+_FOREIGN = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8, and UTF-8 never
 
 Messages = list[dict[str, Any]]
 
@@ -47,13 +49,16 @@ def stamps(path: Path, field: str) -> tuple[tuple[str, int, int], ...]:
 
 
 def lines(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line with where it stands. Raises InvalidRequest for one that is no JSON object."""
+    """Each line with where it stands. Raises InvalidRequest for one that is no JSON object, or not in UTF-8."""
     for file in files(path, field):
-        with file.open(encoding="utf-8") as opened:
+        with file.open(encoding="utf-8", errors="surrogateescape") as opened:  # so that it is known which line is not
             for number, text in enumerate(opened, 1):
                 if not text.strip():
                     continue
                 where = f"{field} ({file.name}:{number})"
+                if _FOREIGN.search(text):
+                    said = text.strip().encode(errors="surrogateescape").decode(errors="replace")
+                    raise InvalidRequest(where, said, f"it is not in UTF-8; save {file} in UTF-8; {LINE}")
                 try:
                     found = json.loads(text)
                 except (ValueError, RecursionError):

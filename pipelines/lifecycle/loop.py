@@ -38,8 +38,8 @@ def train_worker(config: dict[str, Any]) -> None:
         losses.append(loss)
         if rank == 0:
             note(out, step, loss, recipe.rate(step), tokens * recipe.workers / (time.monotonic() - began))
-        last = step + 1 == recipe.steps
-        if last or time.monotonic() - saved >= recipe.checkpoint_seconds:
+        last, due = step + 1 == recipe.steps, time.monotonic() - saved >= recipe.checkpoint_seconds
+        if last or collectives.agreed(due, device):
             save(engine, recipe, tokenizer, out, step + 1)
             if rank == 0:
                 write_json(out / "model" / "training.json", summary(recipe, step + 1, sum(losses) / len(losses)))

@@ -51,6 +51,7 @@ MOVES: dict[tuple[State, Event], State] = {
 UNDER_WAY = (State.QUEUED, State.RUNNING, State.WAITING)
 PENDING, ACTIVE, OVER, LEFT = "pending", "running", "done", "left out"  # of a step
 CUT = (State.FAILED.value, State.CANCELLED.value)  # of the step at which its run ended so
+_BRANCH = "run-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,12 @@ def upcoming(steps: Sequence[Step]) -> Step | None:
 
 def branch(run: str) -> str:
     """The branch of a run, by which its merge requests are known."""
-    return f"run-{run}"
+    return f"{_BRANCH}{run}"
 
 
-def is_branch(name: str) -> bool:
-    """Whether a branch is a run's."""
-    return name.startswith("run-")
+def run_of(branch: str) -> str:
+    """The run whose branch this would be, if it is known: people may call theirs alike. Empty where it is none's."""
+    return branch.removeprefix(_BRANCH) if branch.startswith(_BRANCH) else ""
 
 
 def progress(run: Run) -> float:

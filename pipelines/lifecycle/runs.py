@@ -5,7 +5,7 @@ a process that dies leaves what was before or what comes after. What states ther
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -87,6 +87,12 @@ class Runs:
             wanted = wanted.where(RUNS.c.pipeline == pipeline)
         with self._tables.begun() as connection:
             return [_run(connection, row._asdict()) for row in connection.execute(wanted).all()]
+
+    def known(self, model: str, runs: Iterable[str]) -> set[str]:
+        """Those of these ids that are of runs for this model."""
+        wanted = select(RUNS.c.id).where(RUNS.c.model == model, RUNS.c.id.in_(sorted(runs)))
+        with self._tables.begun() as connection:
+            return set(connection.execute(wanted).scalars())
 
     def surroundings(self, run: str) -> dict[str, Any]:
         """What a run was begun in: the settings' file and variables."""

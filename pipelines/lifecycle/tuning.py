@@ -51,8 +51,8 @@ def tune_worker(config: dict[str, Any]) -> None:
         losses.append(loss)
         if engine.global_rank == 0:
             note(out, step, loss, rate, tokens * train.workers / (time.monotonic() - began))
-        last = step + 1 == train.steps
-        if last or time.monotonic() - saved >= seconds(train.checkpoint):
+        last, due = step + 1 == train.steps, time.monotonic() - saved >= seconds(train.checkpoint)
+        if last or collectives.agreed(due, engine.device):
             engine.save_checkpoint(str(out / "checkpoints"), tag=f"step{step + 1:06d}", client_state={"step": step + 1})
             saved = time.monotonic()
             if engine.global_rank == 0:

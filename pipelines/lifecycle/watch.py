@@ -15,11 +15,12 @@ from typing import Any
 from actors.registry.history import HEADS
 from actors.registry.requests import State as RequestState
 from cluster.errors import StrataError
-from pipelines.lifecycle import drift, examples, places, starting, triggers
+from pipelines.lifecycle import checks, drift, examples, places, starting, triggers
 from pipelines.lifecycle.declared import Pipeline, kept, seconds
 from pipelines.lifecycle.drift import Counts
 from pipelines.lifecycle.drive import driven
-from pipelines.lifecycle.run import UNDER_WAY, Event, Run, State, is_branch, upcoming
+from pipelines.lifecycle.run import UNDER_WAY, Event, Run, State, run_of, upcoming
+from pipelines.lifecycle.runs import Runs
 from pipelines.lifecycle.triggers import Facts, Seen
 from pipelines.lifecycle.watched import Watched
 from pipelines.settings import Settings, load
@@ -39,6 +40,7 @@ class Memory:
 
     stamps: Any = None
     data: str | None = None
+    served: str | None = None
     counts: list[tuple[float, Counts]] = field(default_factory=list)
 
 
@@ -65,6 +67,9 @@ class Watch:
             problem = ""
         except StrataError as wrong:
             run, problem = None, str(wrong)
+        except Exception as wrong:  # whatever it is, the pipelines after this one are looked at
+            run, problem = None, f"{type(wrong).__name__}: {wrong}"
+            log.exception("pipeline_not_looked_at", extra={"pipeline": each.pipeline})
         if problem != each.problem:
             watches.trouble(each.pipeline, problem)
         return run
@@ -98,7 +103,10 @@ class Watch:
     def _statistics(self, settings: Settings, pipeline: Pipeline, memory: Memory) -> tuple[dict[str, float], int]:
         assert pipeline.on.drift is not None
         now, over = self._clock(), seconds(pipeline.on.drift.over)
-        memory.counts.append((now, drift.read(self._ask(settings), pipeline.model)))
+        served = checks.served(settings, pipeline)
+        if served != memory.served:  # counts of one model say nothing of another's
+            memory.served, memory.counts = served, []
+        memory.counts.append((now, drift.read(self._ask(settings), served)))
         while len(memory.counts) > 1 and memory.counts[1][0] <= now - over:
             memory.counts.pop(0)
         return drift.between(memory.counts[0][1], memory.counts[-1][1])
@@ -106,21 +114,27 @@ class Watch:
     def _revive(self, settings: Settings) -> list[str]:
         runs, found = places.runs_of(settings), []
         for run in runs.all(1000, UNDER_WAY):
-            at_it = driven(places.folder_of(settings, run.id))
-            ready = run.state is State.WAITING and _decided(settings, run)
-            what = revived(run, at_it, ready, self._tried.get(run.id, run.created), self._clock())
+            about = {"run": run.id, "pipeline": run.pipeline}
             try:
-                if what is Event.BROKE:
-                    runs.move(
-                        run.id, Event.BROKE, f"its driver died {ATTEMPTS} times in one step; see its Ray job {run.job}"
-                    )
-                elif what is Event.DRIVEN:
-                    self._tried[run.id] = self._clock()
-                    starting.drive(settings_of(runs.surroundings(run.id)), runs, run.id)
+                if self._taken_up(settings, runs, run):
                     found.append(run.id)
             except StrataError as wrong:  # the next look may be better
-                log.warning("run_not_taken_up", extra={"run": run.id, "reason": str(wrong)})
+                log.warning("run_not_taken_up", extra={**about, "reason": str(wrong)})
+            except Exception:  # whatever it is, the runs after this one are taken up
+                log.exception("run_not_taken_up", extra=about)
         return found
+
+    def _taken_up(self, settings: Settings, runs: Runs, run: Run) -> bool:
+        at_it = driven(places.folder_of(settings, run.id))
+        ready = run.state is State.WAITING and _decided(settings, run)
+        what = revived(run, at_it, ready, self._tried.get(run.id, run.created), self._clock())
+        if what is Event.BROKE:
+            reason = f"its driver died {ATTEMPTS} times in one step; see its Ray job {run.job}"
+            runs.move(run.id, Event.BROKE, reason)
+        elif what is Event.DRIVEN:
+            self._tried[run.id] = self._clock()
+            starting.drive(settings_of(runs.surroundings(run.id)), runs, run.id)
+        return what is Event.DRIVEN
 
 
 class Watching(Watch):
@@ -165,13 +179,15 @@ def _data(pipeline: Pipeline, memory: Memory) -> str | None:
 
 
 def _requests(settings: Settings, pipeline: Pipeline) -> dict[int, str]:
-    registry = registry_of(settings)
-    heads = registry.history(pipeline.model).refs(HEADS)
-    return {
-        number: heads[each.source]
+    """Those that are open and not of a run, each with the commit that its source is at."""
+    heads = registry_of(settings).history(pipeline.model).refs(HEADS)
+    found = {
+        number: each.source
         for number, each in starting.desk_of(settings).all(pipeline.model)
-        if each.state is RequestState.OPEN and each.source in heads and not is_branch(each.source)
+        if each.state is RequestState.OPEN and each.source in heads
     }
+    runs = places.runs_of(settings).known(pipeline.model, map(run_of, found.values()))
+    return {number: heads[source] for number, source in found.items() if run_of(source) not in runs}
 
 
 def _decided(settings: Settings, run: Run) -> bool:

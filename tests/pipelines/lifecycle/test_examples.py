@@ -37,6 +37,19 @@ def test_a_line_that_is_no_json_is_named_with_its_place(tmp_path):
         list(examples.lines(tmp_path / "empty", "train.data"))
 
 
+def test_a_line_that_is_not_in_utf_8_is_named_with_its_place(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(json.dumps(TALK).encode() + b'\r\n{"prompt": "caf\xe9", "answer": "yes"}\n')
+    with pytest.raises(
+        InvalidRequest, match=r"train.data \(a.jsonl:2\): .*caf\ufffd.* it is not in UTF-8; save .*a.jsonl"
+    ):
+        list(examples.lines(tmp_path, "train.data"))
+    file.write_text(
+        json.dumps({"prompt": "caf\xe9 \U0001f600", "answer": "\ufffd"}, ensure_ascii=False), encoding="utf-8"
+    )
+    assert len(list(examples.lines(tmp_path, "train.data"))) == 1
+
+
 @pytest.mark.parametrize("text", ["", "\n  \n"])
 def test_data_without_a_line_are_refused_with_what_a_line_is(tmp_path, text):
     (tmp_path / "a.jsonl").write_text(text)

@@ -3,6 +3,7 @@
 import pytest
 
 from cluster.errors import Conflict
+from pipelines.lifecycle import run as of_runs
 from pipelines.lifecycle.run import ACTIVE, LEFT, MOVES, OVER, UNDER_WAY, Event, Run, State, Step, moved, progress
 from pipelines.lifecycle.run import upcoming as upcoming_of
 
@@ -32,3 +33,8 @@ def test_how_far_a_run_is():
     assert progress(run) == pytest.approx(2.5 / 4)
     assert upcoming_of(steps) is steps[1]
     assert upcoming_of(steps[:1]) is None
+
+
+def test_a_branch_tells_which_run_it_would_be_of():
+    assert of_runs.run_of(of_runs.branch("tune-1")) == "tune-1"
+    assert of_runs.run_of("tune-1") == of_runs.run_of("fix-run-tune-1") == ""

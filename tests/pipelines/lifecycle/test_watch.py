@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from cluster.errors import InvalidRequest, Unavailable
+from cluster.errors import InvalidRequest, NotFound, Unavailable
 from pipelines.cli import watches
 from pipelines.lifecycle import checks, places, starting
 from pipelines.lifecycle.run import ACTIVE, Event, Run, State, Step
+from pipelines.lifecycle.runs import Runs
 from pipelines.lifecycle.steps.canary import released, rollout_of, share
 from pipelines.lifecycle.watch import ATTEMPTS, QUIET_SECONDS, Watch, revived
 from pipelines.settings import Settings
@@ -58,6 +59,18 @@ def test_new_data_begin_one_run_and_a_merge_request_another(watched, jobs):
     assert [step.state for step in run.steps][:2] == ["left out", "pending"]
 
 
+def test_only_merge_requests_of_runs_that_are_known_begin_none(watched, jobs):
+    run = watched.begin(watched.pipeline())
+    watched.runs.move(run, Event.CANCEL)
+    for number, branch in enumerate(("run-tune-1", "run-tune-2", "run-faster")):
+        watched.registry.branch("chat", branch, "v1")
+        watched.registry.push("chat", model(watched.folder / branch, 7.0 + number), author="bob", branch=branch)
+        starting.desk_of(watched.settings).open("chat", branch, "Better", author="bob")
+    facts = Watch(watched.around, Time()).facts(watched.settings, watched.pipeline())
+    assert list(facts.requests) == [2, 3]
+    assert watched.runs.known("other", ["tune-1"]) == set(), "of another model a branch of that name is somebody's"
+
+
 def test_what_keeps_it_from_watching_is_told_until_it_is_mended(watched, jobs):
     watch, file = Watch(watched.around, Time()), watched.folder / "train.jsonl"
     watch.look()
@@ -83,6 +96,60 @@ def test_a_rule_that_has_become_stricter_stops_its_own_pipeline_alone(watched, j
     watches.check(watched.settings, [watched.pipeline()], [old, tune])
 
 
+def test_data_that_nobody_can_read_stop_their_own_pipeline_alone(watched, jobs):
+    table, other = places.watches_of(watched.settings), watched.folder / "other.jsonl"
+    other.write_text('{"prompt": "1", "answer": "1"}\n')
+    before = watched.pipeline(name="before", train={"data": "other.jsonl", "steps": 3})
+    table.add(before.model_dump(mode="json"), watched.around, "ann")
+    watch = Watch(watched.around, Time())
+    watch.look()
+    other.write_bytes(b'{"prompt": "caf\xe9", "answer": "yes"}\n')
+    (watched.folder / "train.jsonl").write_text('{"prompt": "3 + 3", "answer": "6"}\n')
+    assert watch.look() == jobs == ["tune-1"]
+    assert "train.data (other.jsonl:1)" in table.all()[0].problem
+
+
+def test_what_nobody_foresaw_of_a_pipeline_is_told_and_the_next_are_looked_at(watched, jobs, monkeypatch, caplog):
+    table = places.watches_of(watched.settings)
+    table.add(watched.pipeline(name="before").model_dump(mode="json"), watched.around, "ann")
+    watch, facts = Watch(watched.around, Time()), Watch.facts
+    watch.look()
+    (watched.folder / "train.jsonl").write_text('{"prompt": "3 + 3", "answer": "6"}\n')
+
+    def breaks(self, settings, pipeline):
+        if pipeline.name == "before":
+            raise OSError("no space left")
+        return facts(self, settings, pipeline)
+
+    monkeypatch.setattr(Watch, "facts", breaks)
+    assert watch.look() == jobs == ["tune-1"]
+    assert [each.problem for each in table.all()] == ["OSError: no space left", ""]
+    assert [(said.message, said.pipeline) for said in caplog.records if said.exc_info] == [
+        ("pipeline_not_looked_at", "before")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [NotFound("merge request", "7"), OSError("torn")])
+def test_a_run_that_nobody_can_look_at_leaves_the_others_to_be_taken_up(watched, jobs, monkeypatch, caplog, wrong):
+    for _ in range(2):
+        run = watched.begin(watched.pipeline())
+        watched.runs.move(run, Event.DRIVEN)
+        watched.runs.move(run, Event.WAITS)
+
+    def decided(_settings, run):
+        if run.id == "tune-2":
+            raise wrong
+        return True
+
+    monkeypatch.setattr("pipelines.lifecycle.watch._decided", decided)
+    monkeypatch.setattr(Runs, "surroundings", lambda *_: watched.around)
+    clock = Time()
+    clock.now = watched.runs.find("tune-2").created + QUIET_SECONDS
+    assert Watch(watched.around, clock).look() == jobs == ["tune-1"]
+    (said,) = [each for each in caplog.records if each.message == "run_not_taken_up"]
+    assert (said.run, said.pipeline) == ("tune-2", "tune")
+
+
 def test_drift_of_what_the_gateway_counts_begins_one(watched, jobs):
     values = watched.pipeline(on={"drift": {"rule": "abort_rate > 10%", "answers": 10}})
     places.watches_of(watched.settings).add(values.model_dump(mode="json"), watched.around, "ann")
@@ -93,6 +160,42 @@ def test_drift_of_what_the_gateway_counts_begins_one(watched, jobs):
     counted |= {"abort": 5, "stop": 105}
     assert watch.look() == ["tune-1"]
     assert watched.runs.find("tune-1").why == "drift: abort_rate > 0.1, it is 0.5"
+
+
+def drifting(place, models):
+    place.values["models"] = models
+    place.values.pop("routes")
+    declared = place.pipeline(on={"drift": {"rule": "abort_rate > 10%", "answers": 10}}, canary=None)
+    places.watches_of(place.settings).add(declared.model_dump(mode="json"), place.around, "ann")
+    return declared
+
+
+def test_drift_is_of_the_name_that_the_live_version_is_served_by(watched, jobs):
+    served = {"chat-next": "chat@next", "assistant": "chat@prod", "chat": "other@prod"}
+    drifting(watched, [{"name": name, "registry": version} for name, version in served.items()])
+    counted = {"abort": 0, "stop": 100}
+    said = 'vllm:request_success_total{{finished_reason="{0}",model_name="assistant"}} {1}\n'
+    watch = Watch(watched.around, Time(), lambda _: "".join(said.format(*each) for each in counted.items()))
+    assert watch.look() == []
+    counted |= {"abort": 5, "stop": 105}
+    assert watch.look() == ["tune-1"]
+
+
+@pytest.mark.parametrize(("models", "name"), [
+    ({"a": "chat@next", "b": "chat@prod"}, "b"), ({"a": "other@prod", "b": "chat@next"}, "b"), ({"b": "chat"}, "b"),
+])  # fmt: skip
+def test_the_live_version_is_served_by_its_alias_or_else_as_its_model(watched, models, name):
+    served = [{"name": each, "registry": version} for each, version in models.items()]
+    assert checks.served(Settings.of({"models": served}), watched.pipeline()) == name
+
+
+def test_drift_of_what_nobody_serves_is_refused_and_told(watched, jobs):
+    declared = drifting(watched, [{"name": "chat", "path": "models/starter"}])
+    assert Watch(watched.around, Time(), lambda _: "").look() == []
+    said = "on.drift: of chat, which is not served from the registry"
+    assert said in places.watches_of(watched.settings).all()[0].problem
+    with pytest.raises(InvalidRequest, match=f"{said}.*registry: chat@prod"):
+        watches.check(Settings.of(watched.values), [declared], [])
 
 
 @pytest.mark.parametrize(("run", "driven", "decided", "now", "event"), [
