@@ -33,6 +33,7 @@ PORT = 18_720
 ANSWERS = (128, 384)
 MEAN = sum(ANSWERS) / 2
 STREAMS = (8, 16, 32, 64)  # clients, where the most that can be served is looked for
+SETTLED_SECONDS = 10.0  # after which a queue that does not drain is known to stand
 NORMAL_SECONDS = 5.0  # after which all is to be as before
 CONNECTIONS = 512  # at most, of one phase: what comes beyond is not sent, and told
 PROMPT = 64  # tokens
@@ -210,6 +211,13 @@ async def phases(door: Door, seconds: float, times: float) -> dict[str, dict[str
         _show(name, rows[name])
         return list(heard)
 
+    def split(name: str, heard: list[Asked], began: float, first: float, lasts: float) -> None:
+        """A row of who came in the `first` seconds of a phase, and one of the others."""
+        for when, since, until in ((f"first {first:g} s", 0.0, first), ("after that", first, lasts)):
+            came = [each for each in heard if began + since <= each.at < began + until]
+            row = rows[f"{name}, {when}"] = summary(came, began + since, began + until) | {"unsent": 0}
+            _show(f"{name}, {when}", row)
+
     await closed(door, 8, 3.0)
     await measured("one at a time", closed(door, 1, 15.0), 15.0)
     lasts = max(10.0, 0.01 * rows["one at a time"]["whole_ms_p50"])
@@ -221,23 +229,19 @@ async def phases(door: Door, seconds: float, times: float) -> dict[str, dict[str
     rate = most / MEAN
     calm = max(30.0, 0.04 * rows["one at a time"]["whole_ms_p50"])
     await measured("half", opened(door, 0.5 * rate, calm), calm)
-    await measured(f"{times:g} times", opened(door, times * rate, seconds), seconds)
+    over = f"{times:g} times"
+    began = time.perf_counter()
+    split(over, await measured(over, opened(door, times * rate, seconds), seconds), began, SETTLED_SECONDS, seconds)
     began = time.perf_counter()
     after, _ = await opened(door, 0.5 * rate, calm)
-    normal = [each for each in after if each.at >= began + NORMAL_SECONDS]
-    for name, heard, since, until in (
-        ("half, first 5 s", [each for each in after if each.at < began + NORMAL_SECONDS], 0.0, NORMAL_SECONDS),
-        ("half, after that", normal, NORMAL_SECONDS, calm),
-    ):
-        rows[name] = summary(heard, began + since, began + until) | {"unsent": 0}
-        _show(name, rows[name])
+    split("half", after, began, NORMAL_SECONDS, calm)
     door.close()
     return rows
 
 
 def _show(name: str, row: dict[str, Any]) -> None:
     print(
-        f"{name:18}{row['asked_per_second']:8.1f}{row['tokens_per_second']:10.0f}{row['whole']:8.0f}{row['refused']:9.0f}"
+        f"{name:22}{row['asked_per_second']:8.1f}{row['tokens_per_second']:10.0f}{row['whole']:8.0f}{row['refused']:9.0f}"
         f"{row['failed']:8.0f}{row['first_ms_p50']:11.0f}{row['first_ms_p99']:7.0f}"
         f"{row['whole_ms_p50']:11.0f}{row['whole_ms_p99']:7.0f}{row['refusal_ms_p50']:13.1f}{row['refusal_ms_p99']:8.1f}",
         flush=True,
@@ -281,11 +285,12 @@ def verdicts(rows: dict[str, dict[str, Any]], times: float) -> dict[str, float]:
     """The figures that the bars are about."""
     most = max(rows[f"{streams} clients"]["tokens_per_second"] for streams in STREAMS)
     half, over, after = rows["half"], rows[f"{times:g} times"], rows["half, after that"]
-    alone = rows["one at a time"]
+    alone, settled = rows["one at a time"], rows[f"{times:g} times, after that"]
     return {
         "goodput_share": over["tokens_per_second"] / most,
         "first_p99_times_half": over["first_ms_p99"] / half["first_ms_p99"],
         "whole_p99_times_half": over["whole_ms_p99"] / half["whole_ms_p99"],
+        "settled_whole_p99_times_half": settled["whole_ms_p99"] / half["whole_ms_p99"],
         "first_p99_times_alone": over["first_ms_p99"] / alone["first_ms_p99"],
         "whole_p99_times_alone": over["whole_ms_p99"] / alone["whole_ms_p99"],
         "refusal_ms_p99": over["refusal_ms_p99"],
@@ -302,12 +307,12 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=5.0)
     options = parser.parse_args()
     load = quiet()
-    print(f"{'':18}{'asked/s':>8}{'tokens/s':>10}{'whole':>8}{'refused':>9}{'failed':>8}", end="")
+    print(f"{'':22}{'asked/s':>8}{'tokens/s':>10}{'whole':>8}{'refused':>9}{'failed':>8}", end="")
     print(f"{'first p50':>11}{'p99':>7}{'whole p50':>11}{'p99':>7}{'refusal p50':>13}{'p99 ms':>8}")
     rows = served(options.model, options.ranks, options.seconds, options.times)
     told = verdicts(rows, options.times)
     for name, value in told.items():
-        print(f"{name:28}{value:8.2f}")
+        print(f"{name:30}{value:8.2f}")
     result = {"model": options.model.name, "ranks": options.ranks, "seconds": options.seconds, "rows": rows, **told}
     print(f"kept in {write(f'overload_{options.model.name}_tp{options.ranks}', result, load_before=load)}")
 

@@ -25,7 +25,7 @@ class GatewaySettings(BaseModel):
         None,
         ge=0,
         description="a request that would wait longer for its turn is 429 at once; default: half of what answers of "
-        "late took, from 0.5 to 5",
+        "late took, from 0.5 to 5, and less while the queue does not drain",
     )
     replays: int = Field(
         16, ge=0, le=1000, description="a request whose replica is lost goes on at another one so often; 0: it ends"
