@@ -343,7 +343,7 @@ class Guide:
     def _pace(self, witness: Witness, itl: float) -> None:
         """The mean gap so far, once: it is no answer yet, and no second one at its end."""
         witness.paced, way = True, witness.way
-        if way.revision == self.revision:
+        if self._current(way):
             self._add((way.model, way.version, way.revision), f"{way.user}\0pace", Arm(itl=Sketch.of(itl)))
 
     def _note_headers(self) -> None:
