@@ -69,7 +69,6 @@ class Engine:
         self._worth = Worth(limits.running_sequences, limits.batch_stretch)
         self._tier = Tier(facts.places) if facts.places else None
         self._scheduler = Scheduler(limits, BlockPool(facts.blocks, self._tier), self._pace)
-        self._scheduler.places = self._worth.places
         self._ends = frozenset(facts.end_tokens)
         self._live: dict[int, Sequence] = {}
         self._works: tuple[Work, ...] = ()  # of the step under way
@@ -131,7 +130,7 @@ class Engine:
             prompt_tokens=self._prompted,
             generated_tokens=self._generated,
             queued_tokens=scheduler.begun_tokens + sum(tokens for _, _, tokens in queue),
-            places=self._scheduler.places,
+            places=self._worth.places,
             stay_seconds=self._stay_seconds(),
             token_seconds=self._intake.token_seconds,
             queue=queue,
@@ -148,7 +147,7 @@ class Engine:
         expired = self._expire()
         self._look_at_queue()
         began = self._clock()
-        step = self._scheduler.plan(began, self._horizon(), self._facts.guesses)
+        step = self._scheduler.plan(began, self._horizon(), self._facts.guesses, self._worth.places)
         if not step.works:
             return expired
         self._number += 1
@@ -192,7 +191,7 @@ class Engine:
     def _look_at_queue(self) -> None:
         """Whether whose turn it is has waited for longer than a queue that drains makes anybody wait."""
         first, now = self._scheduler.next, self._clock()
-        longest = admission.standing_seconds(self._stay_seconds(), self._scheduler.places)
+        longest = admission.standing_seconds(self._stay_seconds(), self._worth.places)
         waits = first is not None and not first.preemptions and now - first.arrived > longest
         self._standing.learn(waits, now)
 
@@ -215,7 +214,6 @@ class Engine:
             took = (result.forward_seconds + result.sample_seconds) / result.steps
             won = max(1.0, len(result.tokens) / (result.steps * len(step.works)))  # of guesses that came true
             self._worth.learn(len(step.works), took / won)
-            self._scheduler.places = self._worth.places
             self._step_seconds += _LEARN * (max(took, _SHORTEST_SECONDS) - self._step_seconds)
 
     def _extend(

@@ -31,7 +31,6 @@ class Scheduler:
         self._gone: set[int] = set()  # keys cancelled while in the heap
         self._slots = list(range(limits.running_sequences - 1, -1, -1))
         self._left: list[int] = []
-        self.places = limits.running_sequences  # that may run at once
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
@@ -85,10 +84,11 @@ class Scheduler:
                 heapq.heapify(self._waiting)
                 self._gone.clear()
 
-    def plan(self, now: float, horizon: int = 1, guessed: int = 0) -> Step:
+    def plan(self, now: float, horizon: int = 1, guessed: int = 0, places: int | None = None) -> Step:
         """Fill one step: decodes, then prompts under way, then admissions.
 
         `horizon`: the most steps to repeat it; `guessed`: tokens more than that which guesses may bring.
+        `places`: how many may run at once; None: as the limits say.
         """
         budget = self._limits.step_tokens
         allowance = self._allowance()
@@ -108,7 +108,9 @@ class Scheduler:
             works.append(Work.of(sequence, count))
             budget -= count
         appended = [(sequence.slot, ids) for sequence, ids in grown if sequence.slot >= 0]
-        joined = self._admit(works, budget, allowance, now)
+        joined = self._admit(
+            works, budget, allowance, now, self._limits.running_sequences if places is None else places
+        )
         steps, rooms = 1, []
         if allowance.nothing:
             horizon, guessed = 1, 0  # prompts pause for one step
@@ -193,7 +195,9 @@ class Scheduler:
         self._left.append(sequence.slot)
         sequence.slot = -1
 
-    def _admit(self, works: list[Work], budget: int, allowance: Allowance, now: float) -> tuple[Sequence, ...]:
+    def _admit(
+        self, works: list[Work], budget: int, allowance: Allowance, now: float, places: int
+    ) -> tuple[Sequence, ...]:
         joined: list[Sequence] = []
         later: list[tuple[int, int, Sequence]] = []
         under_way = {digest for s in self.running if s.prefilling for digest in s.digests[s.sealed :]}
@@ -204,7 +208,7 @@ class Scheduler:
                 self._gone.discard(sequence.key)
                 continue
             ran = sequence.preemptions or sequence.submit.priority < MOST_URGENT  # here, or where its replica was lost
-            if (len(self.running) >= self.places and not ran) or not self._may_begin(sequence):
+            if (len(self.running) >= places and not ran) or not self._may_begin(sequence):
                 later.append(entry)
                 break
             found = self._cached(sequence)

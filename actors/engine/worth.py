@@ -10,7 +10,7 @@ _UNSEEN_SECONDS = 0.001  # a step that is shorter is never too long: nobody read
 _FEWEST = 8  # sequences that always run at once: what a step costs is measured on a machine that does other things, too
 _FURTHER = 1.25  # times as many as were measured are tried next
 _SURE = 8  # steps, until when the fastest counts: whatever else a machine does makes a step slower, never faster
-_LEARN_SLOWER, _LEARN_FASTER, _LEARN_MORE = 0.05, 0.5, 0.5
+_LEARN_SLOWER, _LEARN_FASTER = 0.05, 0.5
 
 
 class Worth:
@@ -27,17 +27,12 @@ class Worth:
             return
         power = (decodes - 1).bit_length()
         count, took, steps = self._seen.get(power, (float(decodes), seconds, 0))
-        if seconds < took:
-            share = 1.0 if steps < _SURE else _LEARN_FASTER
+        if seconds < took and steps < _SURE:
+            share = 1.0
         else:
-            share = _LEARN_MORE if decodes > count + 1 else _LEARN_SLOWER
+            share = _LEARN_FASTER if seconds < took or decodes > count + 1 else _LEARN_SLOWER
         self._seen[power] = count + share * (decodes - count), took + share * (seconds - took), steps + 1
         self.places = min(self._most, max(_FEWEST, int(self._worth(self._stretch))))
-
-    @property
-    def steps(self) -> dict[int, float]:
-        """How long steps last by how many they decode, in milliseconds."""
-        return {round(count): round(1e3 * seconds, 3) for _, (count, seconds, _) in sorted(self._seen.items())}
 
     def _worth(self, stretch: float) -> float:
         points = self._points()
