@@ -15,7 +15,6 @@ GAMMA = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, made odd
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _WORD = 2**64 - 1
 LANES = 64  # terms of one column sum in `draw`; a power of two near the square root of a vocabulary
-BLOCK = 256  # terms of one sum in `walk`
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,21 +48,6 @@ def draw(weights: npt.NDArray[np.float32], uniform: Floats) -> npt.NDArray[np.in
     lane, _ = _invert(grid[each, :, column].astype(np.float64), None, rest)
     token: npt.NDArray[np.int64] = lane * columns + column
     return token
-
-
-def walk(weights: npt.NDArray[np.float32], uniform: float) -> int:
-    """One index with probability proportional to its weight, by a CDF that walks the row in order; for one row.
-
-    First over blocks, then inside the one that is reached: a running sum over a vocabulary costs three times as much.
-    """
-    ends = len(weights) // BLOCK * BLOCK
-    sums = weights[:ends].reshape(-1, BLOCK).sum(axis=1, dtype=np.float64)
-    running = np.append(sums, weights[ends:].sum(dtype=np.float64)).cumsum()
-    target = min(uniform * running[-1], np.nextafter(running[-1], 0.0))
-    block = int(running.searchsorted(target, "right"))
-    part = weights[block * BLOCK : (block + 1) * BLOCK].cumsum(dtype=np.float64)
-    target = min(target - (running[block - 1] if block else 0.0), np.nextafter(part[-1], 0.0))
-    return block * BLOCK + int(part.searchsorted(target, "right"))
 
 
 def _invert(weights: Floats, uniform: Floats | None, target: Floats | None) -> tuple[npt.NDArray[np.int64], Floats]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from actors.engine.logits import Logits, Rows, clean
+from actors.engine.logits import Logits, Rows
 from actors.engine.penalties import Seen, penalise, wanted
 from actors.messages import SamplingParams
 
@@ -26,10 +26,10 @@ class Edit:
 
 
 class Edits:
-    """Those of all slots over one vocabulary. `fallback`: the token of a row that has no usable logit."""
+    """Those of all slots over one vocabulary."""
 
-    def __init__(self, vocab_size: int, end_tokens: tuple[int, ...], fallback: int) -> None:
-        self._vocab, self._ends, self._fallback = vocab_size, end_tokens, fallback
+    def __init__(self, vocab_size: int, end_tokens: tuple[int, ...]) -> None:
+        self._vocab, self._ends = vocab_size, end_tokens
         self._of: dict[int, Edit] = {}
 
     def join(self, slot: int, params: SamplingParams, prompt: Sequence[int], emitted: Sequence[int]) -> bool:
@@ -53,7 +53,10 @@ class Edits:
         self._of.pop(slot, None)
 
     def apply(self, work: Logits, slots: Rows, positions: Rows) -> None:
-        """Change the rows of `work` whose `slots` have any; `positions`: by slot, how many tokens are out."""
+        """Change the rows of `work` whose `slots` have any; `positions`: by slot, how many tokens are out.
+
+        A ban may take a row's last number, and a penalty may make one infinite.
+        """
         if not self._of:
             return
         edited = [(row, slot, self._of[slot]) for row, slot in enumerate(slots.tolist()) if slot in self._of]
@@ -63,8 +66,6 @@ class Edits:
                 work[row, edit.banned] = -np.inf
         with np.errstate(over="ignore"):
             penalise(work, [(row, edit.seen) for row, _, edit in edited if edit.seen is not None])
-        if edited:
-            clean(work, self._fallback)  # a ban may have taken the last token, a penalty may overflow
 
     def record(self, slots: Rows, tokens: Sequence[int]) -> None:
         """These were taken."""

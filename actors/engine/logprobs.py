@@ -5,34 +5,49 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from actors.engine.logits import LARGEST, Logits, Rows
 from actors.messages import TokenLogprob
+from actors.models.kernels import choice
 
 LEAST = -9999.0  # what the OpenAI API gives for a token without probability: JSON has no minus infinity
 
+Weighed = tuple[Logits, npt.NDArray[np.float64], Rows]  # as `choice.weigh` has them
 
-def logprobs(logits: npt.NDArray[np.float32], tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
-    """For each row of `logits` [rows, vocab] (no NaN, some finite maximum) its token's and its `tops` likeliest."""
-    with np.errstate(over="ignore"):  # what overflows to -inf has no weight anyway
-        scaled = logits - logits.max(axis=1, keepdims=True)
-    sums = np.log(np.exp(scaled).sum(axis=1, dtype=np.float64)).tolist()
+
+def logprobs(lines: Logits, at: Rows, tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
+    """For each of the rows `at` of `lines` [rows, vocab] its token's and its `tops` likeliest.
+
+    NaN counts as -inf, +inf as the largest float; without any number nothing is likely.
+    """
+    most = min(max(tops), lines.shape[1])
+    largest, sums, likeliest = choice.weigh(lines, at, most) or _weigh(lines, at, most)
+    some = sums > 0
+    totals = np.where(some, largest, 0.0) + np.log(sums, where=some, out=np.zeros_like(sums))
     found = []
-    for values, total, token, top in zip(scaled, sums, tokens, tops, strict=True):
-        likeliest = _likeliest(values, top)
-        found.append(
-            TokenLogprob(
-                token,
-                max(float(values[token]) - total, LEAST),
-                tuple((other, max(value - total, LEAST)) for other, value in likeliest),
-            )
-        )
+    for row, total, token, places, top in zip(at.tolist(), totals.tolist(), tokens, likeliest, tops, strict=True):
+        among = [token, *places[places >= 0][:top].tolist()]
+        chances = [max(value - total, LEAST) for value in _cleaned(lines[row, among]).tolist()]
+        found.append(TokenLogprob(token, chances[0], tuple(zip(among[1:], chances[1:], strict=True))))
     return found
 
 
-def _likeliest(values: npt.NDArray[np.float32], count: int) -> list[tuple[int, float]]:
-    """The `count` largest with their ids, largest first, equal ones by id."""
-    count = min(count, len(values))
-    if count == 0:
-        return []
-    among = np.flatnonzero(values >= np.partition(values, -count)[-count])
-    best = among[np.argsort(-values[among], kind="stable")][:count]
-    return list(zip(best.tolist(), values[best].tolist(), strict=True))
+def _cleaned(values: Logits) -> Logits:
+    return np.nan_to_num(values, nan=-np.inf, posinf=LARGEST, neginf=-np.inf)
+
+
+def _weigh(lines: Logits, at: Rows, most: int) -> Weighed:
+    """The same in numpy."""
+    largest, sums = np.empty(len(at), np.float32), np.zeros(len(at))
+    likeliest = np.full((len(at), most), -1, np.int64)
+    for index, row in enumerate(at.tolist()):
+        values = _cleaned(lines[row])
+        largest[index] = values.max()
+        if largest[index] == -np.inf:
+            continue
+        with np.errstate(over="ignore"):  # what overflows to -inf has no weight anyway
+            sums[index] = np.exp(values - largest[index]).sum(dtype=np.float64)
+        if most:
+            among = np.flatnonzero((values >= np.partition(values, -most)[-most]) & (values > -np.inf))
+            best = among[np.argsort(-values[among], kind="stable")][:most]
+            likeliest[index, : len(best)] = best
+    return largest, sums, likeliest

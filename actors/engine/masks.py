@@ -15,12 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from llguidance import LLMatcher
 
+from actors.engine.choosing import FEW, Bits, counts
 from actors.engine.grammar import Grammars
-from actors.engine.logits import Rows
-from actors.engine.redraw import FEW, Bits, allowed, counts, strike
 from actors.engine.states import State, States
 from cluster.errors import StrataError
 
@@ -29,8 +27,6 @@ from cluster.errors import StrataError
 # vocabulary and some 200 us over 128,000; what takes 1 ms for long is made to.
 FIRST_SECONDS = 0.1
 TOKEN_SECONDS = 0.001
-
-Line = npt.NDArray[np.float32]
 
 
 @dataclass(slots=True, eq=False)
@@ -293,22 +289,13 @@ class Masks:
         bound = self._bound[slot]
         return not bound.few and not bound.stuck and bound.free(self._grammars)
 
-    def bits(self, slots: Sequence[int]) -> tuple[Bits, Rows]:
-        """What may come next, a row of bits for each of `slots`, and how many are set: none if a form was given up."""
+    def bits(self, slots: Sequence[int]) -> Bits:
+        """What may come next, a row of bits for each of `slots`; none is set if a form was given up."""
         bounds = [self._bound[slot] for slot in slots]
         bits = np.stack([bound.look(self._grammars, self._vocab) for bound in bounds])
-        many = counts(bits)
-        for bound, few in zip(bounds, (many <= FEW).tolist(), strict=True):
+        for bound, few in zip(bounds, (counts(bits) <= FEW).tolist(), strict=True):
             bound.few = few
-        return bits, many
-
-    def apply(self, slot: int, line: Line) -> None:
-        """Strike out of a row of logits what may not come next. What may is never all struck out."""
-        bound = self._bound[slot]
-        mask = bound.look(self._grammars, self._vocab)
-        bound.few = int(counts(mask[None])[0]) <= FEW
-        if not bound.stuck:
-            strike(line, allowed(mask, len(line)))  # the form outranks `min_tokens`
+        return bits
 
     def _begin(self) -> None:
         while self._new:

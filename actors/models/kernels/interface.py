@@ -6,7 +6,7 @@ lock is free while a kernel runs.
 
 import ctypes
 import functools
-from ctypes import POINTER, Structure, c_float, c_int64, c_uint32, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int64, c_uint32, c_void_p
 
 import structlog
 import torch  # noqa: F401  its OpenMP runtime has to be loaded first, so that the kernels share its threads
@@ -102,7 +102,18 @@ class Collective(Structure):
     ]
 
 
-STRUCTURES = (Step, Attention, Norm, Weights, Cache, Layer, Model, Collective)
+class Wish(Structure):
+    """How one row of logits wants its token."""
+
+    _fields_ = [
+        ("fits", c_void_p),
+        *((name, c_double) for name in ("uniform", "top_p", "min_p")),
+        *((name, c_int64) for name in ("top_k", "row")),
+        ("temperature", c_float),
+    ]
+
+
+STRUCTURES = (Step, Attention, Norm, Weights, Cache, Layer, Model, Collective, Wish)
 P, N, F = c_void_p, c_int64, c_float
 ARGUMENTS = {
     "use_amx": (N,),
@@ -122,6 +133,8 @@ ARGUMENTS = {
     "mlp_piece": (P, P, N, P, P),
     "logits_piece": (P, P, P, P, P),
     "forward": (P, P, P, P, P),
+    "choose": (P, N, N, P, N, P),
+    "weigh_rows": (P, N, N, P, N, N, P, P, P),
     "collective_bytes": (N, P),
     "all_reduce": (P, N, P, N),
     "all_gather": (P, P, P, N, N),

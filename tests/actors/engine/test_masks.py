@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from actors.engine import masks
+from actors.engine.choosing import allowed
 from actors.engine.grammar import Grammars
-from actors.engine.redraw import allowed
 from actors.engine.sampler import Sampler
 from actors.messages import SamplingParams
 from cluster.errors import InvalidRequest

@@ -8,8 +8,8 @@ extern "C" {
 
 void strata_sizes(int64_t* sizes) {
   const int64_t all[] = {sizeof(Step),  sizeof(Attention), sizeof(Norm),  sizeof(Weights),
-                         sizeof(Cache), sizeof(Layer),     sizeof(Model), sizeof(Collective)};
-  for (int i = 0; i < 8; i++) sizes[i] = all[i];
+                         sizeof(Cache), sizeof(Layer),     sizeof(Model), sizeof(Collective), sizeof(Wish)};
+  for (int i = 0; i < 9; i++) sizes[i] = all[i];
 }
 
 void strata_use_amx(int64_t wanted) { use_amx(wanted); }
@@ -76,6 +76,16 @@ void strata_logits_piece(const Model* model, const Step* step, void* residual, c
 
 void strata_forward(const Model* model, const Step* step, void* residual, void* x, float* logits) {
   forward(*model, *step, residual, x, logits);
+}
+
+void strata_choose(const float* logits, int64_t stride, int64_t vocab, const Wish* wishes, int64_t count,
+                   int64_t* tokens) {
+  choose(logits, stride, vocab, wishes, count, tokens);
+}
+
+void strata_weigh_rows(const float* logits, int64_t stride, int64_t vocab, const int64_t* rows, int64_t count,
+                       int64_t most, float* tops, double* sums, int64_t* places) {
+  weigh_rows(logits, stride, vocab, rows, count, most, tops, sums, places);
 }
 
 void strata_collective_bytes(int64_t ranks, int64_t* bytes) { *bytes = collective_bytes(ranks); }

@@ -150,4 +150,21 @@ void angles(const Step& step, const float* inverse, float factor, int64_t half, 
 // to the cache.
 void place(Type type, const Layer& layer, const Step& step, void* merged, const float* cosine, const float* sine);
 
+// How one row of logits wants its token. `fits`: bits of the tokens that may be taken, null for all of them.
+struct Wish {
+  const uint32_t* fits;
+  double uniform;  // in [0, 1): where in the distribution the token lies; below 0: the likeliest
+  double top_p, min_p;
+  int64_t top_k, row;  // 0 or at least the vocabulary: no such filter
+  float temperature;
+};
+
+// A token for each of `count` wishes about rows that lie `stride` apart; -1 where no number is allowed.
+void choose(const float* logits, int64_t stride, int64_t vocab, const Wish* wishes, int64_t count, int64_t* tokens);
+
+// Of each of `count` rows the largest logit, the sum of e^(logit - largest), and the places of the `most` largest, the
+// largest first and equal ones in order; -1 where there are fewer.
+void weigh_rows(const float* logits, int64_t stride, int64_t vocab, const int64_t* rows, int64_t count, int64_t most,
+                float* tops, double* sums, int64_t* places);
+
 }  // namespace strata

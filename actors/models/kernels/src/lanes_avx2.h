@@ -100,6 +100,11 @@ LANES void store8(void* p, Picked m, Bytes v) {
   store8(all, v);
   copy_picked((uint8_t*)p, m, all);
 }
+inline void store_picked(void* p, Picked m, Floats v) {
+  alignas(32) float all[16];
+  store(all, v);
+  for (float* to = (float*)p; m; m &= m - 1) *to++ = all[__builtin_ctz(m)];
+}
 template <class E>
 inline void store_between(E* p, Picked m, const E* from, int64_t second) {
   for (int i = 0; i < 16; i++)
@@ -189,6 +194,10 @@ LANES Mask at_least(Ints a, Ints b) {
   const Mask below = greater(b, a);
   const __m256i all = _mm256_set1_epi32(-1);
   return {_mm256_xor_si256(below.low, all), _mm256_xor_si256(below.high, all)};
+}
+LANES Mask at_least(Floats a, Floats b) { return compare<_CMP_GE_OQ>(a, b); }
+LANES Picked picked(Mask m) {
+  return _mm256_movemask_ps(_mm256_castsi256_ps(m.low)) | _mm256_movemask_ps(_mm256_castsi256_ps(m.high)) << 8;
 }
 LANES bool any(Mask m) { return _mm256_movemask_epi8(_mm256_or_si256(m.low, m.high)) != 0; }
 LANES Ints merge(Ints otherwise, Mask m, Ints v) {

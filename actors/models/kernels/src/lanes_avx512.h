@@ -43,6 +43,9 @@ inline void store16(void* p, Picked m, Halves v) { _mm256_mask_storeu_epi16(p, m
 inline void store8(void* p, Bytes v) { _mm_storeu_si128((__m128i*)p, v); }
 inline void store8(void* p, Picked m, Bytes v) { _mm_mask_storeu_epi8(p, m, v); }
 
+// The picked lanes side by side; what follows them, up to sixteen lanes, is overwritten.
+inline void store_picked(void* p, Picked m, Floats v) { _mm512_storeu_ps(p, _mm512_maskz_compress_ps(m, v)); }
+
 // Every other of 32 numbers at `p`, from the first or the second on; the others may be somebody's.
 inline void store_between(uint16_t* p, Picked m, const uint16_t* from, int64_t second) {
   const __m512i wide = _mm512_cvtepu16_epi32(load16(m, from));
@@ -88,6 +91,8 @@ inline Mask not_a_number(Floats v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_
 inline Mask greater(Ints a, Ints b) { return _mm512_cmpgt_epi32_mask(a, b); }
 inline Mask greater_where(Mask m, Ints a, Ints b) { return _mm512_mask_cmpgt_epi32_mask(m, a, b); }
 inline Mask at_least(Ints a, Ints b) { return _mm512_cmpge_epi32_mask(a, b); }
+inline Mask at_least(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+inline Picked picked(Mask m) { return m; }
 inline bool any(Mask m) { return m != 0; }
 inline Floats merge(Floats otherwise, Mask m, Floats v) { return _mm512_mask_mov_ps(otherwise, m, v); }
 inline Ints merge(Ints otherwise, Mask m, Ints v) { return _mm512_mask_mov_epi32(otherwise, m, v); }

@@ -135,7 +135,7 @@ inline Floats tanh(Floats x) {
 
 // Memory of this thread that lasts until it asks for the same purpose again; never shrinks.
 enum Purpose { kPacked, kDecode, kPrefill, kPartial, kHidden, kMerged, kSeen, kAngles, kBlock, kQueries,
-               kRows, kSums, kPanel0, kPanel1, kPanel2, kPanel3 };
+               kRows, kSums, kChosen, kPanel0, kPanel1, kPanel2, kPanel3 };
 
 template <Purpose P>
 inline void* scratch(size_t bytes) {
