@@ -5,6 +5,7 @@ Knows folders and commands. Measures nothing.
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -101,6 +102,8 @@ def _once(made: Path, command: Callable[[Path], list]) -> None:
         return
     made.parent.mkdir(parents=True, exist_ok=True)
     part = made.with_name(f"{made.name}.part")
+    if part.is_dir():  # of a run that was ended
+        shutil.rmtree(part)
     done = subprocess.run(list(map(str, command(part))), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CannotPrepare(f"making {made.name} failed: {last(done.stderr)}")
