@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from actors.engine import chance, filters
 from actors.engine.logits import Logits, Rows, clean
-from actors.models.kernels import choice
+from actors.models.kernels import choice, interface
 
 CHUNK = 2**18  # numbers that numpy works on at a time: 1 MiB stays in a core's cache
 FEW = 512  # tokens: where a form left no more, a mask is made before it is known to be needed
@@ -73,7 +73,14 @@ def allowed(bits: Bits, vocab: int) -> npt.NDArray[np.bool_]:
     return np.unpackbits(bits.view(np.uint8), count=vocab, bitorder="little").view(np.bool_)
 
 
+def compiled() -> bool:
+    """Whether this machine has the compiled code, which is made now if need be and not while somebody waits."""
+    return interface.available()
+
+
 def _compiled(lines: Logits, at: Rows, wishes: Wishes, bits: Bits | None) -> Rows | None:
+    if bits is not None and (len(bits) != len(wishes) or 32 * bits.shape[1] < lines.shape[1] or bits.strides[1] != 4):
+        raise ValueError("bits are rows of 32-bit words that hold the whole vocabulary")
     made = np.empty(len(wishes), choice.WISH)
     made["row"], made["uniform"] = at, np.where(wishes.random, wishes.uniform, -1.0)
     made["temperature"], made["top_k"] = wishes.temperature, wishes.top_k

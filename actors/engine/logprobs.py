@@ -21,12 +21,14 @@ def logprobs(lines: Logits, at: Rows, tokens: Sequence[int], tops: Sequence[int]
     """
     most = min(max(tops), lines.shape[1])
     largest, sums, likeliest = choice.weigh(lines, at, most) or _weigh(lines, at, most)
-    some = sums > 0
-    totals = np.where(some, largest, 0.0) + np.log(sums, where=some, out=np.zeros_like(sums))
+    logs = np.log(sums, where=sums > 0, out=np.zeros_like(sums))
+    base = np.where(sums > 0, largest, np.float32(0))
     found = []
-    for row, total, token, places, top in zip(at.tolist(), totals.tolist(), tokens, likeliest, tops, strict=True):
+    for index, (row, token, top) in enumerate(zip(at.tolist(), tokens, tops, strict=True)):
+        places = likeliest[index]
         among = [token, *places[places >= 0][:top].tolist()]
-        chances = [max(value - total, LEAST) for value in _cleaned(lines[row, among]).tolist()]
+        values = _cleaned(lines[row, among]).astype(np.float64) - base[index]
+        chances = np.maximum(values - logs[index], LEAST).tolist()
         found.append(TokenLogprob(token, chances[0], tuple(zip(among[1:], chances[1:], strict=True))))
     return found
 

@@ -20,10 +20,10 @@ import numpy.typing as npt
 import torch
 
 from actors.engine import chance
-from actors.engine.choosing import Wishes, chosen
+from actors.engine.choosing import Wishes, chosen, compiled
 from actors.engine.edits import Edits
 from actors.engine.grammar import Grammars
-from actors.engine.logits import Logits, Rows, host, likeliest
+from actors.engine.logits import Logits, Rows, likeliest, lines_of
 from actors.engine.logprobs import logprobs
 from actors.engine.masks import Masks
 from actors.messages import SamplingParams, TokenLogprob
@@ -71,7 +71,8 @@ class Sampler:
         self._min_p = np.zeros(slots, np.float64)
         self._tops = np.full(slots, -1, np.int64)  # -1: no logprobs
         self._edits = Edits(vocab_size, end_tokens)
-        self._chunk = max(1, CHUNK // vocab_size)
+        self._chunk = max(torch.get_num_threads(), CHUNK // vocab_size)
+        self._together = compiled()  # those who want the likeliest token cost nothing beside the others
 
     def join(
         self,
@@ -132,13 +133,12 @@ class Sampler:
         if not len(special):
             tokens, faulty = likeliest(logits, self._fallback)
         else:
-            taken, empty = self._chosen(host(logits), np.arange(len(index)), index, self._wishes, self._narrow)
-            tokens, faulty = taken.tolist(), tuple(empty)
+            tokens, faulty = self._first(logits, index, special)
         stuck = self._hold(logits, index, tokens) if self.masks else ()
         if len(special):
             self._tell(logits, index, tokens, found)
             self._record(index[special], [tokens[row] for row in special])
-        return Sampled(tokens, found, (*faulty, *stuck), stuck)
+        return Sampled(tokens, found, tuple(dict.fromkeys((*faulty, *stuck))), stuck)
 
     def foresee(self, logits: torch.Tensor, slots: Sequence[int], ahead: int) -> list[int]:
         """What `sample` would take `ahead` tokens from now if it had these logits [rows, vocab]; remembers nothing.
@@ -148,13 +148,26 @@ class Sampler:
         index = np.asarray(slots, dtype=np.int64)
         if not self._special[index].any():
             return likeliest(logits, self._fallback)[0]
-        tokens, _ = self._chosen(host(logits), np.arange(len(index)), index, lambda slots: self._wishes(slots, ahead))
+        tokens, _ = self._chosen(
+            *lines_of(logits, np.arange(len(index))), index, lambda slots: self._wishes(slots, ahead)
+        )
         made: list[int] = tokens.tolist()
         return made
 
     def fitting(self, slot: int, tokens: Sequence[int]) -> int:
         """How many of `tokens`, one after the other, the form of the sequence in `slot` allows next."""
         return len(tokens) if not self.masks or slot not in self.masks else self.masks.fitting(slot, tokens)
+
+    def _first(self, logits: torch.Tensor, index: Rows, special: Rows) -> tuple[list[int], tuple[int, ...]]:
+        """Every row's token, and the rows that have no number."""
+        if self._together and logits.device.type == "cpu":
+            taken, empty = self._chosen(*lines_of(logits, np.arange(len(index))), index, self._wishes, self._narrow)
+            return taken.tolist(), tuple(empty)
+        tokens, faulty = likeliest(logits, self._fallback)
+        taken, _ = self._chosen(*lines_of(logits, special), index[special], self._wishes, self._narrow)
+        for row, token in zip(special.tolist(), taken.tolist(), strict=True):
+            tokens[row] = token
+        return tokens, faulty
 
     def _hold(self, logits: torch.Tensor, index: Rows, tokens: list[int]) -> tuple[int, ...]:
         """Draw again, from what is allowed, where a token does not fit. The rows that no token would help.
@@ -166,27 +179,29 @@ class Sampler:
         assert masks is not None
         astray = masks.take(slots, tokens)
         if astray:
-            lines = host(logits)
-            kept = self._next_likeliest(lines, slots, astray, tokens)
+            lines, at = lines_of(logits, np.array(astray, np.int64))
+            kept = self._next_likeliest(lines, at, slots, astray, tokens)
+            left = np.array([row not in kept for row in astray], np.bool_)
             again = [row for row in astray if row not in kept]
-            rows = np.array(again, np.int64)
-            chosen, _ = self._chosen(lines, rows, index[rows], self._wishes_again, self._all)
+            chosen, _ = self._chosen(lines, at[left], index[again], self._wishes_again, self._all)
             for row, token in zip(again, chosen.tolist(), strict=True):
                 tokens[row] = token
             masks.take_again([slots[row] for row in again], [tokens[row] for row in again])
         return masks.stuck(slots)
 
-    def _next_likeliest(self, lines: Logits, slots: list[int], astray: list[int], tokens: list[int]) -> frozenset[int]:
+    def _next_likeliest(
+        self, lines: Logits, at: Rows, slots: list[int], astray: list[int], tokens: list[int]
+    ) -> frozenset[int]:
         """Of rows that want the likeliest token, those of which one of the next likeliest fitted: it is their token.
 
         The first that fits, in order, is the likeliest of all that fit.
         """
         assert self.masks is not None
         kept = []
-        for row in astray:
+        for place, row in zip(at.tolist(), astray, strict=True):
             if self._random[slots[row]] or self._edited[slots[row]] or not self.masks.free(slots[row]):
                 continue
-            line = lines[row].copy()
+            line = lines[place].copy()
             for _ in range(NEXT):
                 line[tokens[row]] = -np.inf
                 best = int(line.argmax())
@@ -251,7 +266,7 @@ class Sampler:
         """Put the logprobs of those who want them into their places."""
         rows = np.flatnonzero(self._tops[index] >= 0)
         if len(rows):
-            told = logprobs(host(logits), rows, [tokens[row] for row in rows], self._tops[index[rows]].tolist())
+            told = logprobs(*lines_of(logits, rows), [tokens[row] for row in rows], self._tops[index[rows]].tolist())
             for row, logprob in zip(rows.tolist(), told, strict=True):
                 found[row] = logprob
 

@@ -35,7 +35,8 @@ def install(name: str) -> Path:
     print(f"making {folder.relative_to(ENVIRONMENTS.parent)}: some minutes", file=sys.stderr, flush=True)
     if not (folder / "bin" / "python").exists():
         venv.create(folder, with_pip=True)
-    command = [folder / "bin" / "pip", "install", "-q", "--no-input", "--no-deps", "-r", _list(name)]
+    # no cache: what was built there may be of another compiler
+    command = [folder / "bin" / "pip", "install", "-q", "--no-input", "--no-deps", "--no-cache-dir", "-r", _list(name)]
     done = subprocess.run(command, env=_compilers(), capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-300:]]

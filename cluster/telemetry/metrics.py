@@ -85,6 +85,17 @@ TABLE = (
     Metric("strata_shadow_agreement", "histogram", "fraction", "of words shared with the answer seen", buckets=TENTHS),
     Metric("strata_shadows", "counter", "requests", "mirrored: compared, dropped or failed", (*MODEL, "outcome")),
     Metric("strata_evals", "counter", "questions", "of rollouts: right or wrong", (*MODEL, "outcome")),
+    Metric(
+        "strata_places", "gauge", "sequences", "worth running at once; more would only wait", REPLICA, load="places"
+    ),
+    Metric(
+        "strata_standing_queue",
+        "gauge",
+        "fraction",
+        "of late, with a queue that does not drain",
+        REPLICA,
+        load="standing",
+    ),
     Metric("strata_replica_up", "gauge", "bool", "1 for each replica that reports its load", REPLICA),
     Metric("strata_model_ready", "gauge", "bool", "1 when a replica has made a real token"),
     Metric(

@@ -6,20 +6,21 @@ import pytest
 from actors.engine.choosing import Wishes, allowed, chosen, counts
 from actors.engine.logprobs import LEAST, logprobs
 from actors.models.kernels import choice, interface
-from actors.models.kernels.building import AVX2, best_lanes, library
+from actors.models.kernels.building import AVX2, library
 
 VOCAB, WORDS = 2003, 63  # neither whole vectors nor whole blocks
 ROWS = 6
 FALLBACK = 5
 WAYS = ("numpy", "compiled", "avx2")
+WIDE = interface.loaded
 
 
 @pytest.fixture(params=WAYS, autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "numpy":
         monkeypatch.setattr(choice.interface, "loaded", lambda: None)
-    elif best_lanes() is None:
-        pytest.skip("this processor has no AVX2")
+    elif interface.loaded() is None:
+        pytest.skip("this machine has no kernels")
     elif request.param == "avx2":
         narrow = interface.Library(str(library(lanes=AVX2)))
         monkeypatch.setattr(choice.interface, "loaded", lambda: narrow)
@@ -192,6 +193,29 @@ def test_the_ends_of_the_distribution_are_tokens_that_have_a_chance(uniform: flo
     assert all(lines[row, token] > -np.inf for row, token in enumerate(tokens))
 
 
+def test_both_sets_of_lanes_take_the_same_token(way: str):
+    if way != "avx2":
+        pytest.skip("compares two others")
+    for seed in range(10):
+        lines, fits = forms(seed)
+        for how in ({}, {"top_k": 40}, {"top_p": 0.9}, {"min_p": 0.02, "top_k": 300, "top_p": 0.8}):
+            numbers = np.random.default_rng(seed).random(ROWS)
+            narrow = of(lines, wishes(True, numbers, **how), fits)
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(choice.interface, "loaded", WIDE)
+                assert of(lines, wishes(True, numbers, **how), fits) == narrow
+
+
+def test_bits_that_do_not_hold_the_vocabulary_are_refused(way: str):
+    if way == "numpy":
+        pytest.skip("numpy looks for itself")
+    lines, fits = forms(0)
+    with pytest.raises(ValueError, match="vocabulary"):
+        chosen(lines, np.arange(ROWS), wishes(True), FALLBACK, packed(fits)[:, : WORDS - 1])
+    with pytest.raises(ValueError, match="vocabulary"):
+        chosen(lines, np.arange(ROWS), wishes(True), FALLBACK, packed(fits)[:2])
+
+
 def test_logits_are_left_as_they_are():
     lines, fits = forms(6)
     before = lines.copy()
@@ -220,7 +244,7 @@ def test_logprobs_are_those_of_the_raw_logits():
     lines, _ = forms(5)
     lines = lines.round(1)  # many are equal
     lines[1, 50], lines[2, 60], lines[3, 1:] = np.nan, np.inf, -np.inf
-    tokens, tops = [1, 2, 60, 0, 4, 5], [0, 3, 1, 4, 300, 20]
+    tokens, tops = [1, 2, 60, 0, 4, 5], [0, 3, 6, 4, 300, 20]
     found = logprobs(lines, np.arange(ROWS), tokens, tops)
     for line, token, top, told in zip(lines.astype(np.float64), tokens, tops, found, strict=True):
         clean = np.where(np.isnan(line), -np.inf, np.minimum(line, np.finfo(np.float32).max))

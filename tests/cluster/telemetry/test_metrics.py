@@ -27,6 +27,8 @@ class Load:
     prefix_hits: int = 60
     prompt_tokens: int = 1000
     generated_tokens: int = 500
+    places: int = 24
+    standing: float = 0.25
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -69,6 +71,8 @@ def test_loads_are_read_when_somebody_scrapes():
     assert told["vllm:num_requests_running", "r0", "m"] == 2
     assert told["vllm:num_requests_running", "r1", "m"] == 5
     assert told["vllm:prefix_cache_hits_total", "r0", "m"] == 60
+    assert told["strata_places", "r0", "m"] == 24
+    assert told["strata_standing_queue", "r0", "m"] == 0.25
     assert told["strata_model_ready", "m"] == 1
     loads["r0"] = Load(running=0)
     del loads["r1"]

@@ -239,10 +239,9 @@ void tell(const Line& line, int64_t most, float* top, double* sum, int64_t* plac
   std::fill(places, places + most, -1);
   *sum = 0;
   if (*top == -INFINITY) return;
-  const Scale scale(*top, 1);
-  *sum = weigh(line, scale, -FLT_MAX, desk);
+  *sum = weigh(line, Scale(*top, 1), -FLT_MAX, desk);
   if (!most) return;
-  gather_largest(line, scale, -FLT_MAX, most, desk);
+  gather_largest(line, Scale(0, kLog2E), -FLT_MAX, most, desk);  // by the logits as they are
   Candidates& all = desk.all;
   int32_t* order = (int32_t*)desk.order;
   for (int64_t i = 0; i < all.count; i++) order[i] = i;

@@ -103,7 +103,7 @@ LANES void store8(void* p, Picked m, Bytes v) {
 inline void store_picked(void* p, Picked m, Floats v) {
   alignas(32) float all[16];
   store(all, v);
-  for (float* to = (float*)p; m; m &= m - 1) *to++ = all[__builtin_ctz(m)];
+  for (char* to = (char*)p; m; m &= m - 1, to += sizeof(float)) memcpy(to, all + __builtin_ctz(m), sizeof(float));
 }
 template <class E>
 inline void store_between(E* p, Picked m, const E* from, int64_t second) {
