@@ -28,11 +28,15 @@ class Matrices:
         self.checkpoint, self.quantization, self._count = checkpoint, quantization, count
         found = declared(checkpoint.path)
         self._stored = None if found is None else StoredMatrices(checkpoint, found)
-        if quantization is not None and any(name.endswith(WEIGHTS[1:]) for name in checkpoint.tensors):
+        if quantization is not None and any(map(self._is_rounded, checkpoint.tensors)):
             raise ModelInvalid(
                 str(checkpoint.path), f"is quantized already and is asked to be rounded to {quantization}",
                 "leave quantization out, or take the float weights",
             )  # fmt: skip
+
+    def _is_rounded(self, name: str) -> bool:
+        bytes_ = name.endswith(WEIGHTS[0]) and self.checkpoint.tensors[name].dtype == "I8"
+        return bytes_ or name.endswith(WEIGHTS[1:])
 
     def has(self, layer: str) -> bool:
         """Whether there is a weight of this layer, in whatever form."""

@@ -4,6 +4,7 @@ Knows the tensor names that Llama and its kin share, and how they are cut over r
 in integers or rounded as it is read, is known to `Matrices`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,10 +59,11 @@ class Loader:
     ) -> None:
         self.family, self.checkpoint, self.dtype, self.device = family, checkpoint, dtype, device
         self.matrices = Matrices(checkpoint, quantization, self._count)
-        self.prefix = _prefix(checkpoint)
+        self.prefix = prefix_of(checkpoint)
         self.queries, self.keys = split.heads(family.heads, family.kv_heads, world.rank, world.size)
         # what shares a scale stays together: widths are dealt out by whole groups
-        group = self.matrices.group(f"{self.prefix}layers.0.mlp.down_proj", family.intermediate)
+        downs = (f"{self.prefix}layers.{index}.mlp.down_proj" for index in range(family.layers))
+        group = math.lcm(*{self.matrices.group(down, family.intermediate) for down in downs})
         groups = split.even(family.intermediate // group, world.rank, world.size)
         self.width = Share(groups.start * group, groups.stop * group, family.intermediate)
         self.vocab = split.padded(family.vocab, world.rank, world.size)
@@ -214,7 +216,7 @@ def _equal(left: Embedding, right: Embedding) -> bool:
     return isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and torch.equal(left, right)
 
 
-def _prefix(checkpoint: Checkpoint) -> str:
+def prefix_of(checkpoint: Checkpoint) -> str:
     """What stands before `layers.0`: `model.` in a causal checkpoint, nothing in that of a bare decoder."""
     for prefix in ("model.", "", "model.language_model.", "language_model.model."):
         if prefix + "norm.weight" in checkpoint:

@@ -16,6 +16,7 @@ from actors.quantization.network import Network, Walk
 from actors.quantization.rounding import group_for, nearest
 from actors.quantization.sample import Sample
 from actors.quantization.scaling import Fold, awq, smooth
+from cluster.errors import ModelInvalid
 
 METHODS = ("rtn", "awq", "gptq", "smoothquant")
 
@@ -41,6 +42,10 @@ def calibrate(
     """The decoder layers of `network` rounded by `method` over the sample `held`. Changes the network on the way."""
     made = Calibrated()
     for walk in network.walk(held.tokens):
+        for part, linear in _linears(walk.layer):
+            if not bool(torch.isfinite(linear.weight).all()):
+                name = f"{network.name(walk.index, part)}.weight"
+                raise ModelInvalid(str(network.folder), f"{name} holds NaN or infinities", "take other weights")
         with watched(walk.layer, held.real) as inputs:
             walk.run()
         if method in ("awq", "smoothquant"):

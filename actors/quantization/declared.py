@@ -61,6 +61,7 @@ def _compressed(path: Path, said: dict[str, Any]) -> Declared:
     sparse = _object(path, said, "sparsity_config").get("format", "dense")
     if sparse != "dense":
         raise _refused(path, f"sparse weights in the format {shorten(str(sparse))!r}")
+    _refuse_transforms(path, said)
     kinds = []
     groups = _object(path, said, "config_groups")
     for name in groups:
@@ -71,6 +72,16 @@ def _compressed(path: Path, said: dict[str, Any]) -> Declared:
         if kind == "int" and weights:
             kinds.append((bits, _columns(weights)))
     return Declared("compressed-tensors", kinds=tuple(kinds), bits_key="num_bits")
+
+
+def _refuse_transforms(path: Path, said: dict[str, Any]) -> None:
+    """Rotations of weights are in the weights; those of what is multiplied with them would have to be made here."""
+    groups = _object(path, _object(path, said, "transform_config"), "config_groups", "transform_config.")
+    for name in groups:
+        for one in _object(path, groups, name, "transform_config.config_groups.").get("apply") or ():
+            location = one.get("location")
+            if location not in ("weight_input", "weight_output"):
+                raise _refused(path, f"a transform of {shorten(str(location))} ({shorten(name)})")
 
 
 def _object(path: Path, holder: dict[str, Any], key: str, where: str = "") -> dict[str, Any]:

@@ -8,9 +8,11 @@ import torch
 
 from actors.models.quantized import QuantizedWeight
 from actors.quantization.rounding import best_scale, nearest, to_grid
+from cluster.errors import StrataError
 
 BLOCK = 128  # columns between two updates of all that follow: the paper's
 DAMPING = 0.01  # of the mean of the diagonal: the paper's
+MOST_TIMES = 12  # that it is raised tenfold
 
 
 def gptq(
@@ -62,10 +64,9 @@ def _inverse_factor(second: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     diagonal[dead] = 1.0
     weight[:, dead] = 0.0
     mean = float(diagonal.mean())
-    damping = DAMPING
-    while True:
+    for damping in (DAMPING * 10**more for more in range(MOST_TIMES)):  # more for too few samples to fill the matrix
         tried, failed = torch.linalg.cholesky_ex(damped + torch.eye(len(damped)) * (damping * mean))
         if not failed:
             factor: torch.Tensor = torch.linalg.cholesky(torch.cholesky_inverse(tried), upper=True)
             return factor.float()
-        damping *= 10  # too few samples to fill the matrix
+    raise StrataError("the model makes numbers of the sample text that are none (NaN or infinite): take other text")

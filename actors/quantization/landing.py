@@ -19,6 +19,7 @@ from cluster.errors import InvalidRequest
 
 MAKER = {"format": "pt", "made_by": "strata quantize"}  # in the header of our files; readers look at `format` alone
 REPORT = "quantization.json"
+TEMPLATES = "additional_chat_templates"  # a folder of a tokenizer
 OURS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.svg", "LICENSE*", "NOTICE*")
 LONGEST_HEADER = 100 * 2**20  # as in the safetensors library
 HERE, EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: linux/fcntl.h, linux/fs.h
@@ -53,7 +54,9 @@ def refuse_foreign(target: Path) -> None:
     if not target.is_dir():
         raise InvalidRequest("--out", str(target), "it is a file; name a folder")
     held = sorted(target.iterdir())
-    foreign = [one.name for one in held if one.is_dir() or not any(fnmatch(one.name, pattern) for pattern in OURS)]
+    folders = [one.name for one in held if one.is_dir() and one.name != TEMPLATES]
+    files = [one.name for one in held if not one.is_dir()]
+    foreign = folders + [name for name in files if not any(fnmatch(name, pattern) for pattern in OURS)]
     if held and (foreign or not _made_here(target)):
         what = f" ({foreign[0]} in it is not ours)" if foreign else ""
         remedy = f"it holds what `strata quantize` did not write{what}; name a new folder, or remove this one yourself"

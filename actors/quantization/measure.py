@@ -6,6 +6,7 @@ model's and not its caller's.
 
 import json
 import math
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,8 +61,17 @@ def measured(wanted: Wanted) -> Found:
         root = Path(__file__).parents[2]  # `-m` looks for packages in the working directory
         done = subprocess.run(command, input=asked, text=True, capture_output=True, check=False, cwd=root)  # noqa: S603
         if done.returncode:
-            raise StrataError(f"measuring {wanted.folder} failed: {shorten(done.stderr.strip()[-400:], 400)}")
+            raise StrataError(f"measuring {wanted.folder} failed: {_why(done)}")
         return Found(**json.loads(answer.read_text("utf-8")))
+
+
+def _why(done: "subprocess.CompletedProcess[str]") -> str:
+    if done.returncode == -signal.SIGKILL:
+        return "its process was killed, as it is where memory runs out"
+    if done.returncode < 0:
+        return f"its process was ended by {signal.Signals(-done.returncode).name}"
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    return shorten(said[-1], 400) if said else f"its process ended with {done.returncode} and no word"
 
 
 def measure(wanted: Wanted) -> Found:

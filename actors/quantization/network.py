@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from actors.models.checkpoint import Checkpoint
 from actors.models.config import read_config, unsupported
 from actors.models.family import Family, describe, language_part
+from actors.models.weights import prefix_of
 
 
 class Network:
@@ -27,9 +29,11 @@ class Network:
         if family is None:
             raise unsupported(config, "runs by transformers' modules, which are not quantized")
         self.family: Family = family
+        self.folder = folder
         logging.disable_progress_bar()  # the caller shows its own
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.prefix, self.layers = _decoder_layers(self.model)
+        self.prefix = prefix_of(Checkpoint(folder))
+        self.layers: list[nn.Module] = list(self.model.get_decoder().layers)  # not those of a vision tower
 
     @torch.inference_mode()
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -39,7 +43,7 @@ class Network:
 
     def name(self, index: int, part: str) -> str:
         """What the checkpoint calls the module `part` of layer `index`."""
-        return f"{self.prefix}.{index}.{part}"
+        return f"{self.prefix}layers.{index}.{part}"
 
     def walk(self, samples: torch.Tensor) -> Iterator["Walk"]:
         """Layer after layer, each fed with what those before it make of `samples` [B, T], changed as they may be."""
@@ -52,20 +56,23 @@ class Network:
     @torch.inference_mode()
     def _entered(self, samples: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
         """(the first layer's input, the other arguments of each layer): masks and angles as transformers makes them."""
-        heard: list[tuple[torch.Tensor, dict[str, Any]]] = []
+        first: list[torch.Tensor] = []
+        heard: list[dict[str, Any]] = []
 
         def listen(_module: nn.Module, positional: tuple[torch.Tensor, ...], named: dict[str, Any]) -> None:
             named = dict(named)
             states = positional[0] if positional else named.pop("hidden_states")
-            heard.append((states, named))
+            heard.append(named)
+            if not first:
+                first.append(states)
 
         hooks = [layer.register_forward_pre_hook(listen, with_kwargs=True) for layer in self.layers]
         try:
-            self.model(input_ids=samples, use_cache=False)
+            self.model(input_ids=samples, use_cache=False, logits_to_keep=1)  # all would be rows times a vocabulary
         finally:
             for hook in hooks:
                 hook.remove()
-        return heard[0][0], [named for _, named in heard]
+        return first[0], heard
 
 
 class Walk:
@@ -80,10 +87,3 @@ class Walk:
         made = self.layer(self._states, **self._arguments)
         states: torch.Tensor = made[0] if isinstance(made, tuple) else made
         return states
-
-
-def _decoder_layers(model: nn.Module) -> tuple[str, list[nn.Module]]:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and name.endswith("layers") and hasattr(module[0], "self_attn"):
-            return name, list(module)
-    raise AssertionError("every family of ours keeps its decoder layers in a list called layers")

@@ -39,17 +39,21 @@ def sample(
     longest: int,
     *,
     apart: bool,
+    begin: Sequence[int] = (),
 ) -> Sample:
     """At most `rows` rows of `texts`: each on its own row if `apart`, else one after the other without a gap.
 
-    Raises InvalidRequest for too few tokens.
+    `begin`: tokens that stand before every row, as a model of such a tokenizer knows no text without. Raises
+    InvalidRequest for too few tokens.
     """
-    width = min(ROW_TOKENS, longest)
+    width = min(ROW_TOKENS, longest) - len(begin)
     encoded = ([(token, counts) for text, counts in pieces for token in encode(text)] for pieces in texts)
     found = _apart(encoded, rows, width) if apart else _packed(encoded, rows, width)
     lengths = [len(row) for row in found]
     if sum(lengths) < LEAST_TOKENS:
         raise InvalidRequest("calibrate", f"a sample of {sum(lengths)} tokens", f"{LEAST_TOKENS} at least")
+    found = [[*((token, False) for token in begin), *row] for row in found]
+    lengths = [len(row) for row in found]
     size = max(lengths)
     full = [row + [(row[-1][0], False)] * (size - len(row)) for row in found]
     tokens = torch.tensor([[token for token, _ in row] for row in full])

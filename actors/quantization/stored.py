@@ -63,13 +63,13 @@ class StoredMatrices:
                 str(file), f"{layer}.weight is fp8 and {name} is missing", "fetch all files of the model"
             )
         check_floats(self.checkpoint, name)
-        scale = self.checkpoint.piece(name).float()
+        scale = self._whole(name).float()
         if self.declared.block is not None and scale.numel() > 1:
             height, width = self.declared.block
             if scale.shape != (-(-shape[0] // height), -(-shape[1] // width)):
                 raise self._wrong(name, f"has shape {list(scale.shape)} for blocks of {height} x {width}")
             scale = scale[torch.arange(*rows) // height][:, torch.arange(shape[1]) // width]
-        elif scale.dim() and scale.shape[0] == shape[0] > 1:
+        elif scale.dim() and scale.numel() == scale.shape[0] == shape[0] > 1:
             scale = scale.view(shape[0], -1)[slice(*rows)]
         elif scale.numel() != 1:
             raise self._wrong(name, f"has shape {list(scale.shape)} for a weight of {list(shape)}")
@@ -101,12 +101,18 @@ class StoredMatrices:
         stored = self.checkpoint.shape(name)
         check_floats(self.checkpoint, name)
         if stored in ((), (1,)):  # one for the whole matrix
-            whole = torch.empty(stored)
-            self.checkpoint.read(name, whole, stored)
-            return whole.view(1, 1).repeat(rows[1] - rows[0], 1)
+            return self._whole(name).float().view(1, 1).repeat(rows[1] - rows[0], 1)
         if len(stored) > 2 or stored[0] != shape[0]:
             raise self._wrong(name, f"has shape {list(stored)} for a weight of {list(shape)}")
         return self.checkpoint.piece(name, stored, slice(*rows)).float().view(rows[1] - rows[0], -1)
+
+    def _whole(self, name: str) -> torch.Tensor:
+        """All of a tensor, which may be a single number without a shape."""
+        if self.checkpoint.shape(name):
+            return self.checkpoint.piece(name)
+        single = torch.empty(())
+        self.checkpoint.read(name, single, ())
+        return single
 
     def _zeros(self, layer: str, bits: int, rows: Range) -> torch.Tensor | None:
         name = layer + ".weight_zero_point"
@@ -173,6 +179,8 @@ class StoredMatrices:
             return
         index = self.checkpoint.piece(name, (columns,)).long()
         groups = int(index.max()) + 1
+        if columns % groups and bool((index.diff() >= 0).all()):
+            raise self._wrong(name, f"makes {groups} groups that do not divide {columns} columns")
         if not torch.equal(index, torch.arange(columns) * groups // columns):
             raise ModelInvalid(
                 str(self.checkpoint.path), f"{name} spreads the columns of a group (act-order, desc_act)",

@@ -13,22 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from actors.models.checkpoint import Checkpoint
 from actors.models.config import read_config, unsupported
 from actors.models.family import describe, language_part
+from actors.models.weights import prefix_of
 from actors.quantization import compressed
 from actors.quantization.calibrate import Calibrated
 from actors.quantization.declared import declaration
-from actors.quantization.landing import MAKER
+from actors.quantization.landing import MAKER, TEMPLATES
 from actors.quantization.rounding import group_for, nearest, to_float8
 from cluster.errors import InvalidRequest, ModelInvalid
 
 SHARD_BYTES = 4 * 2**30
 TARGETS = ("int8", "int4", "fp8")
-PROJECTION = re.compile(r"(?:.*\.)?layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)$")
-EMBEDDING = re.compile(r"(?:.*\.)?embed_tokens$")
+DECODER = r"(?:model\.|model\.language_model\.|language_model\.model\.)?"  # and not a vision tower
+PARTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
+         "mlp.down_proj")  # fmt: skip
+PROJECTION = re.compile(rf"{DECODER}layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)$")
+EMBEDDING = re.compile(rf"{DECODER}embed_tokens$")
 HEAD = re.compile(r"(?:.*\.)?lm_head$")
 MERGED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # engines multiply them at once: all or none
 KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "NOTICE*")
@@ -81,10 +86,34 @@ def scale_type_of(folder: Path) -> torch.dtype:
 def check(source: Path) -> None:
     """Raises ModelInvalid unless `source` is a float folder of a family that is quantized here."""
     config = language_part(read_config(source))
-    if describe(config) is None:
+    family = describe(config)
+    if family is None:
         raise unsupported(config, "runs by transformers' modules, which are not quantized,")
     if declaration(source) is not None:
         raise ModelInvalid(str(source), "is quantized already", "take the float weights")
+    checkpoint = Checkpoint(source)
+    stem = prefix_of(checkpoint)
+    wanted = (f"{stem}layers.{index}.{part}.weight" for index in range(family.layers) for part in PARTS)
+    lacking = next((name for name in wanted if name not in checkpoint), None)
+    if lacking is not None:
+        raise ModelInvalid(str(source), f"the weights lack {lacking}", "fetch all files of the model")
+
+
+def check_numbers(checkpoint: Checkpoint, name: str, weight: torch.Tensor) -> None:
+    """Raises ModelInvalid where a weight holds NaN or an infinity, which no rounding survives."""
+    if not bool(torch.isfinite(weight).all()):
+        file = checkpoint.tensors[name].file
+        raise ModelInvalid(str(file), f"{name} holds NaN or infinities", "fetch the file again, or take other weights")
+
+
+def needed_bytes(source: Path, plan: Plan) -> int:
+    """About what the quantized weights of `source` take, from above."""
+    checkpoint, whole = Checkpoint(source), 0
+    for name, stored in checkpoint.tensors.items():
+        rounded = len(stored.shape) == 2 and plan.rounds(name.removesuffix(".weight"))
+        numbers = torch.Size(stored.shape).numel()
+        whole += numbers * (plan.bits + 1) // 8 if rounded else stored.bytes
+    return whole
 
 
 def write(
@@ -122,7 +151,7 @@ class _Writer:
         layer = name.removesuffix(".weight")
         shape = checkpoint.shape(name)
         if layer == name or len(shape) != 2 or not self.plan.rounds(layer):
-            if layer != name and (PROJECTION.match(layer) or HEAD.match(layer)):
+            if layer != name and len(shape) == 2 and not EMBEDDING.match(layer):
                 self.left.append(layer)
             self._keep({name: self._float(checkpoint, name)})
             return
@@ -130,6 +159,7 @@ class _Writer:
         matrix = self.calibrated.matrices.get(layer)
         if matrix is None:
             weight = self._float(checkpoint, name)
+            check_numbers(checkpoint, name, weight)
             if self.plan.to == "fp8":
                 found: compressed.Matrix = to_float8(weight, scales)
             else:
@@ -140,6 +170,8 @@ class _Writer:
         self._keep(compressed.tensors(layer, found, scales, self.plan.activations))
 
     def finish(self) -> dict[str, Any]:
+        if unused := set(self.calibrated.matrices) - set(self.matrices):
+            raise AssertionError(f"{min(unused)} was calibrated and the checkpoint calls it otherwise")
         self._flush()
         many = len(self.files)
         for index in range(many):
@@ -168,7 +200,10 @@ class _Writer:
 
     def _flush(self) -> None:
         part = self._part(len(self.files))
-        save_file(self.pending, part, metadata=MAKER)
+        try:
+            save_file(self.pending, part, metadata=MAKER)
+        except (OSError, SafetensorError) as error:
+            raise InvalidRequest("--out", str(self.target), f"a place that can hold it ({error})") from error
         part.chmod(0o644)  # safetensors writes 0600
         self.files.append({name: tensor.numel() * tensor.element_size() for name, tensor in self.pending.items()})
         self.pending = {}
@@ -195,6 +230,8 @@ class _Writer:
             for file in self.source.glob(pattern):
                 if file.name not in UNTRUE:
                     shutil.copyfile(file, self.target / file.name)
+        if (self.source / TEMPLATES).is_dir():
+            shutil.copytree(self.source / TEMPLATES, self.target / TEMPLATES)
 
 
 def _kind_of(matrix: compressed.Matrix) -> compressed.Matrix:

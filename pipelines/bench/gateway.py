@@ -5,6 +5,7 @@ Answers one question: with N streams at a time, how soon comes the first token a
 
 import asyncio
 import json
+import secrets
 import time
 from typing import Any
 
@@ -30,8 +31,8 @@ async def drive(base: str, key: str, model: str, load: Load, streams: int) -> li
 
 
 def body(model: str, load: Load, index: int) -> dict[str, Any]:
-    """One request. Each prompt begins differently, so that no answer is had from the prefix cache."""
-    prompt = f"{index} " + "word " * max(1, load.prompt_tokens - 2)
+    """One request. Each prompt begins as none did before, so that no answer is had from the prefix cache."""
+    prompt = f"{secrets.randbelow(10**9)}{index} " + "word " * max(1, load.prompt_tokens - 2)
     return {
         "model": model,
         "prompt": prompt,

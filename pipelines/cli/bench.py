@@ -4,6 +4,7 @@ Owns the flags, the table and where the picture goes. What is measured stands in
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cluster.errors import InvalidRequest, Unavailable
+from cluster.errors import InvalidRequest, StrataError, Unavailable
 from pipelines.bench import peers
 from pipelines.bench.figures import Load, Row, summarize
 from pipelines.bench.picture import Point, draw
@@ -66,24 +67,27 @@ def run(asked: Asked, *, as_json: bool) -> None:
     _refuse(asked)
     with _progress() as begin:
         found = _gateway(asked, begin) if asked.folder is None else _folder(asked, asked.folder, begin)
-    if asked.picture is not None:
-        asked.picture.write_text(draw(_title(asked, found.of), _lines(found)), encoding="utf-8")
     if as_json:
         show.document(_document(asked, found))
     else:
-        _print(asked, found)
+        _print(found)
+    if asked.picture is not None:
+        asked.picture.write_text(draw(_title(asked, found.of), _lines(found)), encoding="utf-8")
+        if not as_json:
+            show.line(f"Drawn in {asked.picture}.")
 
 
 def _refuse(asked: Asked) -> None:
     for streams in asked.load.streams:
         if streams < 1:
             raise InvalidRequest("streams", streams, "one at a time at the least")
+        if streams > asked.load.requests:
+            remedy = f"as many --requests at least, of which there are {asked.load.requests}"
+            raise InvalidRequest("streams", streams, remedy)
     if asked.quantization not in (None, "none", *QUANTIZATIONS):
         raise InvalidRequest("quantization", asked.quantization, f"one of none, {', '.join(QUANTIZATIONS)}")
-    if asked.picture is not None and asked.picture.suffix != ".svg":
-        raise InvalidRequest("picture", str(asked.picture), "a name that ends in .svg")
-    if asked.picture is not None and not asked.picture.absolute().parent.is_dir():
-        raise InvalidRequest("picture", str(asked.picture), "a name in a folder that exists")
+    if asked.picture is not None:
+        _refuse_picture(asked.picture)
     if asked.folder is None:
         for name, value in (("quantization", asked.quantization), ("peers", asked.peers)):
             if value:
@@ -96,6 +100,14 @@ def _refuse(asked: Asked) -> None:
         raise InvalidRequest("folder", str(asked.folder), "a Hugging Face model folder, with a config.json")
     if asked.peers:
         peers.check(_rounding(asked))
+
+
+def _refuse_picture(file: Path) -> None:
+    if file.suffix != ".svg":
+        raise InvalidRequest("picture", str(file), "a name that ends in .svg")
+    folder = file.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InvalidRequest("picture", str(file), "a name in a folder that exists and that you may write to")
 
 
 def _rounding(asked: Asked) -> str | None:
@@ -151,13 +163,16 @@ def _folder(asked: Asked, folder: Path, begin: Begin) -> Found:
             begun = begin(f"{load.requests} requests, {streams} at a time", load.requests)
             rows.append(loaded.row(load, streams, begun))
     if asked.peers:
-        for heard in peers.listen(folder, _rounding(asked), load, vocabulary):
-            if heard.failed:
-                found.failed[heard.title] = heard.failed
-            elif heard.row is not None:
-                found.engines.setdefault(heard.title, []).append(heard.row)
-            else:
-                begin(heard.title, 0)
+        try:
+            for heard in peers.listen(folder, _rounding(asked), load, vocabulary):
+                if heard.failed:
+                    found.failed[heard.title] = heard.failed
+                elif heard.row is not None:
+                    found.engines.setdefault(heard.title, []).append(heard.row)
+                else:
+                    begin(heard.title, 0)
+        except StrataError as error:
+            found.failed["the others"] = str(error)
     return found
 
 
@@ -206,7 +221,7 @@ def _document(asked: Asked, found: Found) -> dict[str, Any]:
     }
 
 
-def _print(asked: Asked, found: Found) -> None:
+def _print(found: Found) -> None:
     several = len(found.engines) > 1
     rows = [
         (
@@ -219,8 +234,6 @@ def _print(asked: Asked, found: Found) -> None:
     show.table((*(["engine"] if several else []), *COLUMNS.values()), rows)
     for name, why in found.failed.items():
         show.line(f"{name}: {why}")
-    if asked.picture is not None:
-        show.line(f"Drawn in {asked.picture}.")
 
 
 def figure(value: float) -> str:

@@ -123,7 +123,8 @@ def bench(
     from pipelines.bench.figures import Load
     from pipelines.cli import bench as command
 
-    load = Load(tuple(streams or (1, 8, 32)), requests, prompt_tokens, max_tokens)
+    usual = [many for many in (1, 8, 32) if many <= requests]
+    load = Load(tuple(streams or usual), requests, prompt_tokens, max_tokens)
     command.run(command.Asked(load, folder, quantization, peers, picture, model, url, file), as_json=json)
 
 
@@ -306,7 +307,9 @@ def quantize(
 ) -> None:
     """Make a folder of int8, int4 or fp8 weights that Strata and vLLM serve, and report what it cost."""
     from pipelines.cli import quantize as command
+    from pipelines.cli.stops import interruptible
 
+    interruptible()
     asked = command.Asked(to, method, calibrate, out, tuple(ignore or ()), keep_embedding, report, per_task)
     command.run(model, asked, as_json=json)
 

@@ -7,7 +7,7 @@ Owns the order of things and the sample text. How a matrix is rounded, laid out 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,13 @@ from actors.quantization.writing import (
     Plan,
     check,
     float32_bytes,
+    needed_bytes,
     scale_type_of,
     weight_bytes,
     write,
 )
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, ModelInvalid, StrataError
+from cluster.hardware import free_bytes
 from pipelines.cli import show
 from pipelines.lifecycle.conversation import prompt, spans
 from pipelines.lifecycle.data.example import Example
@@ -74,14 +76,18 @@ def run(model: Path, asked: Asked, *, as_json: bool) -> None:
     _refuse(asked)
     check(model)
     check_ignored(model, _plan(asked))
-    out = asked.out or model.with_name(f"{model.resolve().name}-{asked.to}")
+    named = model.resolve() if model.name in ("", "..") else model
+    out = asked.out or named.with_name(f"{model.resolve().name}-{asked.to}")
     if model.resolve().is_relative_to(out.resolve()):
         raise InvalidRequest("--out", str(out), "another folder than the model's")
+    _room(model, out, _plan(asked))
     with landing(out) as part, _bars() as bar:
         said, report = _made(model, out, part, asked, bar)
-        if report is not None:
+        if isinstance(report, Report):
             write_json(part / REPORT, report.document())
             (part / PICTURE).write_text(draw(report), encoding="utf-8")
+    if isinstance(report, StrataError):
+        raise StrataError(f"{out} is written and can be served, but not what it costs is known: {report}") from report
     if report is None:
         _finish({"out": str(out), "quantization_config": said}, out, as_json)
     elif as_json:
@@ -92,8 +98,11 @@ def run(model: Path, asked: Asked, *, as_json: bool) -> None:
 
 def _made(
     model: Path, out: Path, part: Path, asked: Asked, bar: Callable[[str], Advance]
-) -> tuple[dict[str, Any], Report | None]:
-    """Fill the folder `part`, which will stand at `out`: its quantization_config, and the report if one is wanted."""
+) -> tuple[dict[str, Any], Report | StrataError | None]:
+    """Fill the folder `part`, which will stand at `out`: its quantization_config, and the report if one is wanted.
+
+    A report that cannot be made is no reason to lose the weights: then why it cannot.
+    """
     plan = _plan(asked)
     take = partial(_sample, model, asked.calibrate)
     held = take(MEASURED_SEED, MEASURED_ROWS) if asked.report else None  # too short a text is refused before the work
@@ -104,20 +113,30 @@ def _made(
     said = write(model, part, plan, calibrated, bar("write"))
     if held is None:
         return said, None
-    parts = sensitivities(
-        Network(model),
-        held.first(SENSITIVITY_ROWS),
-        asked.to,
-        embedding=plan.rounds("embed_tokens"),
-        progress=bar("sensitivity"),
-    )
-    return said, _reported(model, out, part, asked, held, parts, said["ignore"], bar("measure"))
+    try:
+        parts = sensitivities(
+            Network(model),
+            held.first(SENSITIVITY_ROWS),
+            asked.to,
+            embedding=plan.rounds("embed_tokens"),
+            progress=bar("sensitivity"),
+        )
+        return said, _reported(model, out, part, asked, held, parts, said["ignore"], bar("measure"))
+    except StrataError as error:
+        return said, error
+
+
+def _room(model: Path, out: Path, plan: Plan) -> None:
+    needed, free = needed_bytes(model, plan), free_bytes(out.resolve().parent)
+    if needed > free:
+        raise InvalidRequest("--out", str(out), f"a place with {needed / 1e9:.1f} GB free; {free / 1e9:.1f} are here")
 
 
 def _plan(asked: Asked) -> Plan:
     return Plan(asked.to, asked.ignore, not asked.keep_embedding, activations=asked.chosen == "smoothquant")
 
 
+@lru_cache(1)
 def _lines(file: Path) -> list[str]:
     """Of the user's text, those that hold something. Raises InvalidRequest where it is no text."""
     try:
@@ -157,11 +176,18 @@ def _calibrated(network: Network, rows: Sample, asked: Asked, plan: Plan, progre
     )  # fmt: skip
 
 
-def _encoder(model: Path) -> Callable[[str], list[int]]:
-    tokenizer: Tokenizer = load_tokenizer(model)
+def _encoder(model: Path, *, whole: bool) -> Callable[[str], list[int]]:
+    """Text as tokens; `whole`: with those that a tokenizer puts around a text."""
+    try:
+        tokenizer: Tokenizer = load_tokenizer(model)
+    except Exception as error:  # the Rust library raises nothing narrower
+        remedy = "fetch all files of the model"
+        raise ModelInvalid(str(model / "tokenizer.json"), f"cannot be read ({error})", remedy) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
 
     def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(text).ids
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=whole).ids
         return ids
 
     return encode
@@ -171,7 +197,8 @@ def _sample(model: Path, file: Path | None, seed: int, rows: int) -> Sample:
     longest = context_of(read_config(model).get_text_config(decoder=True))
     if file is not None:
         rows = max(rows // 4, 1)  # rows of text that fill the width, not conversations
-    return sample(_text(file, seed), _encoder(model), rows, longest, apart=file is None)
+    begin = _encoder(model, whole=True)("")[:1]  # what the tokenizer begins a text with
+    return sample(_text(file, seed), _encoder(model, whole=False), rows, longest, apart=file is None, begin=begin)
 
 
 def _text(file: Path | None, seed: int) -> Iterator[list[Piece]]:
@@ -219,7 +246,7 @@ def _reported(
 
 def _side(folder: Path, model: Path, questions: list[Example], held: Sample) -> Side:
     """`folder`, by the engine, in a process of its own."""
-    encode = _encoder(model)
+    encode = _encoder(model, whole=True)
     prompts = [encode(prompt(example.turns, None, example.tools)) for example in questions]
     found = measured(
         Wanted(str(folder.resolve()), "auto", held.tokens.tolist(), held.counted.tolist(), prompts, batches=[1, 8, 32])

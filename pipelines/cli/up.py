@@ -3,8 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from pipelines import workers
 from pipelines.cli import build, down, gangs, keys, serving, show
 from pipelines.cli.config import settle
 from pipelines.cli.settling import settled
+from pipelines.cli.stops import STOPS, held_back, interruptible
 from pipelines.settings import Settings
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WATCH_SECONDS = 1.0  # how often it is asked whether somebody else took the cluster down
 
 
@@ -122,12 +121,6 @@ def python(url: str, key: str, model: str) -> str:
     )
 
 
-def interruptible() -> None:
-    """Have every signal to stop arrive as KeyboardInterrupt, so that a half-made start is cleared away."""
-    for number in STOPS:
-        signal.signal(number, signal.default_int_handler)
-
-
 def stay(settings: Settings) -> None:
     """Until a signal to stop, or until the cluster is gone; then drain and leave nothing behind."""
     try:
@@ -143,13 +136,3 @@ def stay(settings: Settings) -> None:
                 watch.look()
     finally:
         down.everything(settings.cluster)
-
-
-@contextmanager
-def held_back(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
-    """Signals wait for `sigtimedwait` inside."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

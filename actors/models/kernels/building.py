@@ -6,6 +6,8 @@ new build: the cache key is the sources, the flags that this processor allows, a
 
 import fcntl
 import hashlib
+import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -82,15 +84,22 @@ def _processor_flags(lanes: frozenset[str] | None) -> tuple[str, ...]:
     return (*LANES[lanes], *more)
 
 
-def _compiler() -> str:
+def _compiler() -> list[str]:
+    """The command: CXX, or what the machine has."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    if named:
+        return named
     found = shutil.which("g++") or shutil.which("clang++")
     if found is None:
-        raise BuildFailed("there is no C++ compiler (g++ or clang++)")
-    return found
+        raise BuildFailed("there is no C++ compiler (g++ or clang++, or what CXX names)")
+    return [found]
 
 
-def _key(flags: tuple[str, ...], compiler: str) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=60, check=False).stdout  # noqa: S603
+def _key(flags: tuple[str, ...], compiler: list[str]) -> str:
+    try:
+        version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=60, check=False).stdout  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildFailed(f"{compiler[0]} does not run: {error}") from error
     parts = [version, " ".join(flags).encode()]
     parts += [path.name.encode() + b"\0" + path.read_bytes() for path in sorted(SOURCES.glob("*.[ch]*"))]
     digest = hashlib.sha256()
@@ -107,18 +116,18 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _compile(compiler: str, flags: tuple[str, ...], made: Path, progress: Progress) -> None:
+def _compile(compiler: list[str], flags: tuple[str, ...], made: Path, progress: Progress) -> None:
     files = sorted(SOURCES.glob("*.cpp"))
     with tempfile.TemporaryDirectory(dir=made.parent) as folder, ThreadPoolExecutor(2) as pool:
         objects = [Path(folder) / f"{file.stem}.o" for file in files]
-        commands = [[compiler, *flags, "-c", str(f), "-o", str(o)] for f, o in zip(files, objects, strict=True)]
+        commands = [[*compiler, *flags, "-c", str(f), "-o", str(o)] for f, o in zip(files, objects, strict=True)]
         for done, file in enumerate(files, 1):
             if done == 1:
                 running = [pool.submit(_run, command) for command in commands]
             running[done - 1].result()
             progress(f"compiled {file.name} ({done} of {len(files)})")
         linked = Path(folder) / "kernels.so"
-        _run([compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(linked)])
+        _run([*compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(linked)])
         linked.replace(made)  # whoever looks sees all of it or nothing
 
 

@@ -20,11 +20,11 @@ def test_is_compiled_once_and_found_again(monkeypatch):
 def test_a_changed_source_asks_for_a_new_build(tmp_path, monkeypatch):
     (tmp_path / "a.cpp").write_text("int a;")
     monkeypatch.setattr(building, "SOURCES", tmp_path)
-    before = building._key((), "g++")
-    assert building._key((), "g++") == before
+    before = building._key((), ["g++"])
+    assert building._key((), ["g++"]) == before
     (tmp_path / "a.cpp").write_text("int b;")
-    assert building._key((), "g++") != before
-    assert building._key(("-O1",), "g++") != building._key(("-O2",), "g++")
+    assert building._key((), ["g++"]) != before
+    assert building._key(("-O1",), ["g++"]) != building._key(("-O2",), ["g++"])
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,11 @@ def test_building_ahead_says_why_it_cannot(monkeypatch):
     assert not build(heard.append)
     assert len(heard) == 1
     assert "avx2" in heard[0]
+
+
+def test_cxx_names_the_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "ccache g++-13 -pipe")
+    assert building._compiler() == ["ccache", "g++-13", "-pipe"]
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    with pytest.raises(BuildFailed, match=r"/nowhere/g\+\+ does not run"):
+        library()

@@ -280,3 +280,49 @@ def test_gptq_may_have_negative_scales_and_no_infinite_ones(tmp_path):
     tensors = layouts.gptq(numbers, SCALES / 0, 4, zeros)
     with pytest.raises(ModelInvalid, match=r"a\.b\.scales holds inf"):
         stored(tmp_path / "b", tensors, {"quant_method": "gptq", "bits": 4}).read("a.b", (ROWS, COLUMNS))
+
+
+@pytest.mark.parametrize(("name", "said"), [("weight_scale", {}), ("weight_scale_inv", {"weight_block_size": None})])
+def test_fp8_may_have_one_scale_without_a_shape(tmp_path, name, said):
+    weight = torch.randn(ROWS, COLUMNS, generator=MADE).to(torch.float8_e4m3fn)
+    tensors = {"weight": weight, name: torch.tensor(0.25)}
+    path = layouts.folder(tmp_path, {"a.b": tensors}, {"quant_method": "fp8"} | said)
+    into = torch.empty(ROWS, COLUMNS)
+    Matrices(Checkpoint(path), None, lambda taken: None).floats("a.b", into, (ROWS, COLUMNS))
+    assert torch.equal(into, weight.float() / 4)
+
+
+def test_fp8_scales_by_groups_are_named(tmp_path):
+    tensors = {"weight": torch.ones(ROWS, COLUMNS).to(torch.float8_e4m3fn), "weight_scale": torch.ones(ROWS, 2)}
+    path = layouts.folder(tmp_path, {"a.b": tensors}, {"quant_method": "fp8"})
+    with pytest.raises(ModelInvalid, match=r"a\.b\.weight_scale has shape"):
+        Matrices(Checkpoint(path), None, lambda taken: None).floats("a.b", torch.empty(ROWS, COLUMNS), (ROWS, COLUMNS))
+
+
+def test_bytes_are_not_rounded_again(tmp_path):
+    tensors = {"weight": integers(8), "weight_scale": SCALES[:, :1].contiguous()}
+    path = layouts.folder(tmp_path, {"a.b": tensors}, COMPRESSED | {"format": "int-quantized"})
+    with pytest.raises(ModelInvalid, match="quantized already"):
+        Matrices(Checkpoint(path), "int4", lambda taken: None)
+
+
+def test_groups_that_do_not_divide_are_not_taken_for_act_order(tmp_path):
+    tensors = layouts.gptq(integers(4), SCALES, 4, torch.zeros(SCALES.shape))
+    tensors["g_idx"] = (torch.arange(COLUMNS) // (COLUMNS * 2 // 5)).to(torch.int32)
+    matrices = stored(tmp_path, tensors, {"quant_method": "gptq", "bits": 4})
+    with pytest.raises(ModelInvalid, match=r"a\.b\.g_idx makes 3 groups that do not divide"):
+        matrices.read("a.b", (ROWS, COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("location", "read"), [("weight_input", True), ("weight_output", True), ("input", False), ("output", False)]
+)
+def test_transforms_of_what_is_multiplied_are_refused(tmp_path, location, read):
+    apply = [{"targets": ["Linear"], "location": location}]
+    said = {"transform_config": {"config_groups": {"u": {"type": "hadamard", "apply": apply}}}}
+    layouts.folder(tmp_path, {"a": {"weight": torch.ones(2, 2)}}, COMPRESSED | said)
+    if read:
+        assert declared(tmp_path) is not None
+    else:
+        with pytest.raises(ModelInvalid, match=f"a transform of '{location}'"):
+            declared(tmp_path)

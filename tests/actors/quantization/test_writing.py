@@ -1,14 +1,20 @@
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from actors.models import load
 from actors.quantization import writing
-from actors.quantization.calibrate import Calibrated
+from actors.quantization.calibrate import Calibrated, calibrate
+from actors.quantization.landing import TEMPLATES, landing
+from actors.quantization.network import Network
 from actors.quantization.rounding import nearest
-from actors.quantization.writing import Plan, float32_bytes, weight_bytes, write
-from cluster.errors import ArchitectureUnsupported, InvalidRequest
+from actors.quantization.sample import sample
+from actors.quantization.writing import Plan, float32_bytes, needed_bytes, weight_bytes, write
+from cluster.errors import ArchitectureUnsupported, InvalidRequest, ModelInvalid
 from tests.actors.models import architectures
 from tests.actors.quantization import layouts
 
@@ -162,3 +168,86 @@ def test_an_architecture_without_merged_layers_is_refused(tmp_path):
     with pytest.raises(ArchitectureUnsupported, match="not quantized"):
         write(tmp_path / "gpt2", tmp_path / "small", Plan("int8"))
     assert not (tmp_path / "small").exists()
+
+
+def altered(small, tmp_path, change):
+    """A copy of the small model whose tensors `change` has changed."""
+    source = tmp_path / "source"
+    source.mkdir()
+    tensors = layouts.contents(small("qwen3"))
+    change(tensors)
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    shutil.copyfile(small("qwen3") / "config.json", source / "config.json")
+    return source
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_no_number_is_not_rounded(small, tmp_path, wrong):
+    def change(tensors):
+        tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = wrong
+
+    source = altered(small, tmp_path, change)
+    with pytest.raises(ModelInvalid, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN or infinities"):
+        write(source, tmp_path / "made", Plan("int4"))
+    for method in ("gptq", "awq"):
+        held = sample(
+            iter([[("x" * 300, True)]]), lambda text: [ord(letter) % 90 for letter in text], 2, 128, apart=False
+        )
+        with pytest.raises(ModelInvalid, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN"):
+            calibrate(Network(source), held, method, 4)
+
+
+def test_a_folder_that_lacks_weights_is_refused(small, tmp_path):
+    source = altered(small, tmp_path, lambda tensors: tensors.pop("model.layers.1.self_attn.v_proj.weight"))
+    with pytest.raises(ModelInvalid, match=r"lack model\.layers\.1\.self_attn\.v_proj\.weight"):
+        write(source, tmp_path / "made", Plan("int8"))
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_vision_tower_is_left_alone(small, tmp_path):
+    def change(tensors):
+        for name in list(tensors):
+            tensors[name.replace("model.", "language_model.model.", 1)] = tensors.pop(name)
+        for part in ("self_attn.q_proj", "self_attn.out_proj", "mlp.fc1"):
+            tensors[f"vision_tower.vision_model.encoder.layers.0.{part}.weight"] = torch.ones(8, 8)
+
+    source = altered(small, tmp_path, change)
+    said = write(source, tmp_path / "made", Plan("int8"))
+    held = layouts.contents(tmp_path / "made")
+    assert "language_model.model.layers.0.self_attn.q_proj.weight_packed" in held
+    towers = sorted(name for name in held if name.startswith("vision_tower"))
+    assert all(name.endswith(".weight") for name in towers)
+    assert {name.removesuffix(".weight") for name in towers} <= set(said["ignore"])
+
+
+def test_what_was_calibrated_under_another_name_is_not_lost(small, tmp_path):
+    other = Calibrated({"decoder.layers.0.mlp.down_proj": nearest(torch.randn(64, 96), 4, 32, torch.bfloat16)})
+    with pytest.raises(AssertionError, match="calls it otherwise"):
+        write(small("llama"), tmp_path, Plan("int4"), other)
+
+
+def test_the_room_that_is_needed_is_known_before(small, tmp_path):
+    for to in ("int8", "int4"):
+        write(small("llama"), tmp_path / to, Plan(to))
+        took = weight_bytes(tmp_path / to)
+        assert took <= needed_bytes(small("llama"), Plan(to)) <= 1.3 * took
+
+
+def test_a_full_disk_is_said(small, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(writing, "save_file", full)
+    with pytest.raises(InvalidRequest, match=r"--out: .*No space left on device"):
+        write(small("llama"), tmp_path, Plan("int8"))
+
+
+def test_templates_in_a_folder_come_along(small, tmp_path):
+    source = altered(small, tmp_path, lambda tensors: None)
+    (source / TEMPLATES).mkdir()
+    (source / TEMPLATES / "tool_use.jinja").write_text("t")
+    with landing(tmp_path / "made") as part:
+        write(source, part, Plan("int8"))
+    assert (tmp_path / "made" / TEMPLATES / "tool_use.jinja").read_text() == "t"
+    with landing(tmp_path / "made") as part:  # it is ours, and may be made anew
+        write(source, part, Plan("int8"))

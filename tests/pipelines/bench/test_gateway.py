@@ -21,3 +21,8 @@ async def test_a_stream_is_read_to_its_usage(status: int) -> None:
         sample = await ask(http, body("m", Load((1,), 1, 8, 5), 0))
     assert bool(sample.failed) is (status == 503)
     assert sample.tokens == (5 if status == 200 else 0)
+
+
+def test_nothing_is_asked_twice() -> None:
+    load = Load((1,), 2, 8, 4)
+    assert len({body("m", load, 0)["prompt"] for _ in range(20)}) > 15

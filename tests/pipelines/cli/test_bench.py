@@ -13,7 +13,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from pipelines.bench import peers
-from pipelines.bench.figures import Load
 from pipelines.bench.peers import Heard
 from pipelines.cli import bench, main
 
@@ -101,7 +100,7 @@ def test_the_table_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch
     )
     paper = Console(width=80, file=StringIO(), highlight=False)
     monkeypatch.setattr(bench.show, "out", paper)
-    bench._print(bench.Asked(Load((1,), 1, 1, 1)), bench.Found("m", engines))
+    bench._print(bench.Found("m", engines))
     lines = paper.file.getvalue().splitlines()
     assert len(lines) == 3 + len(engines) + others  # the longest name takes two
     figures = ["1024", "123457", "987654", "12346", "987654", "1234", "0", "12346"]
@@ -122,6 +121,7 @@ def test_the_table_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch
         (("MODEL", "--url", "http://127.0.0.1:1"), "url: http://127.0.0.1:1 is not accepted; leave it out"),
         (("MODEL", "--picture", "a.png"), "picture: a.png is not accepted; a name that ends in .svg"),
         (("MODEL", "--picture", "no/a.svg"), "a name in a folder that exists"),
+        (("MODEL", "--streams", "8", "--requests", "4"), "streams: 8 is not accepted; as many --requests at least"),
         (("MODEL", "--peers", "--quantization", "fp8"), "peers are compared in int8, int4"),
         (("MODEL", "--prompt-tokens", "100", "--max-tokens", "99"), "prompt-tokens + max-tokens: 100 + 99"),
     ],

@@ -1,17 +1,18 @@
 import json
+import shutil
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from actors.models import load
 from actors.quantization.measure import measure
-from cluster.errors import InvalidRequest, ModelInvalid
+from cluster.errors import InvalidRequest, ModelInvalid, StrataError
 from pipelines.cli import main, quantize
 from pipelines.cli.quantize import CALIBRATION_SEED, MEASURED_SEED, Asked, run
 
@@ -183,3 +184,55 @@ def test_what_is_measured_is_not_what_was_calibrated_with(text: Path) -> None:
     assert not set(used) & set(held)
     ours = ["".join(text for text, _ in pieces) for pieces, _ in zip(quantize._text(None, 7), range(9), strict=False)]
     assert all("<|im_start|>assistant\n" in one for one in ours)
+
+
+def test_a_report_that_cannot_be_made_costs_no_weights(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise StrataError("its process was killed")
+
+    monkeypatch.setattr(quantize, "measured", killed)
+    with pytest.raises(StrataError, match=r"small is written and can be served.*was killed"):
+        run(model, Asked("int8", out=tmp_path / "small"), as_json=True)
+    load(tmp_path / "small")
+
+
+def test_room_is_looked_for_first(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "free_bytes", lambda _: 1000)
+    with pytest.raises(InvalidRequest, match="GB free"):
+        run(model, Asked("int8", out=tmp_path / "small"), as_json=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_present_folder_is_a_model(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(model, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    run(Path(), Asked("int8", report=False), as_json=True)
+    assert (tmp_path / "here-int8" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("wrong", [None, "{"])
+def test_a_tokenizer_that_cannot_be_read_is_named(model: Path, tmp_path: Path, wrong: str | None) -> None:
+    shutil.copytree(model, tmp_path / "here")
+    (tmp_path / "here" / "tokenizer.json").unlink()
+    if wrong is not None:
+        (tmp_path / "here" / "tokenizer.json").write_text(wrong)
+    with pytest.raises(ModelInvalid, match=r"tokenizer\.json.*fetch all files"):
+        run(tmp_path / "here", Asked("int8", out=tmp_path / "small"), as_json=True)
+
+
+def test_rows_begin_as_the_tokenizer_begins_a_text_and_lines_do_not(model: Path, text: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "here")
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    begin = tokenizer.token_to_id("<|im_start|>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "<|im_start|> $A", special_tokens=[("<|im_start|>", begin)]
+    )
+    tokenizer.enable_truncation(7)
+    tokenizer.save(str(tmp_path / "here" / "tokenizer.json"))
+    held = quantize._sample(tmp_path / "here", text, CALIBRATION_SEED, 8)
+    assert (held.tokens[:, 0] == begin).all()
+    assert not (held.tokens[:, 1:] == begin).any()
+    assert not held.counted[:, 0].any()
+    assert held.tokens.shape[1] > 100
