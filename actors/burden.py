@@ -8,17 +8,24 @@ double with each. Knows JSON Schema's words. Knows nothing of requests and autom
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from cluster.errors import InvalidRequest
 
 MEMBERS = 2000  # of one object; that many take 70 ms, ten thousand 2 s
 OPTIONAL = 300  # one after the other in one object; from 248 to 254 on, with and without others, nothing can match them
 MEMBER_PATTERNS = 64  # of a whole schema; 64 take 30 ms, 300 took 4.5 s
+LEVELS = 500  # that lead on to one another by nesting and by reference; from 1,400 on a stack of 8 MB overflows
+RULES = 500  # of a grammar, for the same reason: 3,000 that lead on to one another overflow it
 MEETING = 8  # patterns that one text must match; 15 took 30 ms, and 60 no end
 _SINGLE = frozenset({"items", "additionalProperties", "contains", "propertyNames"})  # words with a schema
 _SEVERAL = frozenset({"items", "prefixItems", "properties"})  # words with schemas of different values
 _ADDED = frozenset({"patternProperties", "anyOf", "oneOf"})  # words with schemas of which some is added to the rest
 
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_ELSEWHERE = ("$defs", "definitions")  # what is only compiled where something refers to it
+
+_RULE = re.compile(r"(?m)^[ \t]*[?!]?[A-Za-z_][\w.-]*[^:\n]*:")
 _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|#[^\n]*')
 
 
@@ -36,8 +43,79 @@ def check_schema(schema: Any, field: str, containers: Iterable[Any]) -> None:
         patterns += len(named) if isinstance(named, Mapping) else 0
         if patterns > MEMBER_PATTERNS:
             raise InvalidRequest(field, f"{patterns} patternProperties", f"give at most {MEMBER_PATTERNS} in all")
+    _check_levels(schema, field)
     if meeting > MEETING:
         _check_meetings(schema, field)
+
+
+def _check_levels(schema: Any, field: str) -> None:
+    if (deepest := levels(schema)) > LEVELS:
+        remedy = f"have at most {LEVELS} levels lead on to one another, by nesting and by $ref"
+        raise InvalidRequest(field, f"a schema that leads {deepest} levels deep", remedy)
+
+
+def levels(schema: Any) -> int:
+    """How deep the compiler may have to go into `schema`: containers that lie in or refer to each other, without
+    recursion.
+
+    In which order it follows references is its own matter, so that those of a cycle count together (components by
+    Tarjan, "Depth-first search and linear graph algorithms", 1972).
+    """
+    parts: dict[str, tuple[int, list[str]]] = {}
+    waiting = [""]
+    while waiting:
+        name = waiting.pop()
+        if name not in parts:
+            parts[name] = _part(pointed(schema, name))
+            waiting += parts[name][1]
+    return _longest(parts)
+
+
+def _part(value: Any) -> tuple[int, list[str]]:
+    """How many levels lie in each other in a part of a schema, and what it refers to."""
+    deepest, refers = 0, []
+    waiting = [(value, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if not isinstance(value, Mapping | list | tuple):
+            continue
+        deepest = max(deepest, depth)
+        for word, inner in value.items() if isinstance(value, Mapping) else ((None, one) for one in value):
+            if word in _REFERENCES and isinstance(inner, str):
+                refers.append(fragment(inner))
+            elif word not in _ELSEWHERE:
+                waiting.append((inner, depth + 1))
+    return deepest, refers
+
+
+def _longest(parts: Mapping[str, tuple[int, list[str]]]) -> int:
+    """The most levels on a way from part to part, where those of one component count together."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    below: dict[str, int] = {}  # of parts whose component is known: the levels from it on
+    open_: list[str] = []
+    walk = [("", iter(parts[""][1]))]
+    while walk:
+        name, left = walk[-1]
+        if name not in order:
+            order[name] = low[name] = len(order)
+            open_.append(name)
+        following = next(left, None)
+        if following is None:
+            walk.pop()
+            if low[name] == order[name]:
+                own = open_[open_.index(name) :]
+                del open_[-len(own) :]
+                beyond = max((below[one] for each in own for one in parts[each][1] if one in below), default=0)
+                whole = sum(parts[each][0] for each in own) + beyond
+                below |= dict.fromkeys(own, whole)
+            if walk:
+                low[walk[-1][0]] = min(low[walk[-1][0]], low[name])
+        elif following not in order:
+            walk.append((following, iter(parts[following][1])))
+        elif following not in below:
+            low[name] = min(low[name], order[following])
+    return below[""]
 
 
 def _check_meetings(schema: Any, field: str) -> None:
@@ -70,6 +148,8 @@ def check_grammar(text: str, field: str) -> None:
     bare = _QUOTED.sub("", text)
     if (count := bare.count("&") + bare.count("~")) > MEETING:
         raise InvalidRequest(field, f"{count} times & or ~", f"use them at most {MEETING} times in all")
+    if (count := len(_RULE.findall(bare))) > RULES:
+        raise InvalidRequest(field, f"a grammar of {count} rules", f"give at most {RULES}")
 
 
 class Meetings:
@@ -106,16 +186,23 @@ class Meetings:
         return max(map(self.of, values), default=0)
 
     def _referred(self, reference: Any) -> int:
-        if not isinstance(reference, str) or not reference.startswith("#"):
+        if not isinstance(reference, str):
             return 0
+        reference = fragment(reference)
         if reference not in self._known:
             self._known[reference] = 0
             self._known[reference] = self.of(pointed(self._root, reference))
         return self._known[reference]
 
 
+def fragment(reference: str) -> str:
+    """What a reference says of a place within its document, from the first slash on; whose document that is is not
+    looked at, as a schema may name itself in several ways."""
+    return unquote(reference.partition("#")[2])
+
+
 def pointed(root: Any, reference: str) -> Any:
-    """What a reference such as `#/$defs/a` points to, as RFC 6901 has it; None for nothing."""
+    """What the fragment of a reference, `/$defs/a`, points to, as RFC 6901 has it; None for nothing."""
     found = root
     for word in reference.split("/")[1:]:
         name = word.replace("~1", "/").replace("~0", "~")

@@ -4,8 +4,8 @@ Owns one thread and one cache of verdicts a model. Knows nothing of requests.
 """
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
+from actors.deep import deep_thread
 from actors.engine.grammar import Grammars, holdable
 from actors.engine.tokens import Tokenizer
 from cluster.errors import InvalidRequest, Overloaded
@@ -20,7 +20,7 @@ class Verdicts:
     def __init__(self, model: str, tokenizer: Tokenizer) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._grammars = Grammars(lambda: tokenizer)
-        self._thread = ThreadPoolExecutor(1, "verdicts")
+        self._thread = deep_thread("verdicts")
         self._waiting = 0
 
     @property

@@ -122,6 +122,18 @@ class BlockPool:
                 else:
                     self._blank.append(block)
 
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Let nobody find `blocks` again, whoever holds them: what is in them is doubtful."""
+        for block in blocks:
+            digest = self._digest_of.get(block)
+            if digest is None:
+                continue
+            self._forget(block)
+            if self._idle.pop(block, 0) is None:
+                self._blank.append(block)
+            if self.tier is not None:
+                self.tier.forget(digest)
+
     def clear(self) -> None:
         """Forget all idle contents (after a fault that makes them doubtful)."""
         for block in self._idle:

@@ -33,6 +33,7 @@ VERDICT_BYTES = 512
 # Between the elements of JSON: nothing, a space, or a line break and what indents eight levels by four spaces. All that
 # JSON allows would be an invitation: a model that has nothing to say fills its answer with it.
 JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": r"( |\n[ \t]{0,32})?"}
+COMPACT_OPTIONS: "JsonCompileOptions" = {"whitespace_flexible": False}
 # Tokens between which models write calls: text to a grammar, whether or not a tokenizer calls them special.
 MARKS = ("<tool_call>", "</tool_call>", "<|python_tag|>")
 # Texts that a grammar left no choice about, whose tokens are remembered: keys and signs, which every answer asks for.
@@ -202,7 +203,7 @@ def grammar(spec: str) -> str:
         case "json":
             return LLMatcher.grammar_from_json_schema(body, overrides=JSON_OPTIONS)
         case "compact":
-            return LLMatcher.grammar_from_json_schema(body, overrides={"whitespace_flexible": False})
+            return LLMatcher.grammar_from_json_schema(body, overrides=COMPACT_OPTIONS)
         case "regex":
             return LLMatcher.grammar_from_regex(body)
         case "choice":

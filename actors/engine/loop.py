@@ -156,7 +156,12 @@ class Engine:
         for joined in step.joined:
             self.lately.joined(joined.key)
         self.computing = True
-        result = self.executor.execute(plan)
+        try:
+            result = self.executor.execute(plan)
+        except BaseException as error:
+            if not isinstance(error, StrataError):  # what was to be moved or computed may not have been
+                self._fail(step.works, "the step was interrupted")
+            raise
         self.computing = False
         self.last_result = result
         self.steps += result.steps
@@ -245,6 +250,8 @@ class Engine:
     ) -> Delta:
         """There is no last token: no numbers, or a `stuck` constraint. What came before it in the run is its answer."""
         why = TOO_COMPLEX if stuck else StrataError("the model's logits are no numbers (NaN or -inf)")
+        if not stuck:  # an earlier step may have computed what they come of, and others may find it
+            self._scheduler.pool.forget(sequence.blocks)
         _, error = self._ended(sequence, why)
         if len(tokens) == 1:
             return error

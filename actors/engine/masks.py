@@ -11,12 +11,13 @@ A matcher that takes too long, or grows beyond its limits, is given up: its sequ
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 from llguidance import LLMatcher
 
+from actors.deep import deep_thread
 from actors.engine.choosing import FEW, Bits, counts
 from actors.engine.grammar import Grammars
 from actors.engine.states import State, States
@@ -45,6 +46,7 @@ class Bound:
     few: bool = False  # whether what was allowed was few tokens when a mask was made last
     seconds: float = 0.0
     stuck: bool = False
+    slow: bool = False  # to ask about guesses takes longer than they can save
     renewed: bool = False
 
     def begin(self, grammars: Grammars) -> None:
@@ -121,6 +123,8 @@ class Bound:
             at = after
         if at is not None:
             return len(tokens)
+        if self.slow:
+            return 0
         begun = time.thread_time()
         matcher = self._caught_up(grammars)
         if matcher is None or matcher.is_stopped():
@@ -128,7 +132,8 @@ class Bound:
         vocab_size = grammars.vocabulary.vocab_size
         known = next((at for at, token in enumerate(tokens) if token >= vocab_size), len(tokens))
         fits: int = matcher.validate_tokens([int(token) for token in tokens[:known]])
-        self.spend(begun)
+        # not counted against the form: nobody asked for guesses
+        self.slow = time.thread_time() - begun > TOKEN_SECONDS * len(tokens)
         return fits
 
     def look(self, grammars: Grammars, vocab: int) -> Bits:
@@ -207,9 +212,10 @@ class Masks:
     def __init__(self, grammars: Grammars, vocab_size: int, ends: Iterable[int]) -> None:
         self._grammars, self._vocab, self._ends = grammars, vocab_size, frozenset(ends)
         self._bound: dict[int, Bound] = {}
-        self._thread = ThreadPoolExecutor(1, "masks")
+        self._thread = deep_thread("masks")
         self._job: Future[None] | None = None
         self._new: deque[Bound] = deque()
+        self._used: list[tuple[str, float]] = []  # by whom, once the thread is at rest: what is compiled has one owner
 
     def warm(self) -> None:
         """Read the vocabulary now, beside the first steps, and not when the first form is asked for."""
@@ -229,7 +235,7 @@ class Masks:
         """Forget the sequence in `slot`."""
         bound = self._bound.pop(slot, None)
         if bound is not None and bound.seconds:
-            self._thread.submit(self._grammars.used, bound.spec, bound.seconds)
+            self._used.append((bound.spec, bound.seconds))
 
     def __contains__(self, slot: int) -> bool:
         return slot in self._bound
@@ -244,16 +250,25 @@ class Masks:
         if needing:
             self._job = self._thread.submit(self._look, needing)
 
-    def settle(self) -> None:
-        """Wait for what was begun. One thread does one thing after the other: the last is the last."""
+    def settle(self, slots: Iterable[int]) -> None:
+        """Wait for what was begun, if one of `slots` is held to a form: others wait for nobody's compilation.
+
+        One thread does one thing after the other: the last is the last.
+        """
+        if self._job is None or not (self._job.done() or any(slot in self._bound for slot in slots)):
+            return
+        self._job.result()
+        self._job = self._thread.submit(self._begin) if self._new else None
         if self._job is not None:
             self._job.result()
             self._job = None
-            self._begin()
+        for spec, seconds in self._used:
+            self._grammars.used(spec, seconds)
+        self._used.clear()
 
     def fitting(self, slot: int, tokens: Sequence[int]) -> int:
         """How many of `tokens` the form of `slot` allows next, one after the other."""
-        self.settle()
+        self.settle((slot,))
         return self._bound[slot].fitting(tokens, self._grammars)
 
     def stuck(self, slots: Sequence[int]) -> tuple[int, ...]:
@@ -273,6 +288,8 @@ class Masks:
                 now = now or time.thread_time()
                 fits = bound.take(tokens[row], self._ends, self._grammars, self._grammars.vocabulary.vocab_size)
                 now = bound.spend(now)
+                if fits and tokens[row] in self._ends:
+                    bound.stuck = False  # it is over: what that took is nobody's loss
             if fits:
                 bound.few = bound.few and again
             elif not bound.stuck:

@@ -129,7 +129,7 @@ class Sampler:
         special = np.flatnonzero(self._special[index])
         found: list[TokenLogprob | None] = [None] * len(index)
         if self.masks:
-            self.masks.settle()
+            self.masks.settle(slots)
         if not len(special):
             tokens, faulty = likeliest(logits, self._fallback)
         else:

@@ -221,6 +221,8 @@ class Scheduler:
             if count == 0:
                 later.append(entry)
                 break  # no room: those behind it wait too, or it would starve
+            if self.pool.tier is not None and not below and self._lying(sequence, len(found)):
+                self.pool.tier.passed()
             sequence.started = sequence.started or now
             sequence.slot = self._slots.pop()
             under_way.update(sequence.digests[sequence.sealed :])
@@ -246,12 +248,17 @@ class Scheduler:
 
     def _below(self, sequence: Sequence, first: int) -> list[bytes]:
         """The blocks from `first` on that are to be fetched from the tier below."""
+        tier, lying = self.pool.tier, self._lying(sequence, first)
+        pays = tier is not None and bool(lying) and tier.pays(len(lying), len(lying) * self._limits.block_tokens)
+        return lying if pays else []
+
+    def _lying(self, sequence: Sequence, first: int) -> list[bytes]:
+        """The blocks from `first` on that are in the tier below."""
         tier, size = self.pool.tier, self._limits.block_tokens
         if tier is None:
             return []
         wanted = sequence.digests[first : (len(sequence.tokens) - 1) // size]
-        count = len(tier.find(wanted))
-        return wanted[:count] if count and tier.pays(count, count * size) else []
+        return wanted[: len(tier.find(wanted))]
 
     def _enter(
         self, sequence: Sequence, found: list[int], below: list[bytes], budget: int, allowance: Allowance

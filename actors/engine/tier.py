@@ -56,6 +56,12 @@ class Tier:
             self._place_of.move_to_end(digest)
             self._read.add(self._place_of[digest])
 
+    def forget(self, digest: bytes) -> None:
+        """What lies here of it is doubtful."""
+        place = self._place_of.pop(digest, None)
+        if place is not None:
+            self._free.append(place)
+
     def planned(self) -> None:
         """The plan is made; what it reads it reads before a later one writes."""
         self._read.clear()
@@ -78,10 +84,12 @@ class Tier:
         """Whether to fetch `blocks` in place of computing their `tokens`. What was never measured is tried."""
         if self._block_seconds is None or self._token_seconds is None:
             return True
-        if blocks * self._block_seconds < tokens * self._token_seconds:
-            return True
-        self._block_seconds *= _FORGIVE
-        return False
+        return blocks * self._block_seconds < tokens * self._token_seconds
+
+    def passed(self) -> None:
+        """Somebody computed what could have been fetched: what a fetch takes was measured a while ago."""
+        if self._block_seconds is not None:
+            self._block_seconds *= _FORGIVE
 
 
 def _moved(known: float | None, now: float) -> float:

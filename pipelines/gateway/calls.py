@@ -122,9 +122,9 @@ def called(tools: Sequence[Tool], key: str) -> list[str]:
     ]
 
 
-def with_options(schema: str) -> str:
-    """A schema that leaves as little whitespace as any other."""
-    return json.dumps(json.loads(schema) | {"x-guidance": JSON_OPTIONS}, ensure_ascii=False)
+def with_options(schema: str, options: object = JSON_OPTIONS) -> str:
+    """A schema that leaves as little whitespace as any other, if it does not say otherwise itself."""
+    return json.dumps({"x-guidance": options} | json.loads(schema), ensure_ascii=False)
 
 
 def quoted(text: str) -> str:

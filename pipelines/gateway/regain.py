@@ -63,11 +63,12 @@ class Mark:
                 Place(Cut(int(count.removesuffix("z"), 16), count.endswith("z")), int(check, 16))
                 for count, check in zip(counts, checks, strict=True)
             )
-            return cls(int(seed, 16), int(created, 16), whose, places)
+            number = int(seed, 16)
+            return cls(number - 2**64 if number >= 2**63 else number, int(created, 16), whose, places)
         return None
 
     def __str__(self) -> str:
-        return f"{self.seed:x}.{self.created:x}.{self.whose}" + "".join(map(str, self.places))
+        return f"{self.seed & 2**64 - 1:x}.{self.created:x}.{self.whose}" + "".join(map(str, self.places))
 
     @property
     def cuts(self) -> Mapping[int, Cut]:

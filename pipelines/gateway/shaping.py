@@ -5,7 +5,7 @@ Knows requests, forms of calls and verdicts. Knows nothing of events.
 
 from dataclasses import dataclass, replace
 
-from actors.engine.grammar import MARKS
+from actors.engine.grammar import COMPACT_OPTIONS, MARKS
 from actors.messages import SamplingParams
 from cluster.errors import InvalidRequest
 from pipelines.chat import Served
@@ -61,7 +61,7 @@ def content_schema(asked: Asked | None) -> str | None:
     kind, _, body = asked.spec.partition(":")
     if kind not in ("json", "compact"):
         raise InvalidRequest(asked.field, "this form with tools", "beside tools an answer can be held to JSON alone")
-    return body
+    return with_options(body, COMPACT_OPTIONS) if kind == "compact" else body
 
 
 async def lenient(served: Served, offer: Offer) -> Offer:

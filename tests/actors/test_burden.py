@@ -1,11 +1,15 @@
 """What is refused before it is compiled, and what is not."""
 
+import json
 from typing import Any
 
 import pytest
+from llguidance import LLMatcher
 
-from actors.burden import MEETING, MEMBER_PATTERNS, MEMBERS, OPTIONAL, Meetings, pointed
+from actors.burden import LEVELS, MEETING, MEMBER_PATTERNS, MEMBERS, OPTIONAL, RULES, Meetings, levels, pointed
 from actors.constraint import structured
+from actors.deep import deep_thread
+from actors.engine.grammar import grammar
 from cluster.errors import InvalidRequest
 
 TEXT = {"type": "string"}
@@ -27,6 +31,17 @@ def chain(length: int) -> dict[str, Any]:
     return {"$defs": links | {f"d{length}": {}}, "$ref": "#/$defs/d0"}
 
 
+def nested(definitions: int, depth: int, to: str = "#/$defs/") -> dict[str, Any]:
+    """Each of them nests so deep and leads on to the next; none of that is dear but the way."""
+    made: dict[str, Any] = {}
+    for index in range(definitions):
+        value: dict[str, Any] = {"$ref": f"{to}{index + 1}"} if index + 1 < definitions else TEXT
+        for _ in range(depth):
+            value = {"items": value}
+        made[str(index)] = value
+    return {"$ref": f"{to}0", "$defs": made}
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
@@ -35,7 +50,10 @@ def chain(length: int) -> dict[str, Any]:
         ({"json": {"patternProperties": {f"^{index}.*a": {} for index in range(300)}}}, "300 patternProperties"),
         ({"json": {"allOf": [pattern(index) for index in range(60)]}}, "match 60 patterns"),
         ({"json": chain(MEETING + 1)}, f"match {MEETING + 1} patterns"),
-        ({"json": chain(2000)}, "a chain of references"),
+        ({"json": chain(2000)}, "a schema that leads 4002 levels deep"),
+        ({"json": nested(100, 30)}, "levels deep"),
+        ({"json": nested(100, 30, "json-schema:///#/%24defs/")}, "levels deep"),
+        ({"grammar": "\n".join(f"r{index}: r{index + 1}" for index in range(3000))}, "a grammar of 3000 rules"),
         ({"grammar": "start: A\nA: " + " & ".join(f"/.*a{index}.*/" for index in range(60))}, "59 times & or ~"),
     ],
 )
@@ -56,6 +74,9 @@ def test_what_no_compiler_should_begin_with(asked: dict[str, Any], says: str) ->
         {"json": {"allOf": [pattern(index) for index in range(MEETING)]}},
         {"json": members(200, value={"type": "string", "pattern": "^a+$"})},
         {"json": {"$defs": {"d": {"format": "date"}}, "properties": {key: {"$ref": "#/$defs/d"} for key in WORDS}}},
+        {"json": nested(10, 40)},
+        {"json": {"$defs": {key: {"items": {"items": {"$ref": f"#/$defs/{key}"}}} for key in WORDS}, **TEXT}},
+        {"grammar": "start: r0\n" + "\n".join(f'r{index}: "a: b"' for index in range(RULES - 1))},
         {"json": {"required": 7, "properties": [], "allOf": {}, "$ref": 3, "patternProperties": 1}},  # for the compiler
         {"grammar": 'start: "' + "&~" * 50 + '" /[&~]{9}&&&&&&&&&/ // & & & & & & & & &'},
     ],
@@ -79,3 +100,31 @@ def test_references_are_followed_as_they_are_written() -> None:
     assert pointed(root, "#") is root
     assert pointed(root, "#/$defs/a~1b~0/7") is None
     assert pointed(root, "#/$defs/none/x") is None
+
+
+def test_levels_are_those_of_the_longest_way_in_whatever_order_it_is_gone() -> None:
+    assert levels({"items": {"items": {}}}) == 3
+    assert levels({"properties": {"a": {}, "b": {"items": {}}}}) == 4
+    refers = {"$ref": "#/$defs/a"}
+    assert levels({"$defs": {"a": {"items": {}}}, "anyOf": [refers]}) == 3 + 2
+    assert levels({"$defs": {"a": {"items": refers}}, **refers}) == 1 + 2, "what comes round is gone once"
+    cycle = {str(index): {"items": {"$ref": f"#/$defs/{(index + 1) % 9}"}} for index in range(9)}
+    for first in range(9):
+        assert levels({"$defs": cycle, "$ref": f"#/$defs/{first}"}) == 1 + 9 * 2
+    hub = {"$defs": cycle, "properties": {key: {"$ref": f"#/$defs/{key}"} for key in reversed(cycle)}}
+    assert levels(hub) == 3 + 9 * 2
+    assert levels({"$ref": "#"}) == 1
+    assert levels({"$ref": "#/nowhere"}) == 1
+
+
+def test_what_is_let_through_has_room_on_the_stack_of_its_thread() -> None:
+    """The compiler recurses: what goes too deep for the stack ends the process without a word."""
+    deepest = nested(LEVELS // 12 - 1, 11)
+    assert LEVELS - 15 < levels(deepest) <= LEVELS
+    spec = structured({"json": deepest})
+    with deep_thread("compile") as thread:
+        assert thread.submit(lambda: LLMatcher.validate_grammar(grammar(spec))).result() is not None
+    far = nested(180, 57)  # such as went through before, and ended a process
+    with deep_thread("compile") as thread:
+        text = LLMatcher.grammar_from_json_schema(json.dumps(far))
+        thread.submit(lambda: LLMatcher.validate_grammar(text)).result()

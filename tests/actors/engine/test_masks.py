@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from random import Random
+from threading import Event
 
 import jsonschema
 import numpy as np
@@ -172,7 +173,7 @@ def test_a_known_way_costs_a_matcher_nothing():
         ]
         own.join(0, asked, 1, 0, (5,), ())
         own.join(1, asked, 1, 0, (5,), ())
-        own.masks.settle()
+        own.masks.settle([0])
         if known:
             own.masks._bound[0].matcher = Idle()
         for token in (*tokens, END):
@@ -190,7 +191,7 @@ def test_masks_are_made_beside_the_forward_where_they_will_be_needed():
     own.join(2, SamplingParams(structured_outputs={"regex": ".{99}"}, temperature=0.0), 1, 0, (5,), ())
     for at in range(3):
         own.prepare([0, 1, 2])
-        own.masks.settle()
+        own.masks.settle([0])
         made = [own.masks._bound[slot].mask is not None for slot in range(3)]
         assert made == [at > 0, True, False]
         own.sample(torch.stack([Model(1).logits([at])] * 3), [0, 1, 2])
@@ -375,3 +376,47 @@ def test_ambiguous_grammars_are_given_up_and_cost_no_more_than_they_may():
     else:
         pytest.fail("it went on")
     assert own.masks._bound[0].seconds < masks.FIRST_SECONDS + masks.TOKEN_SECONDS * len(told) + 2.0
+
+
+def test_nobody_waits_for_a_form_that_is_not_in_the_step():
+    own = sampler()
+    gate, begun = Event(), Event()
+    own.masks._thread.submit(lambda: (begun.set(), gate.wait()))
+    begun.wait()
+    own.join(0, asking(PLAIN, temperature=0.0), 1, 0, (5,), ())
+    own.join(1, SamplingParams(temperature=0.0), 1, 0, (5,), ())
+    row = torch.zeros(1, VOCAB)
+    row[0, 7] = 1.0
+    assert own.sample(row, [1]).tokens == [7]
+    gate.set()
+    own.sample(row, [0])
+    assert own.masks._bound[0].matcher is not None
+
+
+def test_a_form_that_is_given_up_at_its_end_has_come_to_it(monkeypatch: pytest.MonkeyPatch):
+    own = sampler()
+    own.join(0, SamplingParams(structured_outputs={"regex": "a"}, temperature=0.0), 1, 0, (5,), ())
+    own.masks.settle([0])
+    (letter,) = OWN.plain_tokens("a")
+    for token in (letter, END):
+        row = torch.zeros(1, VOCAB)
+        row[0, token] = 1.0
+        if token == END:
+            own.masks._bound[0].state = None
+            monkeypatch.setattr(masks, "FIRST_SECONDS", -1000.0)
+        sampled = own.sample(row, [0])
+        assert (sampled.tokens, sampled.stuck) == ([token], ())
+
+
+def test_guesses_do_not_count_against_a_form_and_are_given_up_where_asking_is_slow(monkeypatch: pytest.MonkeyPatch):
+    own = sampler()
+    own.join(0, SamplingParams(structured_outputs={"regex": "a{9}"}, temperature=0.0), 1, 0, (5,), ())
+    own.masks.settle([0])
+    bound = own.masks._bound[0]
+    bound.state, spent = None, bound.seconds
+    (letter,) = OWN.plain_tokens("a")
+    assert own.fitting(0, [letter] * 3) == 3
+    assert bound.seconds == spent
+    monkeypatch.setattr(masks, "TOKEN_SECONDS", -1.0)
+    assert own.fitting(0, [letter] * 3) == 3
+    assert own.fitting(0, [letter] * 3) == 0

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine import LLM, SamplingParams
+from actors.engine.blocks import BlockPool
 from actors.engine.tier import Tier, places_in
 from actors.models.offload import Host, offload
 from cluster.errors import SettingsInvalid
@@ -100,7 +101,27 @@ def test_a_fetch_is_made_where_it_is_faster() -> None:
     tier.computed(1000, 0.0)
     tier.fetched(1, 1.0)
     assert not tier.pays(4, 64)
-    assert any(tier.pays(4, 64) for _ in range(1000)), "and tried again some day"
+    assert not any(tier.pays(4, 64) for _ in range(1000)), "asking changes nothing"
+    for _ in range(1000):
+        tier.passed()
+    assert tier.pays(4, 64), "and it is tried again some day"
+
+
+def test_what_became_doubtful_is_found_nowhere() -> None:
+    tier = Tier(2)
+    pool = BlockPool(4, tier)
+    blocks = pool.take(2)
+    for block, digest in zip(blocks, (b"a", b"b"), strict=True):
+        pool.seal(block, digest)
+    place = tier.keep(b"a")
+    pool.release(blocks[1:])
+    pool.forget(blocks)
+    assert pool.match([b"a"]) == pool.match([b"b"]) == []
+    assert tier.find([b"a"]) == []
+    assert tier.keep(b"c") == place
+    pool.release(blocks[:1])
+    assert pool.free == 4
+    assert sorted(pool.take(4)) == [0, 1, 2, 3]
 
 
 def test_all_bytes_of_a_block_come_back(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ async def test_what_is_not_kept_any_more_is_made_again(make_stage: Callable[...,
 def test_a_mark_is_read_as_it_was_written() -> None:
     mark = Mark(2**63 - 1, 1_800_000_000, "0123456789ab", (Place(Cut(17, False), 2**32 - 1), Place(Cut(3, True), 0)))
     assert Mark.read(str(mark)) == mark
+    least = Mark(-(2**63), 1, "0123456789ab", (Place(Cut(1, False), 1),))
+    assert Last.read(f"x-1~{least}").mark == least, "a seed may be negative"
     most = Mark(2**63 - 1, 2**40, "0123456789ab", (Place(Cut(2**24, True), 2**32 - 1),) * MOST)
     assert Last.read(f"{'x' * 64}-999999999~{most}").mark == most
 
