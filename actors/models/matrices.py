@@ -35,8 +35,8 @@ class Matrices:
             )  # fmt: skip
 
     def _is_rounded(self, name: str) -> bool:
-        bytes_ = name.endswith(WEIGHTS[0]) and self.checkpoint.tensors[name].dtype == "I8"
-        return bytes_ or name.endswith(WEIGHTS[1:])
+        said = self._stored is not None and self.checkpoint.tensors[name].dtype == "I8"  # else it is not read at all
+        return (said and name.endswith(WEIGHTS[0])) or name.endswith(WEIGHTS[1:])
 
     def has(self, layer: str) -> bool:
         """Whether there is a weight of this layer, in whatever form."""
