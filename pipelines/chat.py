@@ -4,7 +4,8 @@ Knows a served model's client and tokenizer. Knows nothing of HTTP, of JSON or o
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Protocol
@@ -152,7 +153,8 @@ class Answer:
     """A turn under way. Iterate it for the parts that became ready together; closing it cancels what runs.
 
     With `keeps`, a reader that goes leaves it paused: it holds nothing, and is iterated again from where it was.
-    With `cuts`, by choice, no part reaches over a cut.
+    With `cuts`, by choice, no part reaches over a cut, and `lacking` says of each whether its reader lacks it; both are
+    forgotten once every choice is beyond its own.
     """
 
     voices: list[Voice]
@@ -160,7 +162,9 @@ class Answer:
     meter: Meter | None = None
     keeps: bool = False
     cuts: Mapping[int, Cut] = field(default_factory=dict)
+    lacking: Callable[[Part], bool] | None = None
     _arrived: Arrived = field(default_factory=asyncio.Queue)
+    _unread: deque[Heard] = field(default_factory=deque)  # of a batch, should a reader go in the midst of it
 
     async def parts(self) -> AsyncGenerator[list[Part]]:
         """Raises the StrataError that ended a stream. Every list holds at least one part."""
@@ -169,9 +173,12 @@ class Answer:
         alone, left = len(self.voices) == 1, False
         batches = single(self.voices[0]) if alone else merge(self.voices, self._arrived)
         try:
-            async for batch in batches:
-                for pieces in self._cut(batch):
-                    if parts := self._take(pieces):
+            for parts in self._read():
+                yield parts
+            if any(voice.finish is None for voice in self.voices):
+                async for batch in batches:
+                    self._unread += batch
+                    for parts in self._read():
                         yield parts
         except (asyncio.CancelledError, GeneratorExit):
             left = self.keeps
@@ -212,15 +219,28 @@ class Answer:
                 self.meter.ended(voice.choice, part.finish, voice.tokens)
         return list(parts.values())
 
-    def _cut(self, batch: list[Heard]) -> Iterator[list[Heard]]:
-        """What came together, or each of it alone and none over a cut."""
-        if not self.cuts:
-            yield batch
-            return
-        for voice, delta in batch:
-            cut = self.cuts[voice.choice]
-            for piece in split(delta, cut.tokens - voice.tokens, cut.ended):
-                yield [(voice, piece)]
+    def _read(self) -> Iterator[list[Part]]:
+        """What came together, or before a cut each of it alone; what is not given out yet is still there."""
+        while self._unread:
+            if self.cuts and all(self._beyond(voice) for voice in self.voices):
+                self.cuts, self.lacking = {}, None
+            if not self.cuts:
+                batch = list(self._unread)
+                self._unread.clear()
+            else:
+                voice, delta = self._unread.popleft()
+                cut = self.cuts[voice.choice]
+                piece, *rest = split(delta, cut.tokens - voice.tokens, cut.ended)
+                self._unread.extendleft((voice, one) for one in reversed(rest))
+                batch = [(voice, piece)]
+            parts = self._take(batch)
+            if self.lacking is not None:
+                parts = [part for part in parts if self.lacking(part)]
+            if parts:
+                yield parts
+
+    def _beyond(self, voice: Voice) -> bool:
+        return voice.finish is not None or voice.tokens > self.cuts[voice.choice].tokens
 
     def _pause(self) -> bool:
         """Whether all that runs can be gone on with; it is freed in any case."""

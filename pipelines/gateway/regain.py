@@ -6,8 +6,8 @@ of its text so far: what would go on as another answer is refused. Knows parts. 
 """
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
 from zlib import crc32
@@ -109,16 +109,15 @@ class Last:
         return cls(match[1], int(match[2]), Mark.read(match[3]) if match[3] else None)
 
 
-async def left(
-    batches: AsyncGenerator[list[Part]], voices: Sequence[Voice], mark: Mark, had: Callable[[Part], object]
-) -> AsyncGenerator[list[Part]]:
-    """Of an answer that is made again, cut where `mark` says, what its reader lacks; the rest is only told to `had`.
+def lacking(voices: Sequence[Voice], mark: Mark, had: Callable[[Part], object]) -> Callable[[Part], bool]:
+    """Of an answer that is made again, cut where `mark` says, whether its reader lacks a part; the rest `had` hears.
 
-    Raises InvalidRequest as soon as it is seen to be another answer than that which the reader has the beginning of.
+    What it gives raises InvalidRequest as soon as it is seen to be another answer than that which the reader has the
+    beginning of.
     """
     checks = dict.fromkeys(mark.cuts, 0)
 
-    def lacking(part: Part) -> bool:
+    def lacks(part: Part) -> bool:
         cut, tokens = mark.cuts[part.choice], voices[part.choice].tokens
         before = tokens <= cut.tokens and (part.finish is None or cut.ended)
         if before:
@@ -130,7 +129,4 @@ async def left(
                 raise InvalidRequest(HEADER, str(mark), "that answer cannot be made again; ask from the start")
         return not before
 
-    async with aclosing(batches):
-        async for batch in batches:
-            if lacked := [part for part in batch if lacking(part)]:
-                yield lacked
+    return lacks

@@ -12,7 +12,7 @@ from pipelines.chat import Part
 from pipelines.gateway.asgi import Exchange, Receive, Scope, Send, exchange, header
 from pipelines.gateway.attend import attended
 from pipelines.gateway.desk import Desk
-from pipelines.gateway.regain import Last, Mark, left
+from pipelines.gateway.regain import Last, Mark, lacking
 from pipelines.gateway.reply import Reply, begin, note, owner_of, testify
 from pipelines.gateway.shelf import Kept, Pen
 
@@ -44,8 +44,7 @@ async def stream(desk: Desk, noted: Exchange, send: Send, to: Reply) -> None:
     batches, sent = begun.parts(), 0
     if to.last is not None and to.last.mark is not None:  # as `renewed` has seen to
         mark, sent = to.last.mark, to.last.number
-        begun.cuts = mark.cuts
-        batches = left(batches, begun.voices, mark, to.shape.event)
+        begun.cuts, begun.lacking = mark.cuts, lacking(begun.voices, mark, to.shape.event)
     try:
         async with aclosing(batches):
             opening: list[Part] = await anext(batches, [])

@@ -9,7 +9,7 @@ import pytest
 from actors.engine.tokens import Tokenizer
 from actors.messages import Delta, SamplingParams
 from cluster.errors import ContextTooLong, Overloaded, ReplicaLost, Unavailable
-from pipelines.chat import Answer, Part, Served, Turn, answer, fit
+from pipelines.chat import Answer, Cut, Part, Served, Turn, answer, fit
 from tests.pipelines.gateway.fakes import FakeClient, full
 from tests.pipelines.gateway.folder import write
 
@@ -256,3 +256,21 @@ async def test_a_reader_who_goes_away_while_choices_are_submitted(tokenizer: Tok
         await asking
     assert len(client.streams) >= 1
     assert client.running == 0
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("burst", [1, 100])
+async def test_a_reader_who_goes_in_the_midst_of_a_batch_loses_nothing(tokenizer: Tokenizer, n: int, burst: int):
+    client = FakeClient(burst=burst, resumable=True)
+    begun = await answer(Served("m", client, tokenizer), turn(n=n))
+    begun.keeps, begun.cuts = True, {choice: Cut(5 - choice, ended=False) for choice in range(n)}
+    asked: list[Part] = []
+    begun.lacking = lambda part: asked.append(part) or True
+    heard = []
+    while not begun.over:
+        async with asyncio.timeout(20), aclosing(begun.parts()) as batches:
+            heard.append(await anext(batches))
+    expected = ["".join(map(tokenizer.text_of, map(stream.token, range(8)))) for stream in client.streams]
+    assert [texts(heard)[choice] for choice in range(n)] == expected
+    assert len(asked) > n
+    assert (begun.lacking is None) == (burst == 1), "beyond its cuts nothing is looked at piece by piece"
