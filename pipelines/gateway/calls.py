@@ -32,6 +32,11 @@ class Ear(Protocol):
 
     calls: int
 
+    @property
+    def open(self) -> bool:
+        """Whether a call has begun that has not come to its end."""
+        ...
+
     def feed(self, text: str) -> list[Heard]:
         """What the next piece of text adds."""
         ...
@@ -143,6 +148,10 @@ class TaggedEar:
         self._blank: str | None = ""  # lines broken before anything is said; None once something is
         self._scanner: CallScanner | None = None
 
+    @property
+    def open(self) -> bool:
+        return self._scanner is not None and self._scanner.named and not self._scanner.done
+
     def feed(self, text: str) -> list[Heard]:
         self._held += text
         heard: list[Heard] = []
@@ -207,6 +216,10 @@ class BareEar:
         self._scanner: CallScanner | None = None
         self._held = ""
         self._plain = False
+
+    @property
+    def open(self) -> bool:
+        return self._scanner is not None and self._scanner.named and not self._scanner.done
 
     def feed(self, text: str) -> list[Heard]:
         self._held += text

@@ -87,4 +87,4 @@ class CallShape(ChatShape):
 
     def _finish(self, ear: Ear, finish: str | None) -> str | None:
         """A choice that called and was not cut off ends with that."""
-        return "tool_calls" if ear.calls and finish == "stop" else finish
+        return "tool_calls" if ear.calls and not ear.open and finish == "stop" else finish

@@ -46,6 +46,8 @@ def message(value: Any, at: str) -> dict[str, Any]:
         made["tool_calls"] = tool_calls(calls, role, f"{at}.tool_calls")
     if "tool_calls" not in made or value.get("content") is not None:
         made["content"] = content(value.get("content"), f"{at}.content")
+    if role == "assistant" and value.get("reasoning_content") is not None:
+        made["reasoning_content"] = content(value["reasoning_content"], f"{at}.reasoning_content")
     if value.get("name") is not None:
         made["name"] = short_text(f"{at}.name", value["name"])
     if role == "tool":

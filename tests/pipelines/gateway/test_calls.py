@@ -138,3 +138,14 @@ def test_specs_hold_every_offered_tool(form: Form, choice: object, content: str 
     assert spec.startswith("calls:")
     assert (json.dumps('{"name": "get_time"') in spec) == (not asked.named)
     assert ("content: %json" in spec) == (content is not None and choice == "auto")
+
+
+@pytest.mark.parametrize("form", [HERMES, LLAMA])
+def test_a_call_that_was_cut_off_is_open(form: Form):
+    text = f"<tool_call>{PARIS}</tool_call>" if form is HERMES else PARIS
+    for size in range(len(text) + 1):
+        ear = form.ear(offered())
+        ear.feed(text[:size])
+        ear.end()
+        named, whole = ear.calls == 1, PARIS in text[:size]
+        assert ear.open == (named and not whole)

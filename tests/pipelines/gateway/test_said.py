@@ -3,6 +3,7 @@
 import pytest
 
 from cluster.errors import InvalidRequest
+from pipelines.gateway.said import message
 from pipelines.gateway.settings import GatewaySettings
 from pipelines.gateway.wire import chat_request
 
@@ -21,3 +22,11 @@ def test_a_refused_value_is_shown_as_it_was_sent(field: str, value: object, says
     with pytest.raises(InvalidRequest) as told:
         chat_request(body, GatewaySettings())
     assert str(told.value).startswith(says)
+
+
+def test_what_the_assistant_thought_reaches_the_template() -> None:
+    said = {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"}
+    assert message(said, "messages[0]")["reasoning_content"] == "2 and 2"
+    assert "reasoning_content" not in message(said | {"role": "user"}, "messages[0]")
+    with pytest.raises(InvalidRequest, match=r"messages\[0\]\.reasoning_content"):
+        message(said | {"reasoning_content": 7}, "messages[0]")
