@@ -250,8 +250,9 @@ class Engine:
     ) -> Delta:
         """There is no last token: no numbers, or a `stuck` constraint. What came before it in the run is its answer."""
         why = TOO_COMPLEX if stuck else StrataError("the model's logits are no numbers (NaN or -inf)")
-        if not stuck:  # an earlier step may have computed what they come of, and others may find it
-            self._scheduler.pool.forget(sequence.blocks)
+        if not stuck and sequence.first_token is None:  # they may come of an earlier chunk, which others could find
+            own = sequence.cached // self._limits.block_tokens
+            self._scheduler.pool.forget(sequence.blocks[own:])
         _, error = self._ended(sequence, why)
         if len(tokens) == 1:
             return error

@@ -279,6 +279,30 @@ def test_a_block_that_ends_in_broken_logits_is_not_found_by_others() -> None:
     assert made.load.prefix_hits == 8
 
 
+def test_chunks_of_a_prompt_that_ends_in_broken_logits_are_not_found_by_others() -> None:
+    """What broke may be in any chunk, and only the last one tells."""
+    made, executor = engine(step_tokens=16)
+    whole = executor.runner._model.forward
+    prompt = [1, 2, 3, *continuation([1, 2, 3], 40)]
+
+    def broken(batch: Batch) -> torch.Tensor:
+        logits = whole(batch)
+        if len(logits) and int(batch.contexts[-1]) == len(prompt):
+            logits[-1] = torch.nan
+        return logits
+
+    executor.runner._model.forward = broken  # type: ignore[method-assign]
+    made.add(greedy(prompt, 4))
+    follow(made, {})
+    executor.runner._model.forward = whole  # type: ignore[method-assign]
+    made.add(greedy(prompt, 2))
+    follow(made, {})
+    assert made.load.prefix_hits == 0
+    made.add(greedy(prompt, 2))
+    follow(made, {})
+    assert made.load.prefix_hits > 0
+
+
 class Told:
     """Rank 0's world: notes what it tells."""
 
