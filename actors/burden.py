@@ -104,8 +104,9 @@ def _longest(parts: Mapping[str, tuple[int, list[str]]]) -> int:
         if following is None:
             walk.pop()
             if low[name] == order[name]:
-                own = open_[open_.index(name) :]
-                del open_[-len(own) :]
+                own = [open_.pop()]
+                while own[-1] != name:
+                    own.append(open_.pop())
                 beyond = max((below[one] for each in own for one in parts[each][1] if one in below), default=0)
                 whole = sum(parts[each][0] for each in own) + beyond
                 below |= dict.fromkeys(own, whole)

@@ -258,10 +258,9 @@ class Masks:
         if self._job is None or not (self._job.done() or any(slot in self._bound for slot in slots)):
             return
         self._job.result()
-        self._job = self._thread.submit(self._begin) if self._new else None
-        if self._job is not None:
-            self._job.result()
-            self._job = None
+        if self._new:
+            self._thread.submit(self._begin).result()
+        self._job = None
         for spec, seconds in self._used:
             self._grammars.used(spec, seconds)
         self._used.clear()
