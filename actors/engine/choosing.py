@@ -5,7 +5,8 @@ machine has kernels (`actors/models/kernels/src/choose.cpp`), where logits are n
 elsewhere. Know nothing of sequences.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -43,29 +44,49 @@ class Wishes:
         )  # fmt: skip
 
 
-def chosen(lines: Logits, at: Rows, wishes: Wishes, fallback: int, bits: Bits | None = None) -> tuple[Rows, Rows]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """Which tokens may come next: a bit each, 32 a word. Not to be changed: compiled code reads it where it lies.
+
+    `forced`: it has one token, which spells best what has to come; others may begin to spell it, too.
+    """
+
+    bits: Bits
+    forced: bool = False
+    few: bool = field(init=False)
+    address: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.bits.ndim != 1 or self.bits.dtype != np.uint32 or not self.bits.flags.c_contiguous:
+            raise ValueError("a mask is 32-bit words in one piece of memory")
+        object.__setattr__(self, "few", bool(np.bitwise_count(self.bits).sum() <= FEW))
+        object.__setattr__(self, "address", self.bits.ctypes.data)
+
+    def has(self, token: int) -> bool:
+        """Whether the bit of `token` is set."""
+        return bool(int(self.bits[token >> 5]) >> (token & 31) & 1)
+
+
+def chosen(
+    lines: Logits, at: Rows, wishes: Wishes, fallback: int, masks: Sequence[Mask] | None = None
+) -> tuple[Rows, Rows]:
     """A token for each of `wishes` by the logits `lines[at]`, and those of the wishes whose row has no number.
 
-    NaN counts as -inf, +inf as the largest float. `bits` [wishes, words], 32 tokens a word, says which tokens may be
-    taken. Without a number, a wish gets the first of them, or `fallback`.
+    NaN counts as -inf, +inf as the largest float. `masks`, one a wish, say which tokens may be taken. Without a number,
+    a wish gets the first of them, or `fallback`.
     """
-    tokens = _compiled(lines, at, wishes, bits)
+    if masks is not None and not (len(masks) == len(wishes) and all(32 * len(m.bits) >= lines.shape[1] for m in masks)):
+        raise ValueError("each wish has a mask, with a bit for each token of the vocabulary")
+    tokens = _compiled(lines, at, wishes, masks)
     if tokens is None:
-        tokens = _plain(lines, at, wishes, bits)
+        tokens = _plain(lines, at, wishes, masks)
     empty = np.flatnonzero(tokens < 0)
     tokens[empty] = fallback
-    if bits is not None:
+    if masks is not None:
         for wish in empty.tolist():
-            fits = allowed(bits[wish], lines.shape[1])
+            fits = allowed(masks[wish].bits, lines.shape[1])
             tokens[wish] = fits.argmax() if fits.any() else fallback
     return tokens, empty
-
-
-def counts(bits: Bits) -> Rows:
-    """How many bits each row has."""
-    words = np.flatnonzero(bits != 0)  # of truth values it is five times as quick as of numbers
-    ones = np.bitwise_count(bits.reshape(-1)[words])
-    return np.bincount(words // bits.shape[1], ones, len(bits)).astype(np.int64)
 
 
 def allowed(bits: Bits, vocab: int) -> npt.NDArray[np.bool_]:
@@ -78,18 +99,16 @@ def compiled() -> bool:
     return interface.available()
 
 
-def _compiled(lines: Logits, at: Rows, wishes: Wishes, bits: Bits | None) -> Rows | None:
-    if bits is not None and (len(bits) != len(wishes) or 32 * bits.shape[1] < lines.shape[1] or bits.strides[1] != 4):
-        raise ValueError("bits are rows of 32-bit words that hold the whole vocabulary")
+def _compiled(lines: Logits, at: Rows, wishes: Wishes, masks: Sequence[Mask] | None) -> Rows | None:
     made = np.empty(len(wishes), choice.WISH)
     made["row"], made["uniform"] = at, np.where(wishes.random, wishes.uniform, -1.0)
     made["temperature"], made["top_k"] = wishes.temperature, wishes.top_k
     made["top_p"], made["min_p"] = wishes.top_p, wishes.min_p
-    made["fits"] = 0 if bits is None else bits.ctypes.data + bits.strides[0] * np.arange(len(bits), dtype=np.uint64)
+    made["fits"] = 0 if masks is None else [mask.address for mask in masks]
     return choice.choose(lines, made)
 
 
-def _plain(lines: Logits, at: Rows, wishes: Wishes, bits: Bits | None) -> Rows:
+def _plain(lines: Logits, at: Rows, wishes: Wishes, masks: Sequence[Mask] | None) -> Rows:
     """The same in numpy; -1 where a row has no number."""
     vocab = lines.shape[1]
     each = max(1, CHUNK // vocab)
@@ -97,9 +116,9 @@ def _plain(lines: Logits, at: Rows, wishes: Wishes, bits: Bits | None) -> Rows:
     for start in range(0, len(wishes), each):
         part = slice(start, start + each)
         work = lines[at[part]]
-        if bits is not None:
-            for line, own in zip(work, bits[part], strict=True):
-                line[~allowed(own, vocab)] = -np.inf
+        if masks is not None:
+            for line, own in zip(work, masks[part], strict=True):
+                line[~allowed(own.bits, vocab)] = -np.inf
         empty = clean(work, 0)
         tokens[part] = _taken(work, wishes.of(part))
         tokens[part][empty] = -1

@@ -18,7 +18,7 @@ import numpy as np
 from llguidance import LLMatcher
 
 from actors.deep import deep_thread
-from actors.engine.choosing import FEW, Bits, counts
+from actors.engine.choosing import Bits, Mask
 from actors.engine.grammar import Grammars
 from actors.engine.states import State, States
 from cluster.errors import StrataError
@@ -41,8 +41,7 @@ class Bound:
     matcher: LLMatcher | None = None
     states: States | None = None
     state: State | None = None  # after `tokens`; None where that is not followed
-    mask: Bits | None = None  # of what may follow `tokens`; not ours to change
-    forced: bool = False  # whether that is the one token that spells it best, though others may begin to spell it, too
+    mask: Mask | None = None  # of what may follow `tokens`
     few: bool = False  # whether what was allowed was few tokens when a mask was made last
     seconds: float = 0.0
     stuck: bool = False
@@ -67,20 +66,23 @@ class Bound:
         """Whether a mask that nobody has made yet will likely be needed."""
         return (self.few or self.always) and (self.state is None or self.state.mask is None)
 
-    def walk(self, token: int) -> bool | None:
-        """Go on with `token` if it is known to fit. None where nothing is known about it."""
-        if self.state is None:
+    def walk(self, token: int, ends: frozenset[int], grammars: Grammars) -> bool | None:
+        """Go on with `token` if it is known to fit, which costs the matcher nothing. None where nothing is known."""
+        state, mask = self.state, self.mask
+        if state is not None:
+            after = state.steps.get(token)
+            if after is not None:
+                return after is not False and self._go_on(token, after)
+            mask = mask or state.mask
+        if mask is None or mask.forced or token in ends:
             return None
-        after = self.state.steps.get(token)
-        if after is None or after is False:
-            return after
-        self.tokens.append(token)
-        self.state, self.mask = after, None
-        return True
+        if token >= grammars.vocabulary.vocab_size or not mask.has(token):
+            return False
+        return self._go_on(token, self._learn(grammars, token, fits=True))
 
-    def take(self, token: int, ends: frozenset[int], grammars: Grammars, known: int) -> bool:
-        """Go on with `token` if it fits. `known` tokens mean something: a model may have rows that none stands for."""
-        if token >= known or (self.mask is not None and self._misses(self.mask, token, ends)):
+    def take(self, token: int, grammars: Grammars, ends: frozenset[int]) -> bool:
+        """Go on with `token` if its matcher says that it fits."""
+        if token >= grammars.vocabulary.vocab_size:  # a model may have rows that no token stands for
             return False
         matcher = self._caught_up(grammars)
         if matcher is None:
@@ -90,15 +92,27 @@ class Bound:
         else:
             fits = matcher.try_consume_tokens([token]) == 1
             if not fits and matcher.is_error() and self._renew(grammars):
-                return self.take(token, ends, grammars, known)
-        if self.state is not None and self.states is not None:
-            spelled = grammars.spelled(token)
-            self.state = None if matcher.is_error() else self.states.learn(self.state, token, spelled, fits=fits)
-        if fits:
-            self.tokens.append(token)
-            self.done += 1
-            self.mask = None
-        return fits
+                return self.take(token, grammars, ends)
+        after = None if matcher.is_error() else self._learn(grammars, token, fits=fits)
+        if not fits:
+            self.state = after
+            return False
+        self.done += 1
+        return self._go_on(token, after)
+
+    def _learn(self, grammars: Grammars, token: int, *, fits: bool) -> State | None:
+        """Tell the other sequences of this form whether `token` fits here. The state after it, as far as it is known.
+
+        That is the same where it does not fit.
+        """
+        if self.state is None or self.states is None:
+            return None
+        return self.states.learn(self.state, token, grammars.spelled(token), fits=fits)
+
+    def _go_on(self, token: int, after: State | None) -> bool:
+        self.tokens.append(token)
+        self.state, self.mask = after, None
+        return True
 
     def free(self, grammars: Grammars) -> bool:
         """Whether what may follow is neither known nor down to one token."""
@@ -106,10 +120,6 @@ class Bound:
             return False
         matcher = self._caught_up(grammars)
         return matcher is not None and not matcher.compute_ff_tokens()
-
-    def _misses(self, mask: Bits, token: int, ends: frozenset[int]) -> bool:
-        """Whether the mask rules `token` out without a question. Where one token is forced, others may fit as well."""
-        return not self.forced and token not in ends and not int(mask[token >> 5]) >> (token & 31) & 1
 
     def fitting(self, tokens: Sequence[int], grammars: Grammars) -> int:
         """How many of `tokens` could be taken one after the other; takes none."""
@@ -136,38 +146,38 @@ class Bound:
         self.slow = time.thread_time() - begun > TOKEN_SECONDS * len(tokens)
         return fits
 
-    def look(self, grammars: Grammars, vocab: int) -> Bits:
+    def look(self, grammars: Grammars, vocab: int) -> Mask:
         """The mask of which of `vocab` tokens may come next, made if need be; empty where the form was given up."""
-        if self.mask is None and self.state is not None and self.state.mask is not None:
-            self.mask, self.forced = self.state.mask, self.state.forced
-        if self.mask is None:
-            known = grammars.vocabulary.vocab_size
-            self.mask = np.zeros(-(-max(vocab, known) // 32), np.uint32)
-            if not self.stuck:
-                self._fill(grammars, self.mask, known)
-            if vocab < known:
-                self.mask[vocab >> 5] &= np.uint32((1 << (vocab & 31)) - 1)
-                self.mask[(vocab >> 5) + 1 :] = 0
-            if not self.stuck and self.state is not None and self.states is not None:
-                self.states.learn_mask(self.state, self.mask, forced=self.forced)
-        if self.stuck:
-            self.mask = np.zeros_like(self.mask)
+        mask = self.mask or (self.state.mask if self.state is not None else None) or self._make(grammars, vocab)
+        self.mask = Mask(np.zeros_like(mask.bits)) if self.stuck else mask
+        self.few = self.mask.few
         return self.mask
 
-    def _fill(self, grammars: Grammars, mask: Bits, known: int) -> None:
+    def _make(self, grammars: Grammars, vocab: int) -> Mask:
+        known = grammars.vocabulary.vocab_size
+        bits = np.zeros(-(-max(vocab, known) // 32), np.uint32)
+        forced = not self.stuck and self._fill(grammars, bits, known)
+        if vocab < known:
+            bits[vocab >> 5] &= np.uint32((1 << (vocab & 31)) - 1)
+            bits[(vocab >> 5) + 1 :] = 0
+        mask = Mask(bits, forced)
+        if not self.stuck and self.state is not None and self.states is not None:
+            self.states.learn_mask(self.state, mask)
+        return mask
+
+    def _fill(self, grammars: Grammars, bits: Bits, known: int) -> bool:
+        """Set the bits of what may come; whether that is one token that is forced."""
         begun = time.thread_time()
         matcher = self._caught_up(grammars)
         if matcher is None:
-            return
+            return False
         forced = matcher.compute_ff_tokens()  # the first would be alone in the mask, and costs a tenth of it
-        self.forced = bool(forced)
         if forced:
-            mask[forced[0] >> 5] = 1 << (forced[0] & 31)
+            bits[forced[0] >> 5] = 1 << (forced[0] & 31)
         else:
-            matcher.unsafe_compute_mask_ptr(mask.ctypes.data, 4 * -(-known // 32))
+            matcher.unsafe_compute_mask_ptr(bits.ctypes.data, 4 * -(-known // 32))
         self.spend(begun)
-        if matcher.is_error() and self._renew(grammars):
-            self._fill(grammars, mask, known)
+        return self._fill(grammars, bits, known) if matcher.is_error() and self._renew(grammars) else bool(forced)
 
     def _caught_up(self, grammars: Grammars) -> LLMatcher | None:
         """The matcher, which has now seen all tokens; None where the form is given up."""
@@ -282,10 +292,10 @@ class Masks:
             bound = get(slot)
             if bound is None or bound.stuck:
                 continue
-            fits = bound.walk(tokens[row])
+            fits = bound.walk(tokens[row], self._ends, self._grammars)
             if fits is None:
                 now = now or time.thread_time()
-                fits = bound.take(tokens[row], self._ends, self._grammars, self._grammars.vocabulary.vocab_size)
+                fits = bound.take(tokens[row], self._grammars, self._ends)
                 now = bound.spend(now)
                 if fits and tokens[row] in self._ends:
                     bound.stuck = False  # it is over: what that took is nobody's loss
@@ -305,13 +315,9 @@ class Masks:
         bound = self._bound[slot]
         return not bound.few and not bound.stuck and bound.free(self._grammars)
 
-    def bits(self, slots: Sequence[int]) -> Bits:
-        """What may come next, a row of bits for each of `slots`; none is set if a form was given up."""
-        bounds = [self._bound[slot] for slot in slots]
-        bits = np.stack([bound.look(self._grammars, self._vocab) for bound in bounds])
-        for bound, few in zip(bounds, (counts(bits) <= FEW).tolist(), strict=True):
-            bound.few = few
-        return bits
+    def masks(self, slots: Sequence[int]) -> list[Mask]:
+        """What may come next in each of `slots`; nothing where a form was given up."""
+        return [self._bound[slot].look(self._grammars, self._vocab) for slot in slots]
 
     def _begin(self) -> None:
         while self._new:

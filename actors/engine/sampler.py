@@ -240,8 +240,8 @@ class Sampler:
     def _by_form(
         self, lines: Logits, at: Rows, slots: Rows, wishes: Callable[[Rows], Wishes], form: bool
     ) -> tuple[Rows, Rows]:
-        bits = self.masks.bits(slots.tolist()) if form and self.masks is not None else None
-        return chosen(lines, at, wishes(slots), self._fallback, bits)
+        masks = self.masks.masks(slots.tolist()) if form and self.masks is not None else None
+        return chosen(lines, at, wishes(slots), self._fallback, masks)
 
     def _bound(self, slots: Rows, held: Flags | None) -> Flags:
         if not self.masks or held is None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actors.engine.choosing import Wishes, allowed, chosen, counts
+from actors.engine.choosing import FEW, Mask, Wishes, allowed, chosen
 from actors.engine.logprobs import LEAST, logprobs
 from actors.models.kernels import choice, interface
 from actors.models.kernels.building import AVX2, library
@@ -27,10 +27,10 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return request.param
 
 
-def packed(fits: np.ndarray) -> np.ndarray:
+def packed(fits: np.ndarray) -> list[Mask]:
     padded = np.zeros((len(fits), 32 * WORDS), np.bool_)
     padded[:, : fits.shape[1]] = fits
-    return np.packbits(padded, axis=1, bitorder="little").view(np.uint32)
+    return [Mask(bits) for bits in np.packbits(padded, axis=1, bitorder="little").view(np.uint32)]
 
 
 def wishes(
@@ -88,8 +88,10 @@ def test_both_sides_see_the_same_wish():
 
 def test_bits_are_counted_and_spread():
     _, fits = forms(0)
-    assert counts(packed(fits)).tolist() == fits.sum(axis=1).tolist()
-    assert all((allowed(row, VOCAB) == wanted).all() for row, wanted in zip(packed(fits), fits, strict=True))
+    for mask, wanted in zip(packed(fits), fits, strict=True):
+        assert (allowed(mask.bits, VOCAB) == wanted).all()
+        assert [mask.has(token) for token in range(VOCAB)] == wanted.tolist()
+        assert mask.few == (wanted.sum() <= FEW)
 
 
 def test_the_likeliest_is_the_first_of_the_largest_that_fit():
@@ -206,14 +208,14 @@ def test_both_sets_of_lanes_take_the_same_token(way: str):
                 assert of(lines, wishes(True, numbers, **how), fits) == narrow
 
 
-def test_bits_that_do_not_hold_the_vocabulary_are_refused(way: str):
-    if way == "numpy":
-        pytest.skip("numpy looks for itself")
+def test_masks_that_do_not_hold_the_vocabulary_are_refused():
     lines, fits = forms(0)
-    with pytest.raises(ValueError, match="vocabulary"):
-        chosen(lines, np.arange(ROWS), wishes(True), FALLBACK, packed(fits)[:, : WORDS - 1])
-    with pytest.raises(ValueError, match="vocabulary"):
-        chosen(lines, np.arange(ROWS), wishes(True), FALLBACK, packed(fits)[:2])
+    short = [Mask(mask.bits[: WORDS - 1]) for mask in packed(fits)]
+    for masks in (short, packed(fits)[:1]):
+        with pytest.raises(ValueError, match="vocabulary"):
+            chosen(lines, np.arange(ROWS), wishes(True), FALLBACK, masks)
+    with pytest.raises(ValueError, match="one piece"):
+        Mask(packed(fits)[0].bits[::2])
 
 
 def test_logits_are_left_as_they_are():

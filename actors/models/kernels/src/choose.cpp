@@ -31,11 +31,28 @@ struct Line {
   int64_t count;
 
   int64_t blocks() const { return (count + kBlock - 1) / kBlock; }
+  Picked allowed(int64_t i) const {
+    const Picked lanes = first(count - i);
+    return fits ? lanes & (fits[i / 32] >> (i % 32)) : lanes;
+  }
   Floats load(int64_t i) const {
-    Picked lanes = first(count - i);
-    if (fits) lanes &= fits[i / 32] >> (i % 32);
+    const Picked lanes = allowed(i);
     const Floats v = min(max(load_floats(lanes, at + i), none()), floats(FLT_MAX));
     return lanes == kAll ? v : merge(none(), Mask(lanes), v);
+  }
+
+  // Calls `what` with the places in block b at which a vector has something that is allowed.
+  template <class What>
+  void each(int64_t b, const What& what) const {
+    const int64_t begin = b * kBlock, end = std::min(count, begin + kBlock);
+    for (int64_t i = begin; i < end; i += fits ? 32 : kLanes) {
+      if (!fits) {
+        what(i);
+      } else if (const uint32_t word = fits[i / 32]) {
+        for (int64_t j = 0; j < 32 && i + j < end; j += kLanes)
+          if (Picked(word >> j)) what(i + j);
+      }
+    }
   }
 };
 
@@ -77,7 +94,7 @@ float find_tops(const Line& line, float* tops) {
   Floats best = none();
   for (int64_t b = 0; b < line.blocks(); b++) {
     Floats top = none();
-    for (int64_t i = b * kBlock; i < std::min(line.count, (b + 1) * kBlock); i += kLanes) top = max(top, line.load(i));
+    line.each(b, [&](int64_t i) { top = max(top, line.load(i)); });
     tops[b] = largest(top), best = max(best, top);
   }
   return largest(best);
@@ -97,10 +114,10 @@ double weigh(const Line& line, const Scale& scale, float floor, Desk& desk) {
     desk.sums[b] = 0;
     if (!(scale.power(desk.tops[b]) >= floor)) continue;
     Floats sum = floats(0);
-    for (int64_t i = b * kBlock; i < std::min(line.count, (b + 1) * kBlock); i += kLanes) {
+    line.each(b, [&](int64_t i) {
       const Floats powers = scale.powers(line.load(i));
       sum = add(sum, merge(floats(0), not_less(powers, floats(floor)), power<F32>(powers)));
-    }
+    });
     all += desk.sums[b] = total(sum);
   }
   return all;
@@ -114,14 +131,14 @@ void gather(const Line& line, const Scale& scale, float floor, Desk& desk) {
   all.count = 0;
   for (int64_t b = 0; b < line.blocks(); b++) {
     if (!(scale.power(desk.tops[b]) >= floor)) continue;
-    for (int64_t i = b * kBlock; i < std::min(line.count, (b + 1) * kBlock); i += kLanes) {
+    line.each(b, [&](int64_t i) {
       const Floats powers = scale.powers(line.load(i));
       const Picked kept = picked(at_least(powers, floats(floor)));
-      if (!kept) continue;
+      if (!kept) return;
       store_picked(all.powers + all.count, kept, powers);
       store_picked(all.places + all.count, kept, as_floats(add(load_ints(lanes), ints(i))));
       all.count += __builtin_popcount(kept);
-    }
+    });
   }
   for (int64_t i = 0; i < all.count; i += kLanes) store(all.weights + i, power<F32>(load_floats(all.powers + i)));
 }
