@@ -30,6 +30,7 @@ class Done:
     stuck: list[int] = field(default_factory=list)  # those of them that a constraint left no way
     sample_seconds: float = 0.0
     load_seconds: float = 0.0
+    lost: tuple[int, ...] = ()  # places of the store
 
     def __post_init__(self) -> None:
         self.tokens = [[] for _ in range(self.rows)]
@@ -63,6 +64,7 @@ class Done:
             stuck=tuple(self.stuck),
             counts=tuple(len(row) for row in self.tokens),
             load_seconds=self.load_seconds,
+            lost=self.lost,
         )
 
 

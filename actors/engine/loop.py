@@ -5,7 +5,7 @@ Owns every sequence of one replica. Knows no Ray, no sockets, no text. `step` is
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -160,13 +160,13 @@ class Engine:
             result = self.executor.execute(plan)
         except BaseException as error:
             if not isinstance(error, StrataError):  # what was to be moved or computed may not have been
-                self._fail(step.works, "the step was interrupted")
+                self._fail(step, "the step was interrupted")
             raise
         self.computing = False
         self.last_result = result
         self.steps += result.steps
         if result.fault is not None:
-            return expired + self._fail(step.works, result.fault)
+            return expired + self._fail(step, result.fault)
         self._learn(step, result)
         sampled = [work.sequence for work in step.works if work.samples]
         grown = self._extend(sampled, result)
@@ -209,6 +209,7 @@ class Engine:
     def _learn(self, step: Step, result: Result) -> None:
         """How long a step takes that only decodes, and what tokens cost to fetch and to compute."""
         if self._tier is not None:
+            self._tier.lost(result.lost)
             if step.loads:
                 self._tier.fetched(len(step.loads), result.load_seconds)
             shape = step.shape
@@ -295,8 +296,9 @@ class Engine:
         over = [s for key in self._timed if (s := self._live[key]).expires is not None and s.expires <= now]
         return [self._ended(s, DeadlineExceeded("the request", s.submit.deadline or 0.0)) for s in over]
 
-    def _fail(self, works: Iterable[Work], fault: str) -> list[tuple[int, Delta]]:
-        ended = [self._ended(work.sequence, StrataError(fault)) for work in works]
+    def _fail(self, step: Step, fault: str) -> list[tuple[int, Delta]]:
+        touched = dict.fromkeys((*(work.sequence for work in step.works), *step.fetching))
+        ended = [self._ended(sequence, StrataError(fault)) for sequence in touched]
         self._scheduler.pool.clear()
         return ended
 

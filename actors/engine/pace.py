@@ -115,6 +115,21 @@ class Allowance:
         self._floor = max(0, self._floor - count)
         return count
 
+    def fetch(self, blocks: int, seconds: float | None) -> int:
+        """How many of `blocks` that take `seconds` each to fetch are fetched. After fewer than all, nothing joins.
+
+        At least one is, where anything may still join: nobody starves. None: it was never measured.
+        """
+        if self._seconds == np.inf:
+            return blocks
+        if self._full or self.nothing:
+            return 0
+        left = self._seconds - self._costs.of(self._shape) - self._costs.doubtful(self._shape)
+        count = 1 if seconds is None else max(1, min(blocks, int(left / max(seconds, 1e-9))))
+        self._full = count < blocks
+        self._seconds = max(0.0, self._seconds - count * (seconds or 0.0))
+        return count
+
     def _largest(self, start: int, most: int) -> int:
         """Of 1, 2, 4 and whole grains up to `most` the most that fits."""
         if not self._fits(start, _GRAIN):

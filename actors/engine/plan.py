@@ -101,6 +101,7 @@ class Result:
     stuck: tuple[int, ...] = ()  # those of `faulty` whose constraint became too complex to follow
     counts: tuple[int, ...] = ()  # tokens of each row
     load_seconds: float = 0.0  # that the plan's `loads` took, beside all else
+    lost: tuple[int, ...] = ()  # places that were to be saved to and hold nothing
 
     def pack(self) -> bytes:
         """The wire form."""
@@ -121,6 +122,7 @@ class Result:
                 self.stuck,
                 self.counts,
                 self.load_seconds,
+                self.lost,
             )
         )
         return packed

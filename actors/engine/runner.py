@@ -93,9 +93,11 @@ class Runner:
 
     def _move(self, plan: Plan, done: Done) -> None:
         assert self._offload is not None
-        self._offload.move(plan.saves, ())
+        done.lost = self._offload.save(plan.saves)
+        if done.lost and (self._world.size > 1 or any(place in done.lost for place, _ in plan.loads)):
+            raise OSError("the store of KV blocks cannot be written to")  # other ranks do not know what is lost
         began = self._clock()
-        self._offload.move((), plan.loads)
+        self._offload.load(plan.loads)
         done.load_seconds = self._clock() - began
         if self._reader is not None:
             self._reader.moved(plan.saves, plan.loads)

@@ -94,7 +94,10 @@ class Scheduler:
         allowance = self._allowance()
         works: list[Work] = []
         grown: list[tuple[Sequence, tuple[int, ...]]] = []
+        fetching: list[Sequence] = []
         for sequence in sorted(self.running, key=attrgetter("prefilling")):
+            if self._fetch_on(sequence, allowance, grown, fetching):
+                continue
             count = min(sequence.pending, budget)
             if sequence.slot >= 0 and sequence.prefilling:
                 count = allowance.chunk(sequence.computed, count)
@@ -108,19 +111,19 @@ class Scheduler:
             works.append(Work.of(sequence, count))
             budget -= count
         appended = [(sequence.slot, ids) for sequence, ids in grown if sequence.slot >= 0]
-        joined = self._admit(
-            works, budget, allowance, now, self._limits.running_sequences if places is None else places
-        )
+        most = self._limits.running_sequences if places is None else places
+        joined = self._admit(works, fetching, budget, allowance, now, most)
         steps, rooms = 1, []
-        if allowance.nothing:
-            horizon, guessed = 1, 0  # prompts pause for one step
+        if allowance.nothing or fetching:
+            horizon, guessed = 1, 0  # prompts pause for one step, or go on by the next
         if horizon + guessed > 1 and works and not joined and all(work.count == 1 and work.samples for work in works):
             rooms = self._ahead(works, horizon + guessed, appended)
             steps = min(horizon, *rooms)
         left, self._left = tuple(self._left), []
         saves, loads = self.pool.moves() if works else ((), ())
+        held = tuple(sequence for sequence in fetching if sequence.slot >= 0)
         ordered = tuple(sorted(works, key=attrgetter("several")))
-        return Step(ordered, joined, left, tuple(appended), steps, tuple(rooms), saves, loads)
+        return Step(ordered, joined, left, tuple(appended), steps, tuple(rooms), saves, loads, held)
 
     def _allowance(self) -> Allowance:
         streams = [sequence for sequence in self.running if not sequence.prefilling]
@@ -157,6 +160,39 @@ class Scheduler:
         fresh = self.pool.take(max(0, need))
         sequence.blocks += fresh
         return fresh
+
+    def _fetch_on(
+        self,
+        sequence: Sequence,
+        allowance: Allowance,
+        grown: list[tuple[Sequence, tuple[int, ...]]],
+        fetching: list[Sequence],
+    ) -> bool:
+        """Fetch what there is time for of what lies below of a prompt under way. Whether more of it is to come so."""
+        size = self._limits.block_tokens
+        if self.pool.tier is None or not sequence.prefilling or sequence.computed != len(sequence.blocks) * size:
+            return False
+        below = self._below(sequence, sequence.sealed)
+        if not below or len(below) > self.pool.free:
+            return False
+        count = allowance.fetch(len(below), self.pool.tier.block_seconds)
+        if count:
+            fresh = self.pool.fetch(below[:count])
+            sequence.blocks += fresh
+            grown.append((sequence, tuple(fresh)))
+            fetching.append(sequence)
+            self._spare(sequence, count)
+        return count < len(below)
+
+    def _spare(self, sequence: Sequence, blocks: int) -> None:
+        """So many more blocks of its beginning need not be computed."""
+        size = self._limits.block_tokens
+        sequence.computed += blocks * size
+        sequence.sealed += blocks
+        if sequence.preemptions == 0:
+            cached = min(sequence.computed, len(sequence.submit.prompt))
+            self.prefix_hits += cached - sequence.cached
+            sequence.cached = cached
 
     def _ahead(self, works: Many[Work], most: int, grown: list[tuple[int, tuple[int, ...]]]) -> list[int]:
         """How many tokens each of the decodes may get: at most `most`, its limit, and what half the free blocks allow.
@@ -196,7 +232,13 @@ class Scheduler:
         sequence.slot = -1
 
     def _admit(
-        self, works: list[Work], budget: int, allowance: Allowance, now: float, places: int
+        self,
+        works: list[Work],
+        fetching: list[Sequence],
+        budget: int,
+        allowance: Allowance,
+        now: float,
+        places: int,
     ) -> tuple[Sequence, ...]:
         joined: list[Sequence] = []
         later: list[tuple[int, int, Sequence]] = []
@@ -218,7 +260,7 @@ class Scheduler:
                 later.append(entry)  # a running sequence is computing the very block that it needs next
                 continue
             count = self._enter(sequence, found, below, budget, allowance)
-            if count == 0:
+            if count is None:
                 later.append(entry)
                 break  # no room: those behind it wait too, or it would starve
             if self.pool.tier is not None and not below and self._lying(sequence, len(found)):
@@ -228,7 +270,10 @@ class Scheduler:
             under_way.update(sequence.digests[sequence.sealed :])
             self.running.append(sequence)
             joined.append(sequence)
-            works.append(Work.of(sequence, count))
+            if below:
+                fetching.append(sequence)
+            if count:
+                works.append(Work.of(sequence, count))
             budget -= count
         for entry in later:
             heapq.heappush(self._waiting, entry)
@@ -262,22 +307,24 @@ class Scheduler:
 
     def _enter(
         self, sequence: Sequence, found: list[int], below: list[bytes], budget: int, allowance: Allowance
-    ) -> int:
-        """Hold its cached prefix and blocks for a first chunk: how many tokens that has, 0 if there is no room."""
-        size = self._limits.block_tokens
-        computed = (len(found) + len(below)) * size
-        count = allowance.chunk(computed, min(len(sequence.tokens) - computed, budget))
-        need = -(-(computed + count) // size) - len(found)
+    ) -> int | None:
+        """Hold its cached prefix and blocks for a first chunk: how many tokens that has; None if there is no room.
+
+        It has none yet where there is time to fetch only some of what lies `below`, or just all of it.
+        """
+        size, tier = self._limits.block_tokens, self.pool.tier
+        count, fetches = 0, allowance.fetch(len(below), tier.block_seconds) if below and tier is not None else 0
+        if fetches == len(below):
+            known = (len(found) + fetches) * size
+            count = allowance.chunk(known, min(len(sequence.tokens) - known, budget))
+        need = fetches + -(-count // size)
         spare = max(1, self.pool.size // 100) if self.running else 0  # room to grow, or it is put back at once
-        if count == 0 or need + self.pool.idle_among(found) + spare > self.pool.free:
-            return 0
+        if not (count or fetches) or need + self.pool.idle_among(found) + spare > self.pool.free:
+            return None
         self.pool.hold(found)
-        fetched = self.pool.fetch(below) if below else []
-        sequence.blocks = [*found, *fetched, *self.pool.take(need - len(below))]
-        sequence.computed = computed
-        sequence.sealed = len(found) + len(below)
+        fetched = self.pool.fetch(below[:fetches]) if fetches else []
+        sequence.blocks = [*found, *fetched, *self.pool.take(need - fetches)]
         if sequence.preemptions == 0:
-            sequence.cached = min(computed, len(sequence.submit.prompt))
             self.prefix_queries += len(sequence.submit.prompt)
-            self.prefix_hits += sequence.cached
+        self._spare(sequence, len(found) + fetches)
         return count

@@ -46,6 +46,7 @@ class Step:
     rooms: tuple[int, ...] = ()
     saves: Moves = ()
     loads: Moves = ()
+    fetching: tuple[Sequence, ...] = ()  # who gets what `loads` bring
 
     @property
     def shape(self) -> Shape:

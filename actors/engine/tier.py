@@ -66,11 +66,21 @@ class Tier:
         """The plan is made; what it reads it reads before a later one writes."""
         self._read.clear()
 
+    def lost(self, places: Iterable[int]) -> None:
+        """These hold nothing that can be read."""
+        for digest in [known for known, place in self._place_of.items() if place in set(places)]:
+            self.forget(digest)
+
     def clear(self) -> None:
         """Forget all contents, which have become doubtful."""
         self._free += self._place_of.values()
         self._place_of.clear()
         self._read.clear()
+
+    @property
+    def block_seconds(self) -> float | None:
+        """What it takes to fetch a block; None if none was."""
+        return self._block_seconds
 
     def fetched(self, blocks: int, took: float) -> None:
         """So many blocks came back in `took` seconds."""

@@ -22,8 +22,12 @@ Moves = Sequence[tuple[int, int]]
 class Offload(Protocol):
     """Where blocks go and come back from."""
 
-    def move(self, saves: Moves, loads: Moves) -> None:
-        """Copy (block, place) pairs out, then (place, block) pairs in. Raises OSError where the store fails."""
+    def save(self, saves: Moves) -> tuple[int, ...]:
+        """Copy (block, place) pairs out; the places where that failed, which hold nothing now."""
+        ...
+
+    def load(self, loads: Moves) -> None:
+        """Copy (place, block) pairs in. Raises OSError where the store fails."""
         ...
 
 
@@ -55,9 +59,16 @@ class _File:
                 "name a folder with room in limits.kv_offload_folder, or take less",
             ) from error  # fmt: skip
 
-    def move(self, saves: Moves, loads: Moves) -> None:
+    def save(self, saves: Moves) -> tuple[int, ...]:
+        lost = []
         for block, place in saves:
-            self._each(os.pwritev, block, place)
+            try:
+                self._each(os.pwritev, block, place)
+            except OSError:
+                lost.append(place)
+        return tuple(lost)
+
+    def load(self, loads: Moves) -> None:
         for place, block in loads:
             self._each(os.preadv, block, place)
 
@@ -86,7 +97,7 @@ class Host:
             for tensor in tensors
         ]
 
-    def move(self, saves: Moves, loads: Moves) -> None:
+    def save(self, saves: Moves) -> tuple[int, ...]:
         size = self._block_tokens
         for block, place in saves:
             for tensor, kept in zip(self._tensors, self._kept, strict=True):
@@ -94,6 +105,10 @@ class Host:
                     tensor[block * size : (block + 1) * size], non_blocking=True
                 )
         self._wait()  # a load may read what was just saved
+        return ()
+
+    def load(self, loads: Moves) -> None:
+        size = self._block_tokens
         for place, block in loads:
             for tensor, kept in zip(self._tensors, self._kept, strict=True):
                 tensor[block * size : (block + 1) * size].copy_(

@@ -114,9 +114,16 @@ class Paced(Engine):
 
 
 def engine(
-    blocks: int = 64, end_tokens: tuple[int, ...] = (END,), places: int = 0, **limits: Any
+    blocks: int = 64,
+    end_tokens: tuple[int, ...] = (END,),
+    places: int = 0,
+    clock: Callable[[], float] = lambda: 0.0,
+    **limits: Any,
 ) -> tuple[Paced, Checked]:
-    """A whole engine over the remembering model, with `places` for blocks that leave its cache."""
+    """A whole engine over the remembering model, with `places` for blocks that leave its cache.
+
+    `clock`: by which a rank measures what it does.
+    """
     settled = {"running_sequences": 8, "step_tokens": 32, "block_tokens": 4, "queued_sequences": 1000, **limits}
     made = Limits(**settled)
     model = Remembering()
@@ -129,9 +136,9 @@ def engine(
         block_tokens=made.block_tokens,
         end_tokens=end_tokens,
         offload=offload(model.cached(), made.block_tokens, places, None) if places else None,
-        clock=lambda: 0.0,
+        clock=clock,
     )
     executor = Checked(runner)
     facts = Facts("remembering", VOCAB, model.context_tokens, blocks, end_tokens, places=places)
-    clock = iter(range(10**9))
-    return Paced(executor, facts, made, lambda: float(next(clock))), executor
+    ticks = iter(range(10**9))
+    return Paced(executor, facts, made, lambda: float(next(ticks))), executor

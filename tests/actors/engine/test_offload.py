@@ -1,6 +1,7 @@
 """Blocks that leave the cache and come back: right whatever moves when, bounded, and only where it pays."""
 
 import errno
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from actors.engine.blocks import BlockPool
 from actors.engine.tier import Tier, places_in
 from actors.models.offload import Host, offload
 from cluster.errors import SettingsInvalid
-from tests.actors.engine.remembering import continuation, engine
+from tests.actors.engine.remembering import Checked, Paced, continuation, engine
 from tests.actors.engine.test_loop import prompt_of, run, submit
 
 STARTER = Path(__file__).parents[3] / "models" / "starter"
@@ -25,15 +26,22 @@ STARTER = Path(__file__).parents[3] / "models" / "starter"
     st.integers(20, 40),
     st.sampled_from([1, 3, 4, 16]),
     st.sampled_from([1, 2, 7, 100]),
+    st.sampled_from([0.0, 0.3, 3.0]),
 )
-def test_any_mix_continues_by_the_rule(wanted: list[tuple[int, int, int]], blocks: int, size: int, places: int) -> None:
-    made, _ = engine(blocks=max(blocks, 100 // size + 1), block_tokens=size, places=places)
+def test_any_mix_continues_by_the_rule(
+    wanted: list[tuple[int, int, int]], blocks: int, size: int, places: int, tick: float
+) -> None:
+    """Also where a fetch takes a part of a step's time, or more than it has."""
+    ticks = count()
+    made, _ = engine(
+        blocks=max(blocks, 100 // size + 1), block_tokens=size, places=places, clock=lambda: next(ticks) * tick
+    )
     expected: dict[int, list[int]] = {}
     told: dict[int, list[int]] = {}
-    for at, (length, count, seed) in enumerate(wanted):
+    for at, (length, more, seed) in enumerate(wanted):
         prompt = prompt_of(seed, length)
-        key = made.add(submit(prompt, count, salt=str(seed % 2)))
-        expected[key], told[key] = continuation(prompt, count), []
+        key = made.add(submit(prompt, more, salt=str(seed % 2)))
+        expected[key], told[key] = continuation(prompt, more), []
         for _ in range(at % 5):
             for key, delta in made.step():
                 told[key] += delta.tokens
@@ -131,9 +139,10 @@ def test_all_bytes_of_a_block_come_back(tmp_path: Path) -> None:
     tensors = [torch.randn(shape).to(dtype) for shape, dtype in shapes]
     before = [tensor.clone() for tensor in tensors]
     for store in (offload(tensors, 16, 3, str(tmp_path)), Host(tensors, 16, 3)):
-        store.move([(0, 2), (3, 0)], [])
-        store.move([], [(2, 1)])
-        store.move([(2, 1)], [(1, 0), (0, 3)])
+        assert store.save([(0, 2), (3, 0)]) == ()
+        store.load([(2, 1)])
+        assert store.save([(2, 1)]) == ()
+        store.load([(1, 0), (0, 3)])
         for tensor, was in zip(tensors, before, strict=True):
             assert torch.equal(tensor[16:32], was[:16])
             assert torch.equal(tensor[:16], was[32:48])
@@ -171,3 +180,93 @@ def test_a_real_model_answers_as_without(tmp_path: Path) -> None:
             hits = llm.engine.load.prefix_hits
     assert answers[0] == answers[1]
     assert hits >= 6 * 190
+
+
+def _lying_below(blocks: int, **limits: object) -> tuple[Paced, Checked, list[int]]:
+    """An engine with a stream under way, and a prompt all of which but its end lies below."""
+    made, executor = engine(blocks=blocks, places=200, running_sequences=2, step_tokens=64, **limits)
+    prompt = prompt_of(1, 121)
+    made.add(submit(prompt, 2))
+    run(made)
+    for seed in range(2, 5):
+        made.add(submit(prompt_of(seed, 120), 2))
+        run(made)
+    return made, executor, prompt
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 1000.0])
+def test_blocks_are_fetched_in_what_time_a_step_has(seconds: float) -> None:
+    """One of the steps that decode takes as long as the others, however much is to be fetched."""
+    made, executor, prompt = _lying_below(blocks=44, gap_stretch=1.5)
+    stream = made.add(submit(prompt_of(9, 8), 60))
+    told: dict[int, list[int]] = {stream: []}
+    for _ in range(8):
+        told[stream] += [token for key, delta in made.step() for token in delta.tokens if key == stream]
+    tier = made._tier
+    assert tier is not None
+    for _ in range(100):
+        tier.fetched(1, seconds)
+    tier.computed(1, 5000.0)
+    hits, key = made.load.prefix_hits, made.add(submit(prompt, 4))
+    told[key], begun = [], len(executor.plans)
+    while made.busy:
+        for one, delta in made.step():
+            told[one] += delta.tokens
+    assert told[key] == continuation(prompt, 4)
+    assert told[stream] == continuation(prompt_of(9, 8), 60)
+    fetched = [len(plan.loads) for plan in executor.plans[begun:] if plan.loads]
+    assert sum(fetched) == 30
+    assert made.load.prefix_hits - hits == 120
+    decoded = [len(plan.samples) > 0 for plan in executor.plans[begun:] if plan.loads]
+    assert all(decoded), "the stream goes on"
+    if seconds == 0.0:
+        assert fetched == [30]
+    elif seconds == 1000.0:
+        assert fetched == [1] * 30
+    else:
+        assert 1 < max(fetched) < 10
+
+
+def test_a_prompt_that_waits_for_its_blocks_can_be_cancelled() -> None:
+    made, _, prompt = _lying_below(blocks=44, gap_stretch=1.5)
+    stream = made.add(submit(prompt_of(9, 8), 30))
+    for _ in range(8):
+        made.step()
+    assert made._tier is not None
+    made._tier.fetched(1, 1000.0)
+    made._tier.computed(1, 5000.0)
+    key = made.add(submit(prompt, 4))
+    for _ in range(4):
+        made.step()
+    made.cancel(key)
+    again = made.add(submit(prompt, 4))
+    tokens = run(made)
+    assert tokens[again][0] == continuation(prompt, 4)
+    assert tokens[stream][0] == continuation(prompt_of(9, 8), 30)[-len(tokens[stream][0]) :]
+    assert made.load.kv_used == 0
+
+
+def test_what_could_not_be_saved_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails costs what it would have saved, and no request."""
+    made, executor, prompt = _lying_below(blocks=40)
+    assert _again_hits(made, prompt) == 120
+
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.pwritev", broken)
+    for seed in range(12, 20):
+        made.add(submit(prompt_of(seed, 120), 2))
+        run(made)
+    other = prompt_of(12, 120)
+    loaded = sum(len(plan.loads) for plan in executor.plans)
+    key = made.add(submit(other, 2))
+    assert run(made)[key][0] == continuation(other, 2)
+    assert sum(len(plan.loads) for plan in executor.plans) == loaded
+
+
+def _again_hits(made: Paced, prompt: list[int]) -> int:
+    before = made.load.prefix_hits
+    key = made.add(submit(prompt, 2))
+    assert run(made)[key][0] == continuation(prompt, 2)
+    return made.load.prefix_hits - before
