@@ -96,13 +96,13 @@ class Scheduler:
         grown: list[tuple[Sequence, tuple[int, ...]]] = []
         fetching: list[Sequence] = []
         for sequence in sorted(self.running, key=attrgetter("prefilling")):
-            if self._fetch_on(sequence, allowance, grown, fetching):
-                continue
+            if sequence.slot < 0 or self._fetch_on(sequence, allowance, grown, fetching):
+                continue  # put back for an older one's need, or still to be fetched
             count = min(sequence.pending, budget)
-            if sequence.slot >= 0 and sequence.prefilling:
+            if sequence.prefilling:
                 count = allowance.chunk(sequence.computed, count)
-            if sequence.slot < 0 or count == 0:
-                continue  # put back for an older one's need, or no room in this step
+            if count == 0:
+                continue  # no room in this step
             fresh = self._grow(sequence, count, works)
             if fresh is None:
                 continue
