@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ MOVES, STAGES = "refs/moves/", "refs/stages/"  # where aliases have been, and ho
 EVERY = (HEADS, TAGS, ALIASES, REQUESTS, MOVES, STAGES)
 MAIN = "main"
 PENDING = "strata.pending"  # refs that are being moved
+LOCK = "strata.lock"
 ROOM = "strata.room"  # asked for before files of dulwich are begun, which cannot be ended on a full disk
 BLOCK = 4096  # bytes that a small file takes
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]|[a-z0-9]")
@@ -87,6 +89,12 @@ def spans(versions: Iterable[str]) -> list[str]:
     return [f"v{first}-v{last}" if last > first else f"v{first}" for first, last in found]
 
 
+def begun(path: Path) -> bool:
+    """Whether there is a repository at `path`, or what is left of one that held anything."""
+    held = (left.is_file() for kind in ("objects", "refs") for left in (path / kind).rglob("*"))
+    return (path / "HEAD").is_file() or any(held)
+
+
 @disk.all_explained
 class History:
     """The repository at `path`, made where there is none."""
@@ -97,7 +105,7 @@ class History:
             path.mkdir(parents=True, exist_ok=True)
             with self._alone():
                 if not (path / "HEAD").is_file():
-                    Repo.init_bare(path, default_branch=MAIN.encode()).close()
+                    self._make()
         try:
             self._repo = Repo(str(path))
         except (NotGitRepository, *_BROKEN) as wrong:
@@ -106,6 +114,22 @@ class History:
         if (path / PENDING).is_file():
             with self._alone():
                 pass
+
+    def _make(self) -> None:
+        """An empty repository: once HEAD is there, all is. What there is of one that was not made to its end goes."""
+        if begun(self.path):
+            remedy = f"put it back: echo 'ref: {HEADS}{MAIN}' > {self.path / 'HEAD'}"
+            raise ModelInvalid(str(self.path), "its HEAD is lost", remedy)
+        for left in self.path.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != LOCK:
+                left.unlink()
+        made = self.path / "strata.made"
+        Repo.init_bare(made, mkdir=True, default_branch=MAIN.encode()).close()
+        for part in sorted(made.iterdir(), key=lambda part: part.name == "HEAD"):
+            part.rename(self.path / part.name)
+        made.rmdir()
 
     def refs(self, kind: str) -> dict[str, str]:
         """The commit of each ref of a kind, HEADS, TAGS or ALIASES, by its short name."""
@@ -383,7 +407,7 @@ class History:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One writer at a time, in any process. What one that was killed had locked is free again."""
-        with disk.locked(self.path / "strata.lock"):
+        with disk.locked(self.path / LOCK):
             for pattern in ("refs/**/*.lock", "objects/*/*.lock"):
                 for left in self.path.glob(pattern):
                     left.unlink(missing_ok=True)

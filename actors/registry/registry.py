@@ -18,7 +18,7 @@ from typing import Any
 from actors.registry import adapter, difference, disk, joining, moves, pieces, tree, upkeep
 from actors.registry.difference import Difference
 from actors.registry.folder import FACTS, checked, files
-from actors.registry.history import ALIASES, HEADS, MAIN, MOVES, TAGS, Entry, History, named, numbered
+from actors.registry.history import ALIASES, HEADS, MAIN, MOVES, TAGS, Entry, History, begun, named, numbered
 from actors.registry.inspection import Fault
 from actors.registry.merging import COUNTED, Strategy
 from actors.registry.pieces import SUFFIX, Progress, quietly
@@ -87,7 +87,11 @@ class Registry:
     def models(self) -> list[str]:
         """Names."""
         there = os.listdir(self.folder / "models")  # noqa: PTH208 - a glob finds nothing where it may not look
-        return sorted(name.removesuffix(".git") for name in there if name.endswith(".git"))
+        names = [name.removesuffix(".git") for name in there if name.endswith(".git")]
+        return sorted(name for name in names if begun(self._path(name)))
+
+    def _path(self, model: str) -> Path:
+        return self.folder / "models" / f"{model}.git"
 
     def push(
         self,
@@ -109,17 +113,11 @@ class Registry:
         named("model", model)
         named("branch", branch)
         content, found = {FACTS: tree.facts(metadata or {})}, files(path, beside)
-        history = self.history(model, new=True)
+        history = self.history(model) if begun(self._path(model)) else None
         size = stored = 0
         wrong: dict[str, tuple[int, int]] = {}
         with self.using():
-            tip = history.refs(HEADS).get(branch)
-            history.expect(HEADS + branch, tip)  # before anything is written
-            parents = (tip,) if tip else ()
-            if not tip and (main := history.refs(HEADS).get(MAIN)):
-                parents = (main,)  # a new branch begins where main is
-            for parent in parents:
-                self._require_signed(history, parent, f"{model}@{parent[:12]}")
+            tip, parents = self._parents(history, branch) if history is not None else (None, ())
             for file in found:
                 size += file.size
                 if file.whole:
@@ -133,6 +131,7 @@ class Registry:
                         each.name: (odd[each.name], math.prod(each.shape)) for each in made.tensors if each.name in odd
                     }
                     stored += new
+            history = history or self.history(model, new=True)  # a first push that is cut leaves no model behind
             there = self._there(history, tip, content) if tip else {}
             if tip and there and (there if metadata else there | {FACTS: content[FACTS]}) == content:
                 return Pushed(self._tag(history, tip), tip, size, 0, new=False, not_finite=wrong)
@@ -141,6 +140,16 @@ class Registry:
             version = history.number(commit, branch, tip, self._signed)
             begins = None if tip else self._tag(history, parents[0]) if parents else ""
         return Pushed(version, commit, size, stored, new=True, not_finite=wrong, begins=begins)
+
+    def _parents(self, history: History, branch: str) -> tuple[str | None, tuple[str, ...]]:
+        """The tip of `branch`, before anything is written, and what a push to it descends from."""
+        tip, main = history.refs(HEADS).get(branch), history.refs(HEADS).get(MAIN)
+        history.expect(HEADS + branch, tip)
+        parent = tip or main  # a new branch begins where main is
+        if parent is None:
+            return None, ()
+        self._require_signed(history, parent, f"{history.path.stem}@{parent[:12]}")
+        return tip, (parent,)
 
     @staticmethod
     def _there(history: History, tip: str, content: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -384,8 +393,8 @@ class Registry:
 
     def history(self, model: str, *, new: bool = False) -> History:
         """The commits and refs of a model, which is made where it is `new`. Raises NotFound."""
-        path = self.folder / "models" / f"{named('model', model)}.git"
-        if not new and not (path / "HEAD").is_file():
+        path = self._path(named("model", model))
+        if not new and not begun(path):
             raise NotFound("model", model, listed(self.models()))
         return History(path)
 

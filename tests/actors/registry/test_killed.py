@@ -78,6 +78,23 @@ def test_a_push_that_is_killed_anywhere(tmp_path):
     assert number > 20
 
 
+def test_a_first_push_that_is_killed_anywhere(tmp_path):
+    model = write_model(tmp_path / "model", {"a": torch.zeros(64), "b": torch.ones(8)})
+    listed = []
+    for number in range(SURE):
+        folder = tmp_path / f"registry{number}"
+        if not killed_at(number, lambda where=folder: Registry(where).push("chat", model, author="ada")):
+            break
+        registry = Registry(folder)
+        assert registry.fsck() == []
+        listed.append(registry.models())
+        registry.push("chat", model, author="ada")
+        assert whole(folder, tmp_path, 1)[1] == 1
+    else:
+        pytest.fail("it never came to its end")
+    assert [] in listed[len(listed) // 3 :], "what was not pushed is not there"
+
+
 @pytest.mark.parametrize("act", ["gc", "alias", "rollback", "stage"])
 def test_what_else_is_killed_anywhere(tmp_path, act):
     model, folder = tmp_path / "model", tmp_path / "registry"

@@ -488,3 +488,17 @@ def test_an_object_of_git_that_was_changed_is_refused(registry, model, tmp_path)
         ):
             with pytest.raises(ModelInvalid, match=f"its object {entry} was changed"):
                 act()
+
+
+def test_a_lost_head_is_nothing_to_begin_anew(registry, model):
+    registry.push("chat", model, author="ada")
+    (registry.folder / "models" / "chat.git" / "HEAD").unlink()
+    lost = r"its HEAD is lost.*put it back: echo 'ref: refs/heads/main' >"
+    for act in (lambda: registry.push("chat", model, author="ada"), lambda: registry.show("chat"), registry.gc):
+        with pytest.raises(ModelInvalid, match=lost):
+            act()
+    assert [place.model for fault in registry.fsck() for place in fault.places] == ["chat"]
+    (registry.folder / "models" / "chat.git" / "HEAD").write_text("ref: refs/heads/main\n")
+    assert registry.gc() == 0
+    assert registry.fsck() == []
+    assert registry.show("chat").signed
