@@ -74,10 +74,10 @@ class Bound:
             if after is not None:
                 return after is not False and self._go_on(token, after)
             mask = mask or state.mask
-        if mask is None or mask.forced or token in ends:
+        if mask is None or token in ends:
             return None
         if token >= grammars.vocabulary.vocab_size or not mask.has(token):
-            return False
+            return None if mask.forced else False
         return self._go_on(token, self._learn(grammars, token, fits=True))
 
     def take(self, token: int, grammars: Grammars, ends: frozenset[int]) -> bool:
