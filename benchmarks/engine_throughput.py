@@ -11,7 +11,8 @@ Tokens per second, medians. Each engine is a process of its own; the two of a pi
 we first and once the peer first, and whoever waits is stopped. Load time: from the start of the process, imports
 included. Peak memory: resident, of the process and its children, mapped files and KV cache included. First of 16: how
 many first tokens are those of Hugging Face in float32. A piece is one size, precision and peer, and stands in
-results/engine_throughput_SIZE_PRECISION.json with the machine's limits at that time.
+results/engine_throughput_SIZE_PRECISION.json, with _avx512 or _avx2 at its end where the processor has no AMX, with the
+machine's limits at that time.
 """
 
 import argparse

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.models.kernels.building import processor_features
 from benchmarks.peers.disturbance import disturbed
 from benchmarks.peers.workload import COLUMNS
 from benchmarks.record import RESULTS
@@ -18,8 +19,15 @@ Piece = dict[str, Any]
 
 
 def file(size: str, precision: str, folder: Path = RESULTS) -> Path:
-    """Where the pieces are."""
-    return folder / f"engine_throughput_{size}_{precision}.json"
+    """Where the pieces are: kinds of machine have files of their own, those with AMX the plain one."""
+    return folder / f"engine_throughput_{size}_{precision}{_kind()}.json"
+
+
+def _kind() -> str:
+    features = processor_features()
+    if "amx_tile" in features:
+        return ""
+    return "_avx512" if "avx512f" in features else "_avx2"
 
 
 def read(path: Path) -> list[Piece]:
