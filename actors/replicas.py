@@ -90,6 +90,11 @@ class Replicas:
         """Whether a request is answered; one that has to wake a replica is, too."""
         return bool(self._links) or (self._sleeps and self._context is not None)
 
+    def rouse(self) -> bool:
+        """Wake a replica where all sleep, or keep one awake, as a request does. Whether there is one."""
+        self._came += 1
+        return bool(self._links)
+
     @property
     def wish(self) -> Wish:
         """What is asked of the model here."""

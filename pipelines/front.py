@@ -106,7 +106,12 @@ def guided(settings: Settings, clients: Mapping[str, Replicas]) -> Guide:
         model: first(model, settings.routes.get(model, RouteSettings()), versions)
         for model, versions in settings.routed.items()
     }
-    return Guide(routes, lambda name: name in clients and clients[name].ready, clients.__contains__)
+    return Guide(
+        routes,
+        lambda name: name in clients and clients[name].ready,
+        clients.__contains__,
+        lambda name: name in clients and clients[name].rouse(),
+    )
 
 
 def sleeps(model: ModelSettings) -> bool:

@@ -7,7 +7,7 @@ yet. While the controller is away the copy counts. Knows no HTTP and no Ray. Eve
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -130,13 +130,15 @@ class Guide:
         routes: Mapping[str, Route],
         ready: Callable[[str], bool] = lambda served: True,  # noqa: ARG005
         served: Callable[[str], bool] = lambda served: True,  # noqa: ARG005
+        rouse: Callable[[str], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`routes` count until the controller is heard; `ready` says whether a version has a replica here, `served`
-        whether this gateway knows it, both by the name that it is served under.
+        """`routes` count until the controller is heard; `ready` says whether a version has a replica here, or one that
+        sleeps, `served` whether this gateway knows it, both by the name that it is served under. `rouse` wakes one and
+        says whether it is awake: those that are compared have to be. None: `ready` says it.
         """
         self.clock = clock
-        self._ready, self._served = ready, served
+        self._ready, self._served, self._rouse = ready, served, rouse or ready
         self._routes = dict(routes)
         self.revision = 0
         self._since: dict[str, int] = {}  # the revision that a model's step began with: older answers are not its own
@@ -306,11 +308,19 @@ class Guide:
                 "grades": grades,
             }
         ready = {
-            f"{model}@{version}": self._ready(full(model, version))
+            f"{model}@{version}": (self._rouse if version in self._compared(route) else self._ready)(
+                full(model, version)
+            )
             for model, route in self._routes.items()
             for version in route.versions.union(self._versions.get(model, ()))
         }
         return {**self._unheard, "revision": self.revision, "ready": ready}
+
+    def _compared(self, route: Route) -> Collection[str]:
+        """The versions of a rollout or an experiment under way."""
+        if route.ramp is not None:
+            return (route.ramp.old, route.ramp.new)
+        return route.weights if route.model in self._trials else ()
 
     def told(self, number: int) -> None:
         """The controller has heard a report."""

@@ -66,6 +66,27 @@ async def test_a_request_that_finds_no_gang_is_told_at_once_and_waits_for_it() -
     leader.close()
 
 
+async def test_to_rouse_is_to_ask_for_a_replica_and_to_say_whether_there_is_one() -> None:
+    replicas, told, directory = Replicas(MODEL, sleeps=True), Told(64), Directory()
+    wishes = Wishes({MODEL: replicas}, told, seconds=0.001)
+    wishes.start()
+    await told.until(held=0)
+    assert not replicas.rouse()
+    assert not replicas.rouse()
+    async with asyncio.timeout(20):
+        while told.wishes[-1].came != 2:
+            await asyncio.sleep(0)
+    roster = Roster({MODEL: replicas}, directory.watch)
+    roster.start()
+    leader = await lead(directory, "one")
+    async with asyncio.timeout(20):
+        while not replicas.rouse():
+            await asyncio.sleep(0)
+    wishes.close()
+    await roster.close()
+    leader.close()
+
+
 async def test_past_the_bound_it_is_refused_at_once() -> None:
     replicas = Replicas(MODEL, hold=Hold(60.0, 1), sleeps=True)
     replicas.remember(64)

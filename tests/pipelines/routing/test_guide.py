@@ -163,6 +163,29 @@ def test_a_version_without_a_replica_is_passed_over():
     assert made.way("chat", Facts("acme", "ann")).version == "v7", "it waits where it belongs"
 
 
+def test_versions_that_are_compared_are_woken_and_kept_awake():
+    asleep, roused = {"chat@v7", "chat@v8"}, []
+
+    def rouse(served: str) -> bool:
+        roused.append(served)
+        return served not in asleep
+
+    made = Guide({"chat": Route("chat", {"v6": 100.0}), "code": Route("code", {"v1": 100.0})}, rouse=rouse)
+    made.take(table(versions=["v6", "v7", "v8"]))
+    ready = made.report()["ready"]
+    assert ready == {"chat@v6": True, "chat@v7": False, "chat@v8": True, "code@v1": True}, "v8 sleeps on"
+    assert sorted(roused) == ["chat@v6", "chat@v7"]
+    asleep.clear()
+    assert made.report()["ready"]["chat@v7"]
+    assert len(roused) == 4, "again with each report"
+    made.take(table(4, ramp=None, weights={"v6": 50.0, "v8": 50.0}))
+    made.report()
+    assert len(roused) == 4, "nothing is compared any more"
+    made.take(table(5, ramp=None, weights={"v6": 50.0, "v8": 50.0}, trial=["tone", "liked"]))
+    made.report()
+    assert sorted(roused[4:]) == ["chat@v6", "chat@v8"]
+
+
 def test_a_route_to_what_is_not_served_here_is_left_alone(clock):
     served = {"chat@v6", "chat@v7"}
     made = Guide({"chat": Route("chat", {"v6": 100.0})}, served=lambda name: name in served, clock=clock)
