@@ -16,6 +16,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
 
+from actors.engine.soundness import escapes, sound
 from actors.engine.states import States, kind_of
 from actors.engine.tokens import Tokenizer
 from cluster.errors import InvalidRequest
@@ -200,10 +201,9 @@ def grammar(spec: str) -> str:
     """What llguidance compiles. Raises ValueError for what is none."""
     kind, _, body = spec.partition(":")
     match kind:
-        case "json":
-            return LLMatcher.grammar_from_json_schema(body, overrides=JSON_OPTIONS)
-        case "compact":
-            return LLMatcher.grammar_from_json_schema(body, overrides=COMPACT_OPTIONS)
+        case "json" | "compact":
+            options = JSON_OPTIONS if kind == "json" else COMPACT_OPTIONS
+            return LLMatcher.grammar_from_json_schema(sound(body), overrides=options | escapes(body))
         case "regex":
             return LLMatcher.grammar_from_regex(body)
         case "choice":

@@ -7,11 +7,15 @@ and JSON. Knows nothing of HTTP and of events.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from actors.engine.grammar import JSON_OPTIONS
+from actors.engine.soundness import escapes, sound
 from pipelines.gateway.offer import Offer, Tool
 from pipelines.gateway.scan import CallScanner
+
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
 
 PARALLEL = 16  # calls in one answer that was told to call; without a bound a poor model calls until its tokens are out
 OPEN, CLOSE, PYTHON = "<tool_call>", "</tool_call>", "<|python_tag|>"
@@ -127,9 +131,9 @@ def called(tools: Sequence[Tool], key: str) -> list[str]:
     ]
 
 
-def with_options(schema: str, options: object = JSON_OPTIONS) -> str:
-    """A schema that leaves as little whitespace as any other, if it does not say otherwise itself."""
-    return json.dumps({"x-guidance": options} | json.loads(schema), ensure_ascii=False)
+def with_options(schema: str, options: "JsonCompileOptions" = JSON_OPTIONS) -> str:
+    """A schema that leaves as little whitespace as any other and is as sound, if it does not say otherwise itself."""
+    return json.dumps({"x-guidance": options | escapes(schema)} | json.loads(sound(schema)), ensure_ascii=False)
 
 
 def quoted(text: str) -> str:
