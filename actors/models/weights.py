@@ -7,19 +7,21 @@ in integers or rounded as it is read, is known to `Matrices`.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from actors.models import split
-from actors.models.checkpoint import Checkpoint
+from actors.models.checkpoint import Checkpoint, Listed
 from actors.models.family import Family
 from actors.models.kernels.quantized import PackedWeight, packed
 from actors.models.layers import AnyLinear, Linear, QuantizedLinear, RMSNorm
 from actors.models.matrices import Matrices
 from actors.models.memory import empty
-from actors.models.parallel import World
+from actors.models.parallel import Alone, World
 from actors.models.quantized import QuantizedWeight, join
 from actors.models.split import Share
+from actors.quantization.declared import declared
 from cluster.errors import ModelInvalid
 
 Progress = Callable[[int, int], None]
@@ -202,6 +204,22 @@ class Loader:
         self._done += taken
         if self._progress is not None:
             self._progress(min(self._done, self._total), self._total)
+
+
+def check(family: Family, path: Path) -> None:
+    """Raises ModelInvalid for weights that lack what `family` needs, or have it in another shape. Reads no tensor.
+
+    Of a folder that is quantized already only its load says that.
+    """
+    if declared(path) is not None:
+        return
+    loader = Loader(family, Listed(path), Alone(), torch.bfloat16, "meta")
+    loader.embedding()
+    loader.final_norm()
+    for index in range(family.layers):
+        loader.layer(index)
+    if not family.tied:
+        loader.head(torch.empty(0))
 
 
 def _linear(weight: Embedding) -> AnyLinear:

@@ -5,7 +5,8 @@ folders of new ones are pushed by right.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,10 @@ INDEX = f"{WEIGHTS}.index.json"  # how the name of a list of what is in which fi
 EMBEDDING = "model.embed_tokens.weight"  # of all decoders of transformers that have a tensor of this name
 _FLOATS = ("F64", "F32", "F16", "BF16")  # as others it may be packed, which its shape shows
 _SAVE = "write it with save_pretrained"
+_COPY = "copy all files of the model, then push again"
+_PART = re.compile(r"(?P<stem>.+)-[0-9]{5,}-of-(?P<count>[0-9]{5,})\.safetensors")
+_MOST_PARTS = _MOST_LAYERS = 10_000
+_LAYER = re.compile(r"(?:model\.|language_model\.model\.|model\.language_model\.)?layers\.([0-9]{1,5})\.")
 
 
 def vet(files: Mapping[str, Path]) -> None:
@@ -26,6 +31,7 @@ def vet(files: Mapping[str, Path]) -> None:
     for name, path in files.items():
         if name.endswith(INDEX):
             _check_index(name, path, files)
+    _check_parts(files)
     if TOKENIZER in files:
         _check_tokenizer(files[TOKENIZER])
     for path, source in _templates(files):
@@ -54,8 +60,21 @@ def _check_index(name: str, path: Path, names: Collection[str]) -> None:
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise ModelInvalid(str(path), "is no JSON object with a weight_map of file names", _SAVE) from None
     if missing := sorted(wanted - set(names)):
-        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise ModelInvalid(str(path), f"names {named}, not there", "copy all files of the model, then push again")
+        raise ModelInvalid(str(path), f"names {_some(missing)}, not there", _COPY)
+
+
+def _check_parts(files: Mapping[str, Path]) -> None:
+    """Of a file that says which part it is, all others have to be there, whether or not an index names them."""
+    for name, path in files.items():
+        if found := _PART.fullmatch(name):
+            stem, digits, count = found["stem"], len(found["count"]), int(found["count"])
+            parts = (f"{stem}-{number:0{digits}}-of-{found['count']}{WEIGHTS}" for number in range(1, count + 1))
+            if count <= _MOST_PARTS and (missing := [part for part in parts if part not in files]):
+                raise ModelInvalid(str(path), f"is a part of a model of which {_some(missing)} is not there", _COPY)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _check_tokenizer(path: Path) -> None:
@@ -104,24 +123,35 @@ def _check_template(path: Path, source: str) -> None:
 
 
 def _check_weights(files: Mapping[str, Path], config: Mapping[str, Any]) -> None:
-    tensors = 0
+    tensors, layers = 0, set[int]()
     for name, path in files.items():
         if PurePosixPath(name).suffix != WEIGHTS:
             continue
         found = headers(path)
         tensors += len(found)
         for tensor, stored in found:
+            if "/" not in name and (layer := _LAYER.match(tensor)):
+                layers.add(int(layer[1]))
             if tensor == EMBEDDING and "/" not in name and stored.dtype in _FLOATS:
                 _check_embedding(path, stored.shape, config)
     if not tensors:
         some = next(path for name, path in files.items() if name.endswith(WEIGHTS))
         raise ModelInvalid(str(some), "holds no tensor, and no other file does", "save the model with its weights")
+    wanted = _said("num_hidden_layers", config)
+    missing = sorted(set(range(wanted)) - layers) if layers and type(wanted) is int and wanted <= _MOST_LAYERS else []
+    if missing:
+        problem = f"says num_hidden_layers {wanted}, and there is no tensor of {_some([f'layer {n}' for n in missing])}"
+        raise ModelInvalid(str(files[CONFIG]), problem, _COPY)
+
+
+def _said(key: str, config: Mapping[str, Any]) -> object:
+    """What the config says of the decoder, which a model of several media keeps in a part of it."""
+    inner = config.get("text_config")
+    return config.get(key, inner.get(key) if isinstance(inner, dict) else None)
 
 
 def _check_embedding(path: Path, shape: tuple[int, ...], config: Mapping[str, Any]) -> None:
-    inner = config.get("text_config")  # where a model of several media keeps its decoder's
-    inside = inner if isinstance(inner, dict) else {}
-    wanted = [config.get(key, inside.get(key)) for key in ("vocab_size", "hidden_size")]
+    wanted = [_said(key, config) for key in ("vocab_size", "hidden_size")]
     if all(type(number) is int for number in wanted) and list(shape) != wanted:
         said = f"vocab_size {wanted[0]} and hidden_size {wanted[1]}"
         problem = f"has {EMBEDDING} as {list(shape)} where config.json says {said}"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from actors.settings import ModelSettings
 from cluster.errors import ModelInvalid, StrataError
@@ -50,3 +51,17 @@ def test_an_architecture_that_cannot_be_served_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
     with pytest.raises(StrataError):
         preflight.check(of(folder))
+
+
+def test_a_tensor_that_is_missing_or_of_another_shape_is_found(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    lost = "model.layers.3.mlp.down_proj.weight"
+    save_file({name: tensor for name, tensor in weights.items() if name != lost}, folder / "model.safetensors")
+    with pytest.raises(ModelInvalid, match=f"the weights lack {lost}"):
+        preflight.check(of(folder))
+    save_file(weights | {lost: weights[lost][:-1].clone()}, folder / "model.safetensors")
+    with pytest.raises(ModelInvalid, match=f"{lost} has shape .* config.json asks for"):
+        preflight.check(of(folder))
+    save_file(weights, folder / "model.safetensors")
+    preflight.check(of(folder))

@@ -418,6 +418,26 @@ def test_a_folder_that_was_copied_in_part_is_refused(registry, model, index, sai
     assert push(registry, model).new
 
 
+def test_a_part_without_the_others_is_refused(registry, model):
+    (model / "model.safetensors").rename(model / "model-00002-of-00004.safetensors")
+    with pytest.raises(ModelInvalid, match="00002-of-00004.*of which model-00001-of-00004.safetensors, .*-00004-of"):
+        push(registry, model)
+    (model / "model-00002-of-00004.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    assert push(registry, model).new
+
+
+@pytest.mark.parametrize(("config", "prefix"), [({}, "model."), ({}, ""), ({"inner": 1}, "model.language_model.")])
+def test_layers_that_are_missing_are_named(registry, tmp_path, config, prefix):
+    asked = {"num_hidden_layers": 4}
+    said = {"text_config": asked} if config else asked
+    weights = {f"{prefix}layers.{layer}.norm.weight": torch.ones(8) for layer in (0, 3)}
+    folder = write_model(tmp_path / "half", weights, **said)
+    with pytest.raises(ModelInvalid, match="num_hidden_layers 4, and there is no tensor of layer 1, layer 2"):
+        push(registry, folder)
+    weights |= {f"{prefix}layers.{layer}.norm.weight": torch.ones(8) for layer in (1, 2, 4)}
+    assert push(registry, write_model(folder, weights, **said)).new, "one more may be of a kind of its own"
+
+
 def test_a_list_of_pieces_that_was_made_up_is_refused(registry, model):
     push(registry, model)
     history = registry.history("chat")
