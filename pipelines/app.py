@@ -198,8 +198,9 @@ def _code(name: str, version: str, standing: Standing) -> dict[str, Any]:
 def _model(model: ModelSettings, settings: Settings, beside: bool, standing: Standing) -> serve.Application:
     device, name = device_of(model), placing.deployment_name(model.name)
     version = revision.of_model(model, device, settings.cluster)
+    share = room.SERVES_SHARE if beside else room.at_once(standing.replicas.get(name, 0), model.first_replicas)
     return (
-        serve.deployment(Replica)
+        serve.deployment(rolling_update_percentage=share)(Replica)
         .options(
             name=name,
             version=version,

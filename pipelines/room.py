@@ -9,6 +9,8 @@ from actors.settings import ModelSettings
 from cluster.scheduling import placement
 from cluster.scheduling.placement import Gang, Node
 
+SERVES_SHARE = 0.2  # of the gangs, that Serve replaces at once
+
 
 def bundle(model: ModelSettings, device: str) -> dict[str, float]:
     """What one shard needs on `device`, "cpu" or "cuda"."""
@@ -20,6 +22,15 @@ def gang(model: ModelSettings, device: str) -> Gang:
     """What its gangs need, whole; of a model that scales, those to begin with."""
     needs = {name: amount * model.tensor_parallel_size for name, amount in bundle(model, device).items()}
     return Gang(model.name, needs, model.first_replicas)
+
+
+def at_once(before: int, wanted: int) -> float:
+    """The share of `wanted` gangs that Serve is to replace at once where new ones have no room beside old ones.
+
+    Serve counts those that are yet to start among them: by its default gangs beyond `before` would wait for ever for
+    what the old ones have, and none of these would end.
+    """
+    return max(SERVES_SHARE, min(1.0, (max(0, wanted - before) + 1.5) / max(1, wanted)))
 
 
 def roomy(gangs: Sequence[Gang], nodes: Sequence[Node]) -> bool:

@@ -19,14 +19,15 @@ PACKAGE = "gcs://"
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The runtime environment of each deployment there is, which of them have failed, and which scale.
+    """The runtime environment of each deployment there is, how many replicas it is to have, and which have failed.
 
-    `scaled`: of those, the version of which there are gangs, and how many there shall be.
+    `scaled`: of those that scale, the version of which there are gangs, and how many there shall be.
     """
 
     environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: frozenset[str] = frozenset()
     scaled: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    replicas: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, details: Mapping[str, Any]) -> "Standing":
@@ -36,6 +37,7 @@ class Standing:
             {name: _environment(deployment) for name, deployment in there},
             frozenset(name for name, deployment in there if _word(deployment["status"]) == "DEPLOY_FAILED"),
             {name: found for name, deployment in there if (found := _scaled(deployment)) is not None},
+            {name: int(deployment.get("target_num_replicas") or 0) for name, deployment in there},
         )
 
     def version(self, name: str) -> str | None:

@@ -420,7 +420,7 @@ def test_a_folder_that_was_copied_in_part_is_refused(registry, model, index, sai
 
 def test_a_part_without_the_others_is_refused(registry, model):
     (model / "model.safetensors").rename(model / "model-00002-of-00004.safetensors")
-    with pytest.raises(ModelInvalid, match="00002-of-00004.*of which model-00001-of-00004.safetensors, .*-00004-of"):
+    with pytest.raises(ModelInvalid, match=r"00002-of-00004.*of which model-00001-of-00004.safetensors, .*-00004-of"):
         push(registry, model)
     (model / "model-00002-of-00004.safetensors").rename(model / "model-00001-of-00001.safetensors")
     assert push(registry, model).new
