@@ -11,8 +11,7 @@ from typing import Any, Protocol, cast
 
 from actors.messages import Cancel, Delta, Frame, Load, SamplingParams, Submit
 from actors.wire import Frames, hello_of, pack_command, unpack_frame
-from cluster import errors
-from cluster.errors import ReplicaLost, StrataError
+from cluster.errors import ReplicaLost, StrataError, revived
 
 SILENCE_SECONDS = 2.5  # of a leader that speaks every `leader_link.PULSE_SECONDS`; then it is gone for all purposes
 
@@ -198,14 +197,3 @@ class LinkStream:
             self.follower.failed()
         self._error = error
         self._news.set()
-
-
-def revived(name: str, arguments: tuple[Any, ...]) -> StrataError:
-    """The error that a leader named; only our own family, whatever the wire says."""
-    kind = getattr(errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, StrataError):
-        try:
-            return kind(*arguments)
-        except TypeError:
-            pass
-    return StrataError(f"{name}: {arguments}")

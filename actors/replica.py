@@ -37,7 +37,7 @@ from actors.quiet import Quiet
 from actors.settings import ModelSettings, Pinned
 from actors.vigil import Vigil
 from cluster import loopback
-from cluster.errors import NotReady, ReplicaLost, StrataError
+from cluster.errors import NotReady, ReplicaLost, StrataError, revived
 from cluster.telemetry import logs
 
 log = structlog.get_logger(__name__)
@@ -219,7 +219,7 @@ class Replica:
         while True:
             delta = self._probe.get(timeout=_FIRST_TOKEN_SECONDS)
             if delta.error is not None:
-                raise NotReady(model, f"its first token failed: {delta.error}")
+                raise NotReady(model, f"its first token failed: {revived(*delta.error)}")
             if delta.finish is not None:
                 return
 

@@ -321,6 +321,17 @@ class DeadlineExceeded(StrataError):
         return f"{self.what} did not finish within {self.seconds:g} s"
 
 
+def revived(name: str, arguments: tuple[Any, ...]) -> StrataError:
+    """The error of our family that was told by its `name` and arguments; of another name, a StrataError that says so."""
+    kind = globals().get(name)
+    if isinstance(kind, type) and issubclass(kind, StrataError):
+        try:
+            return kind(*arguments)
+        except TypeError:
+            pass
+    return StrataError(f"{name}: {arguments}")
+
+
 def listed(names: Iterable[str], most: int = 10) -> tuple[str, ...]:
     """What there is, for an error: v2 before v10, and of many how many more."""
     found = sorted(

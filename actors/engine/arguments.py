@@ -4,7 +4,8 @@ Knows arguments and their ranges. Loads nothing.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,16 @@ def prompt(given: Any, at: str) -> str | list[int]:
         if isinstance(token, bool) or not isinstance(token, Integral):
             raise InvalidRequest(at, sent(token), "token ids are whole numbers")
     return [int(token) for token in given]
+
+
+@contextmanager
+def at_prompt(index: str) -> Iterator[None]:
+    """A refusal within says which prompt it is of: `prompts[INDEX]`, or `prompts[INDEX].FIELD` of its parameters."""
+    try:
+        yield
+    except InvalidRequest as error:
+        field = f"prompts[{index}]" if error.field == "prompt" else f"prompts[{index}].{error.field}"
+        raise type(error)(field, error.value, error.remedy) from None
 
 
 def plain(given: Any) -> Any:

@@ -27,7 +27,7 @@ from actors.local import Processes
 from actors.messages import Assignment, Delta, SamplingParams, ShardFacts, Submit
 from actors.models import load
 from actors.shard import free_bytes
-from cluster.errors import InvalidRequest, SettingsInvalid, StrataError, sent
+from cluster.errors import InvalidRequest, SettingsInvalid, revived, sent
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 
@@ -123,14 +123,16 @@ class LLM:
     ) -> list[RequestOutput]:
         """Complete each prompt (text, token ids, or {"prompt": ...} / {"prompt_token_ids": ...}); same order out.
 
-        Raises InvalidRequest or ContextTooLong before anything is computed, StrataError where the engine failed.
+        Raises InvalidRequest or ContextTooLong before anything is computed, InvalidRequest for a form that turns out
+        to be too ambiguous to follow, StrataError where the engine failed. What one prompt raises ends all of them.
         """
         foreign.check(others, foreign.GENERATE, ("sampling_params",))
         listed = arguments.prompts(prompts)
         wanted = arguments.sampling(sampling_params, len(listed))
-        for one in wanted:
+        for index, one in enumerate(wanted):
             if one.constraint is not None:
-                self._grammars.check(one.constraint)
+                with arguments.at_prompt(f"{index}"):
+                    self._grammars.check(one.constraint)
         requests = [self._request(index, prompt) for index, prompt in enumerate(listed)]
         return self._run(requests, wanted)
 
@@ -174,14 +176,8 @@ class LLM:
         live: dict[int, _Choice] = {}
         try:
             for request, wanted in zip(requests, params, strict=True):
-                seed = self._next_seed() if wanted.seed is None else wanted.seed
-                for index in range(wanted.n):
-                    salt = "" if self._shared else f"{self._next_seed()}"  # prompts of different salt share nothing
-                    submit = Submit(0, tuple(request.prompt_token_ids), wanted, seed, choice=index, salt=salt)
-                    words = Detokenizer(self.tokenizer, wanted, continues=True)
-                    choice = _Choice(request, CompletionOutput(index, ""), words, wanted)
-                    request.outputs.append(choice.output)
-                    live[self.engine.add(submit)] = choice
+                with arguments.at_prompt(request.request_id):
+                    self._add(request, wanted, live)
             while live:
                 for key, delta in self.engine.step():
                     if live[key].take(delta):
@@ -191,6 +187,16 @@ class LLM:
             for key in live:
                 self.engine.cancel(key)
         return requests
+
+    def _add(self, request: RequestOutput, wanted: SamplingParams, live: "dict[int, _Choice]") -> None:
+        seed = self._next_seed() if wanted.seed is None else wanted.seed
+        for index in range(wanted.n):
+            salt = "" if self._shared else f"{self._next_seed()}"  # prompts of different salt share nothing
+            submit = Submit(0, tuple(request.prompt_token_ids), wanted, seed, choice=index, salt=salt)
+            words = Detokenizer(self.tokenizer, wanted, continues=True)
+            choice = _Choice(request, CompletionOutput(index, ""), words, wanted)
+            request.outputs.append(choice.output)
+            live[self.engine.add(submit)] = choice
 
     def _next_seed(self) -> int:
         self._seeded += 1
@@ -206,9 +212,10 @@ class _Choice:
         self._request, self.output, self._detokenizer, self._params = request, output, detokenizer, params
 
     def take(self, delta: Delta) -> bool:
-        """Whether the sequence is over."""
+        """Whether the sequence is over. Raises the error that ended it, of a refusal with the prompt that it is of."""
         if delta.error is not None:
-            raise StrataError(f"{delta.error[0]}: {' '.join(map(str, delta.error[1]))}")
+            with arguments.at_prompt(self._request.request_id):
+                raise revived(*delta.error)
         output, request = self.output, self._request
         request.num_cached_tokens = max(request.num_cached_tokens, delta.cached_tokens)
         piece = self._detokenizer.push(delta.tokens, ended=delta.finish == "stop")

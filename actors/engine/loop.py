@@ -41,6 +41,12 @@ TOO_COMPLEX = InvalidRequest(
     "make it less ambiguous: fewer alternatives and repeats",
 )
 
+NO_NUMBERS = (
+    "the model's logits are no numbers (NaN or -inf): either a weight is none, and `strata quantize` and "
+    "`strata models push` look at all of them and name the file and the tensor; or they are too large for the model's "
+    "type, and dtype float32 holds them"
+)
+
 
 class Executor(Protocol):
     """What carries a plan out: a runner in this process, or a gang of shards."""
@@ -250,7 +256,7 @@ class Engine:
         self, sequence: Sequence, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...], now: float, stuck: bool
     ) -> Delta:
         """There is no last token: no numbers, or a `stuck` constraint. What came before it in the run is its answer."""
-        why = TOO_COMPLEX if stuck else StrataError("the model's logits are no numbers (NaN or -inf)")
+        why = TOO_COMPLEX if stuck else StrataError(NO_NUMBERS)
         if not stuck and sequence.first_token is None:  # they may come of an earlier chunk, which others could find
             own = sequence.cached // self._limits.block_tokens
             self._scheduler.pool.forget(sequence.blocks[own:])

@@ -13,9 +13,9 @@ from typing import Any
 
 from actors.engine import LLM, SamplingParams
 from actors.engine.thread import EngineThread
-from actors.gateway_link import revived
 from actors.messages import Cancel, Delta, Load, Submit
 from cluster import loopback
+from cluster.errors import revived
 from cluster.security.keys import KeyRing
 from pipelines.chaos.faults import Gang, Sight, Target
 from pipelines.chat import Served

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from actors.engine import LLM, SamplingParams
 from actors.messages import Delta, Submit
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, revived
 from pipelines.bench.figures import Load, Row, Sample, summarize
 
 
@@ -26,7 +26,7 @@ class _Running:
     def take(self, delta: Delta, now: float) -> Sample | None:
         """The sample when the sequence is over."""
         if delta.error is not None:
-            return Sample(0.0, 0.0, 0, " ".join(map(str, delta.error[1])))
+            return Sample(0.0, 0.0, 0, str(revived(*delta.error)))
         self.first = self.first or now - self.begun
         self.tokens += len(delta.tokens)
         return Sample(self.first, now - self.begun, self.tokens) if delta.finish is not None else None

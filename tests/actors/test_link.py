@@ -14,7 +14,7 @@ import pytest
 from actors.directory import Directory, Entry
 from actors.engine.plan import Plan, Result
 from actors.engine.thread import EngineThread
-from actors.gateway_link import Link, LinkStream, revived
+from actors.gateway_link import Link, LinkStream
 from actors.leader_link import LinkServer
 from actors.messages import Delta, Load, SamplingParams, Submit
 from actors.replicas import Hold, Replicas
@@ -418,13 +418,6 @@ async def test_the_silent_are_dropped_from_the_directory() -> None:
     later, _, entries = await directory.watch(revision, 1.0)
     assert entries == ()
     assert later > revision
-
-
-def test_only_our_own_errors_come_to_life() -> None:
-    assert isinstance(revived("ReplicaLost", ("a", "b")), ReplicaLost)
-    assert type(revived("SystemExit", (1,))) is StrataError
-    assert type(revived("shorten", ("x",))) is StrataError
-    assert type(revived("ReplicaLost", ())) is StrataError
 
 
 async def test_what_came_before_a_fault_is_heard_before_it() -> None:

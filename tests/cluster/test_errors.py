@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from cluster import errors
-from cluster.errors import StrataError, listed, shorten
+from cluster.errors import ReplicaLost, StrataError, listed, revived, shorten
 
 SAMPLES: dict[str, tuple[object, ...]] = {
     "StrataError": ("went wrong",),
@@ -157,3 +157,10 @@ def test_what_there_is_is_in_the_order_of_its_numbers_and_of_many_the_first() ->
     assert listed(names) == (*(f"v{number}" for number in range(1, 11)), "and 7 more")
     assert listed(["v10", "main", "v2", "2b", "10b"]) == ("2b", "10b", "main", "v2", "v10")
     assert listed([]) == ()
+
+
+def test_only_our_own_errors_come_to_life() -> None:
+    assert isinstance(revived("ReplicaLost", ("a", "b")), ReplicaLost)
+    assert type(revived("SystemExit", (1,))) is StrataError
+    assert type(revived("shorten", ("x",))) is StrataError
+    assert type(revived("ReplicaLost", ())) is StrataError

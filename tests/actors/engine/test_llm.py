@@ -2,17 +2,19 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from actors.engine import LLM, SamplingParams
-from cluster.errors import ContextTooLong, InvalidRequest, ModelInvalid
+from cluster.errors import ContextTooLong, InvalidRequest, ModelInvalid, StrataError
 from tests.actors.models import architectures
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
@@ -134,8 +136,8 @@ def test_a_chat_goes_by_the_template(llm: LLM) -> None:
 
 @pytest.mark.parametrize("bad", ["", [], [999], {"prompt_token_ids": [-1]}])
 def test_a_prompt_that_is_none_is_refused(llm: LLM, bad: object) -> None:
-    with pytest.raises(InvalidRequest, match="prompt"):
-        llm.generate([bad], GREEDY)  # type: ignore[list-item]
+    with pytest.raises(InvalidRequest, match=r"^prompts\[1\]: "):
+        llm.generate(["fine", bad], GREEDY)  # type: ignore[list-item]
     assert not llm.engine.busy
 
 
@@ -144,6 +146,29 @@ def test_one_bad_prompt_leaves_nothing_of_the_others_behind(llm: LLM) -> None:
         llm.generate(["fine", [1] * 600], GREEDY)
     assert not llm.engine.busy
     assert llm.engine.load.kv_used == 0.0
+
+
+AMBIGUOUS = {"json": {"type": "string", "pattern": "^(([a-z]{1,200}){1,200}){1,200}$"}}
+
+
+def test_a_form_too_ambiguous_to_follow_is_a_refusal_that_names_its_prompt(llm: LLM) -> None:
+    (letter,) = llm.tokenizer.encode("a")
+    held = SamplingParams(temperature=0.0, max_tokens=30, logit_bias={letter: 50.0}, structured_outputs=AMBIGUOUS)
+    params = [GREEDY, held, GREEDY, GREEDY]
+    with pytest.raises(InvalidRequest, match=r"^prompts\[1\]\.structured_outputs: a form .* is not accepted; make it"):
+        llm.generate(["x"] * 4, params)
+    assert not llm.engine.busy
+    assert llm.engine.load.kv_used == 0.0
+
+
+def test_a_model_without_numbers_says_so_once_and_how_to_find_out_why(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "ill")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], torch.nan)
+    save_file(weights, tmp_path / "ill" / "model.safetensors", {"format": "pt"})
+    with LLM(tmp_path / "ill", kv_cache_tokens=512) as ill:
+        with pytest.raises(StrataError, match=r"^the model's logits are no numbers .*strata quantize.*dtype float32"):
+            ill.generate("x", GREEDY)
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path, folder: Path) -> None:
