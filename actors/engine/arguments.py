@@ -10,6 +10,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from actors.messages import SamplingParams
 from actors.settings import Limits
 from cluster.errors import InvalidRequest, SettingsInvalid, sent
@@ -66,9 +68,18 @@ def limits(
     )
 
 
-def check_ways(device: Any, speculation: Any, draft_model: Any, gpu_memory_utilization: Any, seed: Any) -> None:
-    """Where and how it is computed."""
-    one_of("device", device, DEVICES)
+def device(asked: Any) -> str:
+    """Where it is computed: "auto" is the GPU if there is one."""
+    one_of("device", asked, DEVICES)
+    there = torch.cuda.is_available()
+    if asked == "cuda" and not there:
+        lacking = "finds no GPU" if torch.backends.cuda.is_built() else "was built without CUDA"
+        raise InvalidRequest("device", sent(asked), f"take cpu or auto: this machine's torch {lacking}")
+    return ("cuda" if there else "cpu") if asked == "auto" else str(asked)
+
+
+def check_ways(speculation: Any, draft_model: Any, gpu_memory_utilization: Any, seed: Any) -> None:
+    """How it is computed."""
     one_of("speculation", speculation, SPECULATIONS)
     if draft_model is not None:
         folder(draft_model)

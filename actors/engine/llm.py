@@ -76,7 +76,8 @@ class LLM:
         foreign.check(others, foreign.LLM, (*inspect.signature(LLM).parameters,))
         folder, ranks = arguments.folder(model), tensor_parallel_size
         arguments.whole("tensor_parallel_size", ranks, 1, arguments.MOST_RANKS)
-        arguments.check_ways(device, speculation, draft_model, gpu_memory_utilization, seed)
+        chosen = arguments.device(device)
+        arguments.check_ways(speculation, draft_model, gpu_memory_utilization, seed)
         limits = arguments.limits(
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
@@ -91,7 +92,6 @@ class LLM:
         self._shared = bool(enable_prefix_caching)
         self.tokenizer = Tokenizer.from_folder(folder)
         self._grammars = Grammars(lambda: self.tokenizer)
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         assignment = Assignment(
             model=folder.absolute().name, path=str(model), dtype=dtype, rank=0, ranks=ranks, device=chosen,
             cpus=max(1, torch.get_num_threads() // ranks), limits=limits,

@@ -42,9 +42,8 @@ TOO_COMPLEX = InvalidRequest(
 )
 
 NO_NUMBERS = (
-    "the model's logits are no numbers (NaN or -inf): either a weight is none, and `strata quantize` and "
-    "`strata models push` look at all of them and name the file and the tensor; or they are too large for the model's "
-    "type, and dtype float32 holds them"
+    "the model's logits are no numbers (NaN or -inf): either a weight is none, and `strata models push` looks at all of "
+    "them and names the tensors; or values outgrow bfloat16 or float16, and dtype float32 holds them"
 )
 
 

@@ -167,7 +167,7 @@ def test_a_model_without_numbers_says_so_once_and_how_to_find_out_why(folder: Pa
     weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], torch.nan)
     save_file(weights, tmp_path / "ill" / "model.safetensors", {"format": "pt"})
     with LLM(tmp_path / "ill", kv_cache_tokens=512) as ill:
-        with pytest.raises(StrataError, match=r"^the model's logits are no numbers .*strata quantize.*dtype float32"):
+        with pytest.raises(StrataError, match=r"^the model's logits are no numbers .*strata models push.*dtype float32"):
             ill.generate("x", GREEDY)
 
 
@@ -194,6 +194,12 @@ REFUSED_ARGUMENTS = [
     ({"block_size": 0}, "block_size: 0"),
     ({"gap_stretch": 1.0}, "gap_stretch: 1.0"),
     ({"device": "tpu"}, 'device: "tpu"'),
+    ({"device": "cuda:7"}, 'device: "cuda:7" is not accepted; it is one of auto, cpu, cuda'),
+    pytest.param(
+        {"device": "cuda"},
+        'device: "cuda" is not accepted; take cpu or auto',
+        marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+    ),
     ({"speculation": "much"}, 'speculation: "much"'),
     ({"speculation": "draft"}, "draft_model: null"),
     ({"gpu_memory_utilization": 90}, "gpu_memory_utilization: 90"),
