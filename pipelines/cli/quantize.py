@@ -24,7 +24,7 @@ from actors.quantization.network import Network
 from actors.quantization.picture import draw
 from actors.quantization.report import OWN_TEXT, Report, Side
 from actors.quantization.sample import Piece, Sample, sample
-from actors.quantization.sensitivity import Sensitivity, sensitivities
+from actors.quantization.sensitivity import sensitivities
 from actors.quantization.writing import (
     TARGETS,
     Plan,
@@ -81,13 +81,10 @@ def run(model: Path, asked: Asked, *, as_json: bool) -> None:
     if model.resolve().is_relative_to(out.resolve()):
         raise InvalidRequest("--out", str(out), "another folder than the model's")
     _room(model, out, _plan(asked))
-    with landing(out) as part, _bars() as bar:
-        said, report = _made(model, out, part, asked, bar)
-        if isinstance(report, Report):
-            write_json(part / REPORT, report.document())
-            (part / PICTURE).write_text(draw(report), encoding="utf-8")
-    if isinstance(report, StrataError):
-        raise StrataError(f"{out} is written and can be served, but not what it costs is known: {report}") from report
+    with _bars() as bar:
+        with landing(out) as part:
+            said, held = _made(model, part, asked, bar)
+        report = None if held is None else _reported(model, out, asked, held, said["ignore"], bar)
     if report is None:
         _finish({"out": str(out), "quantization_config": said}, out, as_json)
     elif as_json:
@@ -96,13 +93,8 @@ def run(model: Path, asked: Asked, *, as_json: bool) -> None:
         _tables(report)
 
 
-def _made(
-    model: Path, out: Path, part: Path, asked: Asked, bar: Callable[[str], Advance]
-) -> tuple[dict[str, Any], Report | StrataError | None]:
-    """Fill the folder `part`, which will stand at `out`: its quantization_config, and the report if one is wanted.
-
-    A report that cannot be made is no reason to lose the weights: then why it cannot.
-    """
+def _made(model: Path, part: Path, asked: Asked, bar: Callable[[str], Advance]) -> tuple[dict[str, Any], Sample | None]:
+    """Fill the folder `part`: its quantization_config, and what to measure it on if that is wanted."""
     plan = _plan(asked)
     take = partial(_sample, model, asked.calibrate)
     held = take(MEASURED_SEED, MEASURED_ROWS) if asked.report else None  # too short a text is refused before the work
@@ -110,20 +102,23 @@ def _made(
     if asked.chosen != "rtn":
         rows = take(CALIBRATION_SEED, CALIBRATION_ROWS)
         calibrated = _calibrated(Network(model), rows, asked, plan, bar(f"calibrate by {asked.chosen}"), model)
-    said = write(model, part, plan, calibrated, bar("write"))
-    if held is None:
-        return said, None
+    return write(model, part, plan, calibrated, bar("write")), held
+
+
+def _reported(
+    model: Path, out: Path, asked: Asked, held: Sample, left: list[str], bar: Callable[[str], Advance]
+) -> Report:
+    """What the weights in `out` cost, put beside them. Where it cannot be told they stay, and what is raised says so."""
     try:
-        parts = sensitivities(
-            Network(model),
-            held.first(SENSITIVITY_ROWS),
-            asked.to,
-            embedding=plan.rounds("embed_tokens"),
-            progress=bar("sensitivity"),
-        )
-        return said, _reported(model, out, part, asked, held, parts, said["ignore"], bar("measure"))
+        report = _measured(model, out, asked, held, left, bar)
+        write_json(out / REPORT, report.document())
+        (out / PICTURE).write_text(draw(report), encoding="utf-8")
     except StrataError as error:
-        return said, error
+        raise StrataError(f"{out} is written and can be served, but not what it costs is known: {error}") from error
+    except KeyboardInterrupt:
+        show.warning(f"the weights are in {out}; the report is missing")
+        raise
+    return report
 
 
 def _room(model: Path, out: Path, plan: Plan) -> None:
@@ -220,23 +215,21 @@ def _written(example: Example) -> list[Piece]:
     return [*spans(example.turns, None, example.tools), ("\n", False)]
 
 
-def _reported(
-    model: Path,
-    out: Path,
-    part: Path,
-    asked: Asked,
-    held: Sample,
-    parts: list[Sensitivity],
-    left: list[str],
-    progress: Advance,
+def _measured(
+    model: Path, out: Path, asked: Asked, held: Sample, left: list[str], bar: Callable[[str], Advance]
 ) -> Report:
+    embedding = _plan(asked).rounds("embed_tokens")
+    parts = sensitivities(
+        Network(model), held.first(SENSITIVITY_ROWS), asked.to, embedding=embedding, progress=bar("sensitivity")
+    )
     taught = (model / STARTER).is_file()
     many = asked.per_task if asked.per_task is not None else 30 if taught else 0
     questions = held_out_set(many) if many else []
+    progress = bar("measure")
     progress(0, 2)
     before = _side(model, model, questions, held)
     progress(1, 2)
-    after = _side(part, model, questions, held)
+    after = _side(out, model, questions, held)
     progress(2, 2)
     return Report(
         str(model), str(out), asked.to, asked.chosen, float32_bytes(model), before, after, tuple(parts), tuple(left),

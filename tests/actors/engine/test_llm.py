@@ -167,7 +167,9 @@ def test_a_model_without_numbers_says_so_once_and_how_to_find_out_why(folder: Pa
     weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], torch.nan)
     save_file(weights, tmp_path / "ill" / "model.safetensors", {"format": "pt"})
     with LLM(tmp_path / "ill", kv_cache_tokens=512) as ill:
-        with pytest.raises(StrataError, match=r"^the model's logits are no numbers .*strata models push.*dtype float32"):
+        with pytest.raises(
+            StrataError, match=r"^the model's logits are no numbers .*strata models push.*dtype float32"
+        ):
             ill.generate("x", GREEDY)
 
 

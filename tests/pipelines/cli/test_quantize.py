@@ -198,6 +198,23 @@ def test_a_report_that_cannot_be_made_costs_no_weights(
     load(tmp_path / "small")
 
 
+def test_an_interrupt_while_it_is_measured_costs_no_weights(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "small"
+    run(model, Asked("int8", out=out, per_task=0), as_json=True)
+    monkeypatch.setattr(quantize, "measured", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, Asked("int4", out=out), as_json=True)
+    assert load(out).layers[0].down.weight.bits == 4
+    assert not (out / "quantization.json").exists()
+    assert list(tmp_path.iterdir()) == [out]
+    assert f"the weights are in {out}; the report is missing" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_room_is_looked_for_first(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "free_bytes", lambda _: 1000)
     with pytest.raises(InvalidRequest, match="GB free"):
