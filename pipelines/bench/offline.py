@@ -13,6 +13,7 @@ from types import TracebackType
 
 from actors.engine import LLM, SamplingParams
 from actors.messages import Delta, Submit
+from actors.models.config import context_of, read_config
 from cluster.errors import InvalidRequest, revived
 from pipelines.bench.figures import Load, Row, Sample, summarize
 
@@ -36,14 +37,15 @@ class Folder:
     """A folder, loaded. Raises ModelInvalid for one that cannot be served, InvalidRequest for too long a request."""
 
     def __init__(self, path: Path, quantization: str | None, load: Load) -> None:
+        _fits(path, load, context_of(read_config(path).get_text_config(decoder=True)))
         begun = time.perf_counter()
         self._llm = LLM(path, quantization=quantization, max_num_seqs=max(load.streams), speculation="off")
         self.load_seconds = time.perf_counter() - begun
-        room = self._llm.engine.capacity
-        if load.prompt_tokens + load.max_tokens > room:
+        try:
+            _fits(path, load, self._llm.engine.capacity)
+        except InvalidRequest:
             self._llm.close()
-            wanted = f"{load.prompt_tokens} + {load.max_tokens}"
-            raise InvalidRequest("prompt-tokens + max-tokens", wanted, f"{path} has room for {room} together")
+            raise
 
     @property
     def vocabulary(self) -> int:
@@ -82,3 +84,9 @@ class Folder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._llm.close()
+
+
+def _fits(path: Path, load: Load, room: int) -> None:
+    if load.prompt_tokens + load.max_tokens > room:
+        wanted = f"{load.prompt_tokens} + {load.max_tokens}"
+        raise InvalidRequest("prompt-tokens + max-tokens", wanted, f"{path} has room for {room} together")

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from pipelines.bench import peers
+from pipelines.bench import offline, peers
 from pipelines.bench.peers import Heard
 from pipelines.cli import bench, main
 
@@ -137,6 +137,14 @@ def test_what_cannot_be_measured_is_refused_by_name(
     monkeypatch.chdir(tmp_path)
     assert strata(monkeypatch, "bench", *(str(model) if word == "MODEL" else word for word in words)) == 1
     assert says in capsys.readouterr().err
+
+
+def test_a_request_too_long_for_the_model_is_refused_before_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: Path
+) -> None:
+    monkeypatch.setattr(offline, "LLM", None)
+    assert strata(monkeypatch, "bench", str(model), "--prompt-tokens", "5000") == 1
+    assert "has room for 128 together" in capsys.readouterr().err
 
 
 def test_no_stream_at_all_is_misuse(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
