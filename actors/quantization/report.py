@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from actors.quantization.sample import OWN_TEXT
 from actors.quantization.sensitivity import Sensitivity, leave_alone
-
-OWN_TEXT = "our own sample text"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from cluster.errors import InvalidRequest
 
 ROW_TOKENS = 256
 LEAST_TOKENS = 128
+OWN_TEXT = "our own sample text"
 Piece = tuple[str, bool]  # text, and whether what a model says there counts
 Marked = list[tuple[int, bool]]
 
@@ -40,18 +41,20 @@ def sample(
     *,
     apart: bool,
     begin: Sequence[int] = (),
+    of: str = OWN_TEXT,
 ) -> Sample:
     """At most `rows` rows of `texts`: each on its own row if `apart`, else one after the other without a gap.
 
-    `begin`: tokens that stand before every row, as a model of such a tokenizer knows no text without. Raises
-    InvalidRequest for too few tokens.
+    `begin`: tokens that stand before every row, as a model of such a tokenizer knows no text without. `of`: what the
+    texts are called. Raises InvalidRequest for too few tokens.
     """
     width = min(ROW_TOKENS, longest) - len(begin)
     encoded = ([(token, counts) for text, counts in pieces for token in encode(text)] for pieces in texts)
     found = _apart(encoded, rows, width) if apart else _packed(encoded, rows, width)
     lengths = [len(row) for row in found]
     if sum(lengths) < LEAST_TOKENS:
-        raise InvalidRequest("calibrate", f"a sample of {sum(lengths)} tokens", f"{LEAST_TOKENS} at least")
+        remedy = f"give a text of {LEAST_TOKENS} tokens at least"
+        raise InvalidRequest("--calibrate", f"{of}, of which {sum(lengths)} tokens are read,", remedy)
     found = [[*((token, False) for token in begin), *row] for row in found]
     lengths = [len(row) for row in found]
     size = max(lengths)

@@ -292,7 +292,12 @@ def quantize(
         str | None,
         typer.Option(help="rtn, awq, gptq or smoothquant.", show_default="rtn; gptq where there is text"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to.", show_default="beside the model")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to. A folder that this command made before is replaced.", show_default="beside the model"
+        ),
+    ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Leave layers alone: a part of their name, or re:EXPRESSION. Repeatable.")
     ] = None,

@@ -22,8 +22,8 @@ from actors.quantization.landing import REPORT, landing
 from actors.quantization.measure import Wanted, measured
 from actors.quantization.network import Network
 from actors.quantization.picture import draw
-from actors.quantization.report import OWN_TEXT, Report, Side
-from actors.quantization.sample import Piece, Sample, sample
+from actors.quantization.report import Report, Side
+from actors.quantization.sample import OWN_TEXT, Piece, Sample, sample
 from actors.quantization.sensitivity import sensitivities
 from actors.quantization.writing import (
     TARGETS,
@@ -108,7 +108,7 @@ def _made(model: Path, part: Path, asked: Asked, bar: Callable[[str], Advance]) 
 def _reported(
     model: Path, out: Path, asked: Asked, held: Sample, left: list[str], bar: Callable[[str], Advance]
 ) -> Report:
-    """What the weights in `out` cost, put beside them. Where it cannot be told they stay, and what is raised says so."""
+    """What the weights in `out` cost, put beside them. They stay where it cannot be told, and who asked hears it."""
     try:
         report = _measured(model, out, asked, held, left, bar)
         write_json(out / REPORT, report.document())
@@ -193,7 +193,8 @@ def _sample(model: Path, file: Path | None, seed: int, rows: int) -> Sample:
     if file is not None:
         rows = max(rows // 4, 1)  # rows of text that fill the width, not conversations
     begin = _encoder(model, whole=True)("")[:1]  # what the tokenizer begins a text with
-    return sample(_text(file, seed), _encoder(model, whole=False), rows, longest, apart=file is None, begin=begin)
+    encode, of = _encoder(model, whole=False), OWN_TEXT if file is None else str(file)
+    return sample(_text(file, seed), encode, rows, longest, apart=file is None, begin=begin, of=of)
 
 
 def _text(file: Path | None, seed: int) -> Iterator[list[Piece]]:
@@ -283,4 +284,6 @@ def _finish(document: dict[str, object], out: Path, as_json: bool) -> None:
     if as_json:
         show.document(document)
     else:
-        show.line(f"Written to {out}. Serve it as it is.")
+        lacking = not (out / "tokenizer.json").is_file()
+        how = "To be served it lacks tokenizer.json: put the model's into it" if lacking else "Serve it as it is"
+        show.line(f"Written to {out}. {how}.")

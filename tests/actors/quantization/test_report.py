@@ -40,7 +40,7 @@ def test_texts_together_fill_rows():
 
 
 def test_too_little_text_is_refused():
-    with pytest.raises(InvalidRequest, match="a sample of 3 tokens"):
+    with pytest.raises(InvalidRequest, match="of which 3 tokens are read"):
         sample([[("abc", True)]], letters, 3, 64, apart=False)
 
 

@@ -78,6 +78,17 @@ def test_methods_calibrate_on_the_users_text(
     assert load(tmp_path / "small").layers[0].down.weight.bits == 4
 
 
+def test_a_folder_that_cannot_be_served_is_said_to_lack_its_tokenizer(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model, tmp_path / "mute")
+    (tmp_path / "mute" / "tokenizer.json").unlink()
+    run(tmp_path / "mute", Asked("int8", report=False), as_json=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "To be served it lacks tokenizer.json" in said
+    assert "Serve it as it is" not in said
+
+
 def test_smoothquant_readies_for_bytes(model: Path, text: Path, tmp_path: Path) -> None:
     run(model, Asked("int8", "smoothquant", text, tmp_path / "small", report=False), as_json=False)
     said = json.loads((tmp_path / "small/config.json").read_text())["quantization_config"]
@@ -184,6 +195,13 @@ def test_what_is_measured_is_not_what_was_calibrated_with(text: Path) -> None:
     assert not set(used) & set(held)
     ours = ["".join(text for text, _ in pieces) for pieces, _ in zip(quantize._text(None, 7), range(9), strict=False)]
     assert all("<|im_start|>assistant\n" in one for one in ours)
+
+
+def test_a_text_too_short_to_measure_on_is_named(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "empty.txt"
+    file.touch()
+    with pytest.raises(InvalidRequest, match=rf"^--calibrate: {file}, of which 0 tokens are read, .*128 tokens at least"):
+        run(model, Asked("int4", calibrate=file, out=tmp_path / "small"), as_json=True)
 
 
 def test_a_report_that_cannot_be_made_costs_no_weights(
