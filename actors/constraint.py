@@ -40,11 +40,13 @@ class StructuredOutputsParams:
     disable_any_whitespace: bool = False
 
     def spec(self, field: str = "structured_outputs") -> str | None:
-        """The text that travels; None where nothing is asked."""
+        """The text that travels; None where `json_object` is false and nothing else is asked."""
         kinds = ("json", "regex", "choice", "grammar")
         asked = [name for name in kinds if getattr(self, name) is not None] + ["json_object"] * bool(self.json_object)
-        if not asked:
+        if not asked and self.json_object is not None:
             return None
+        if not asked:
+            raise InvalidRequest(field, "what asks for nothing", f"give one of {', '.join(kinds)} and json_object")
         if len(asked) > 1:
             raise InvalidRequest(field, " and ".join(asked), "ask for one of them")
         kind = asked[0]

@@ -322,7 +322,7 @@ class DeadlineExceeded(StrataError):
 
 
 def revived(name: str, arguments: tuple[Any, ...]) -> StrataError:
-    """The error of our family that was told by its `name` and arguments; of another name, a StrataError that says so."""
+    """The error of our family that goes by this `name`, made anew; a StrataError for any other name."""
     kind = globals().get(name)
     if isinstance(kind, type) and issubclass(kind, StrataError):
         try:

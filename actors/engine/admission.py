@@ -35,6 +35,9 @@ def check(submit: Submit, facts: Facts, capacity: int) -> None:
     biased = max(params.logit_bias, default=0)
     if biased >= vocab:
         raise InvalidRequest("logit_bias", biased, f"token ids go from 0 to {vocab - 1}")
+    stopping = max(params.stop_ids, default=0)
+    if stopping >= vocab:
+        raise InvalidRequest("stop_token_ids", stopping, f"token ids go from 0 to {vocab - 1}")
     wanted = params.max_tokens or 1
     if len(prompt) + wanted > capacity:
         raise ContextTooLong(

@@ -73,7 +73,7 @@ def device(asked: Any) -> str:
     one_of("device", asked, DEVICES)
     there = torch.cuda.is_available()
     if asked == "cuda" and not there:
-        lacking = "finds no GPU" if torch.backends.cuda.is_built() else "was built without CUDA"
+        lacking = "was built without CUDA" if torch.version.cuda is None else "finds no GPU"
         raise InvalidRequest("device", sent(asked), f"take cpu or auto: this machine's torch {lacking}")
     return ("cuda" if there else "cpu") if asked == "auto" else str(asked)
 

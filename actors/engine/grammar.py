@@ -5,6 +5,7 @@ calls it from one thread. Knows nothing of requests, slots and logits.
 """
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -227,18 +228,31 @@ def lark(text: str) -> str:
 
 
 # What llguidance says in words of its own, or of options that our API has not, and what that means to who asked.
+_AMBIGUOUS = "it leaves too many ways open at one place: give fewer optional properties or alternatives"
 _MEANT = (
-    ("oneOf constraints are not supported", "oneOf is taken only where its branches exclude each other: use anyOf"),
-    ("Current row has", "it leaves too many ways open at one place: give fewer optional properties or alternatives"),
-    ("Too many items", "it leaves too many ways open at one place: give fewer optional properties or alternatives"),
-    ("too many expressions", "its patterns are too large together: make them shorter or fewer"),
+    (r"oneOf constraints are not supported", "oneOf is taken only where its branches exclude each other: use anyOf"),
+    (r"Current row has|Too many items", _AMBIGUOUS),
+    (r"too many expressions", "its patterns are too large together: make them shorter or fewer"),
+    (r"exceed the maximum number of nested", "its pattern, or a number's bound, is nested too deep: make it simpler"),
+    (r"fuel exhausted", "its patterns take too long to follow: make them shorter, with fewer and smaller repeats"),
+    (r"^Unimplemented keys: \[(.+?)\]", r"leave out \1: no answer can be held to it here; look for it in the answer"),
+    (
+        r"^Failed to generate regex for \w+ range",
+        "numbers of such a range cannot be followed: give closer bounds, or none",
+    ),
+    (r"^Invalid type: (.+)", r"\1 is no type: there are array, boolean, integer, null, number, object and string"),
+    (r"^Unknown format: (.+)", r"the format \1 is not known: leave it out, or give a pattern"),
+    (r"^Pointer '(.*?)' does not exist", r"the schema has no #\1 for a $ref to mean: put it there"),
+    (r"^Resource '(.*?)' is not present", r"nothing is fetched from \1: put what the $ref means into $defs"),
+    (r"^Unsatisfiable schema: (.+)", r"nothing validates against it (\1): give a schema that something matches"),
 )
 
 
 def said(problem: str) -> str:
     """The compiler's words, fit for an answer."""
     text = " ".join(problem.replace("<non-verbose/>", "").split())
-    text = next((meant for words, meant in _MEANT if words in text), text)
+    found = ((re.search(pattern, text), meant) for pattern, meant in _MEANT)
+    text = next((match.expand(meant) for match, meant in found if match), text)
     return text if len(text) <= REFUSED_CHARACTERS else text[:REFUSED_CHARACTERS] + "..."
 
 

@@ -42,8 +42,8 @@ TOO_COMPLEX = InvalidRequest(
 )
 
 NO_NUMBERS = (
-    "the model's logits are no numbers (NaN or -inf): either a weight is none, and `strata models push` looks at all of "
-    "them and names the tensors; or values outgrow bfloat16 or float16, and dtype float32 holds them"
+    "the model's logits are no numbers (NaN or -inf): either a weight is none, and `strata models push` looks at all "
+    "of them and names the tensors; or values outgrow bfloat16 or float16, and dtype float32 holds them"
 )
 
 

@@ -22,7 +22,6 @@ def deep(levels: int) -> dict:
 @pytest.mark.parametrize(
     ("asked", "spec"),
     [
-        ({}, None),
         (None, None),
         ({"json": OBJECT}, 'json:{"type":"object","properties":{"a":{"type":"string"}}}'),
         ({"json": '{"type": "null"}'}, 'json:{"type":"null"}'),
@@ -42,6 +41,12 @@ def test_every_shape_becomes_one_text(asked, spec):
         assert made.startswith("compact:{")
     else:
         assert made == spec
+
+
+@pytest.mark.parametrize("asked", [{}, {"json": None}, {"disable_any_whitespace": True}, StructuredOutputsParams()])
+def test_an_object_that_asks_for_nothing_is_refused(asked):
+    with pytest.raises(InvalidRequest, match=r"^structured_outputs: .*json, regex, choice, grammar and json_object"):
+        structured(asked)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from actors.constraint import structured
-from actors.engine.grammar import MATCHER_BYTES, Cache, Grammars, lark, rehearsed
+from actors.engine.grammar import MATCHER_BYTES, Cache, Grammars, lark, rehearsed, said
 from cluster.errors import InvalidRequest
 from tests.actors.engine.tokenizers_made import KINDS, tokenizer
 
@@ -193,8 +193,21 @@ def test_the_compilers_words_are_short_and_hold_no_schema(grammars: Grammars):
     [
         ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 5}]}, "use anyOf"),
         ({"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(270)}}, "fewer optional"),
+        ({"not": {}}, 'leave out "not"'),
+        ({"if": {}, "then": {}}, 'leave out "if", "then"'),
+        ({"type": "number", "minimum": 1.5e300}, "closer bounds"),
+        ({"type": "number", "exclusiveMinimum": 1e-300}, "make it simpler"),
+        ({"type": "foo"}, "foo is no type: there are array"),
+        ({"type": "string", "format": "foo"}, "the format foo is not known"),
+        ({"$ref": "#/nope"}, "no #/nope"),
+        ({"$ref": "http://a/b"}, "nothing is fetched from http://a/b"),
+        ({"type": "string", "minLength": 5, "maxLength": 2}, r"minLength \(5\) is greater .*: give a schema"),
     ],
 )
 def test_what_is_too_much_is_said_in_words_that_help(grammars: Grammars, schema, says):
     with pytest.raises(InvalidRequest, match=says):
         grammars.check(structured({"json": schema}), "response_format")
+
+
+def test_a_pattern_that_takes_too_long_is_refused_with_a_remedy():
+    assert "make them shorter" in said("fuel exhausted when checking relevance of lexemes (100000)")

@@ -148,6 +148,13 @@ def test_one_bad_prompt_leaves_nothing_of_the_others_behind(llm: LLM) -> None:
     assert llm.engine.load.kv_used == 0.0
 
 
+@pytest.mark.parametrize("given", [{"stop_token_ids": [5, 10**6]}, {"logit_bias": {10**6: 1.0}}])
+def test_a_token_id_beyond_the_vocabulary_is_refused_wherever_it_stands(llm: LLM, given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(InvalidRequest, match=rf"^prompts\[0\]\.{name}: 1000000 .*; token ids go from 0 to 257$"):
+        llm.generate("x", SamplingParams(**given))
+
+
 AMBIGUOUS = {"json": {"type": "string", "pattern": "^(([a-z]{1,200}){1,200}){1,200}$"}}
 
 
@@ -166,11 +173,9 @@ def test_a_model_without_numbers_says_so_once_and_how_to_find_out_why(folder: Pa
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], torch.nan)
     save_file(weights, tmp_path / "ill" / "model.safetensors", {"format": "pt"})
-    with LLM(tmp_path / "ill", kv_cache_tokens=512) as ill:
-        with pytest.raises(
-            StrataError, match=r"^the model's logits are no numbers .*strata models push.*dtype float32"
-        ):
-            ill.generate("x", GREEDY)
+    says = r"^the model's logits are no numbers .*strata models push.*dtype float32"
+    with LLM(tmp_path / "ill", kv_cache_tokens=512) as ill, pytest.raises(StrataError, match=says):
+        ill.generate("x", GREEDY)
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path, folder: Path) -> None:

@@ -48,6 +48,7 @@ REFUSED = [
     ({"guided_grammar": "start: nothing"}, "guided_grammar"),
     ({"guided_grammar": "start: %json {}"}, "guided_grammar"),
     ({"structured_outputs": "regex:a"}, "structured_outputs"),
+    ({"structured_outputs": {}}, "structured_outputs"),
     ({"structured_outputs": {"regex": "(a"}}, "structured_outputs.regex"),
     ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
     ({"structured_outputs": {"structural_tag": "a"}}, "structured_outputs.structural_tag"),
@@ -147,7 +148,7 @@ async def test_a_schema_2000_deep_is_refused_unparsed(stage: Stage):
         ({"guided_choice": ["a", "b"]}, 'choice:["a","b"]'),
         ({"guided_grammar": 'root ::= "a"', "guided_decoding_backend": "x"}, 'grammar:root ::= "a"'),
         ({"structured_outputs": {"json": SCHEMA, "disable_any_whitespace": True}}, None),
-        ({"structured_outputs": {}}, None),
+        ({"structured_outputs": {"json_object": False}}, None),
     ],
 )
 async def test_what_the_replica_hears(stage: Stage, body: dict, spec: str | None):
