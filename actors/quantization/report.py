@@ -43,6 +43,12 @@ class Report:
     sensitivities: Sequence[Sensitivity]
     left: Sequence[str]  # linear layers that stayed in floats
     text: str = OWN_TEXT  # what perplexity and sensitivities were measured on
+    vocabulary: int | None = None  # tokens that the model chooses among
+
+    @property
+    def knows_text(self) -> bool:
+        """Whether the model foretells the text better than a guess among all its tokens would."""
+        return self.vocabulary is None or self.before.perplexity < self.vocabulary
 
     @property
     def suggested(self) -> list[Sensitivity]:

@@ -25,6 +25,10 @@ TIMES = 4.0  # a part is worth its bytes in floats if it does so many times the 
 AUDIBLE = 1e-3  # nats: less than this changes an answer in thousands
 MOST_TOKENS = 512  # their distributions are kept: 300 MB where the vocabulary has 150,000 words
 MOST = 0.15  # of the weights: leaving more alone gives up what rounding was for
+RULE = (  # of `leave_alone`, for people
+    f"Worth leaving alone is what does {TIMES:g} times the damage of its size, up to {100 * MOST:g} % of the weights "
+    "in all. A part goes whole: q with k and v (qkv), gate with up (gate_up)."
+)
 
 
 @dataclass(frozen=True, slots=True)

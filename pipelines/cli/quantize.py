@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
 
@@ -24,7 +25,7 @@ from actors.quantization.network import Network
 from actors.quantization.picture import draw
 from actors.quantization.report import Report, Side
 from actors.quantization.sample import OWN_TEXT, Piece, Sample, sample
-from actors.quantization.sensitivity import sensitivities
+from actors.quantization.sensitivity import RULE, sensitivities
 from actors.quantization.writing import (
     TARGETS,
     Plan,
@@ -235,6 +236,7 @@ def _measured(
     return Report(
         str(model), str(out), asked.to, asked.chosen, float32_bytes(model), before, after, tuple(parts), tuple(left),
         text=asked.calibrate.name if asked.calibrate else OWN_TEXT,
+        vocabulary=read_config(model).get_text_config(decoder=True).vocab_size,
     )  # fmt: skip
 
 
@@ -273,10 +275,16 @@ def _bars() -> Iterator[Callable[[str], Advance]]:
 
 def _tables(report: Report) -> None:
     show.table(("", "before", "after", ""), report.rows())
-    show.line(f"\nPerplexity and damage are measured on {report.text}.\n")
+    show.line(f"\nPerplexity and damage are measured on {escape(report.text)}.\n")
+    if not report.knows_text:
+        show.warning(
+            f"the model does not know {report.text}: guessing among its {report.vocabulary:,} tokens has a lower "
+            "perplexity, so that these figures mean nothing; give --calibrate a text that it will read"
+        )
     show.table(("suffers most alone", "nats a token", "of the weights"), report.worst())
     hints = " ".join(f"--ignore {name}" for name in report.ignore())
-    show.line(f"\nLeave alone: {hints or 'nothing; no part suffers out of proportion'}")
+    show.line(f"\nLeave alone: {hints or 'nothing; no part suffers out of proportion to its size'}")
+    show.line(RULE)
     show.line(f"Written to {report.out}, with {REPORT} and {PICTURE}. Serve it as it is.")
 
 

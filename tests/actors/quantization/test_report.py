@@ -105,6 +105,12 @@ def test_the_table_and_the_document(report):
     assert "exact match" not in {row[0] for row in unasked.rows()}
 
 
+def test_a_text_that_the_model_does_not_know(report):
+    assert report.knows_text
+    assert replace(report, vocabulary=5).knows_text
+    assert not replace(report, vocabulary=4).knows_text
+
+
 def test_the_picture(report):
     drawn = ET.fromstring(draw(report))
     words = ["".join(text.itertext()) for text in drawn.iter("{http://www.w3.org/2000/svg}text")]

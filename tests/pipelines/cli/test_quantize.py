@@ -2,6 +2,7 @@ import json
 import shutil
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,10 +198,22 @@ def test_what_is_measured_is_not_what_was_calibrated_with(text: Path) -> None:
     assert all("<|im_start|>assistant\n" in one for one in ours)
 
 
+def test_figures_of_a_text_that_the_model_does_not_know_are_said_to_mean_nothing(
+    model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quantize, "measured", lambda wanted: replace(measure(wanted), perplexity=90_037.0))
+    run(model, Asked("int8", "rtn", text, tmp_path / "small"), as_json=False)
+    shown = capsys.readouterr()
+    assert "the model does not know sample.txt: guessing among its 260 tokens" in " ".join(shown.err.split())
+    assert "q with k and v (qkv)" in " ".join(shown.out.split())
+
+
 def test_a_text_too_short_to_measure_on_is_named(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "empty.txt"
     file.touch()
-    with pytest.raises(InvalidRequest, match=rf"^--calibrate: {file}, of which 0 tokens are read, .*128 tokens at least"):
+    with pytest.raises(
+        InvalidRequest, match=rf"^--calibrate: {file}, of which 0 tokens are read, .*128 tokens at least"
+    ):
         run(model, Asked("int4", calibrate=file, out=tmp_path / "small"), as_json=True)
 
 
