@@ -42,6 +42,10 @@ class Rollouts(Protocol):
 
     def release(self, asked: Mapping[str, Any], cause: str) -> None: ...
 
+    def tried(self, name: str) -> None: ...
+
+    def stop(self, name: str, by: str, reason: str) -> None: ...
+
     def paid(self, name: str, said: str) -> None: ...
 
     def waits(self, model: str, reason: str) -> None: ...
@@ -93,7 +97,7 @@ class Releaser:
         running = control.running(watched.model)
         if running is not None:
             if running["owes"]:
-                await asyncio.to_thread(found.begin, watched.name, running["new"], running["cause"])
+                await self._go_on(found, control, watched, running)
             return
         due = await asyncio.to_thread(found.next, watched.name, watched.alias, watched.release.on)
         if due is None:
@@ -110,6 +114,18 @@ class Releaser:
             control.waits(watched.model, "")
         else:
             await self._bring(found, control, watched, due)
+
+    async def _go_on(
+        self, found: Candidates, control: Rollouts, watched: Watched, running: Mapping[str, Any]
+    ) -> None:
+        """Have the registry know its version as a canary, once; where somebody made it another since, it goes back."""
+        if not running["canary"]:
+            await asyncio.to_thread(found.begin, watched.name, running["new"], running["cause"])
+            control.tried(running["name"])
+            return
+        by, reason = await asyncio.to_thread(found.stopped, watched.name, running["new"])
+        if reason:
+            control.stop(running["name"], by, reason)
 
     async def _give_up(self, found: Candidates, control: Rollouts, watched: Watched, due: Candidate) -> None:
         """Take back what was begun once and has no rollout: it would be due for ever, and nothing would come after."""
@@ -146,12 +162,17 @@ def told(found: Candidates, watched: Watched, rollout: Mapping[str, Any]) -> str
     name, cause, new = watched.name, rollout["cause"], rollout["new"]
     if rollout["promoted"]:
         try:
+            if not rollout["canary"]:
+                found.begin(name, new, cause)
             found.release(name, watched.alias, rollout["old"], new, cause)
         except Conflict as wrong:
             live = found.live(name, watched.alias)
             if live == new:  # only stages are missing
                 raise
-            moved = f"{name}@{watched.alias} was moved to {live} meanwhile"  # by somebody: that counts
+            _, stopped = found.stopped(name, new)
+            if stopped:  # by somebody: that counts
+                return f"{name}@{watched.alias} stays {live}: {stopped}"
+            moved = f"{name}@{watched.alias} was moved to {live} meanwhile"
             found.take_back(name, new, cause, moved)
             return f"{name}@{watched.alias} stays {live}, and {new} is a candidate again: {wrong}"
         return f"{name}@{watched.alias} is {new}"

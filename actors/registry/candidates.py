@@ -12,6 +12,7 @@ from actors.registry.history import numbered
 from actors.registry.registry import Registry
 from actors.registry.requests import Requirements
 from actors.registry.stages import Stage, Stages
+from cluster.errors import Conflict
 
 AUTHOR = "releases"  # who moves stages and aliases where a release does
 
@@ -75,13 +76,25 @@ class Candidates:
             if at not in (Stage.CANARY, Stage.LIVE, to):
                 self._stages.move(model, version, to, author=AUTHOR, expected=at, reason=f"Release {cause}")
 
-    def release(self, model: str, alias: str, old: str, new: str, cause: str) -> None:
-        """Its release has gone well: the alias goes from `old` to it, it is live, and `old` retires.
+    def stopped(self, model: str, version: str) -> tuple[str, str]:
+        """Who took it out of its release by its stage while that was under way, and how; two times nothing if nobody.
 
-        Raises Conflict where the alias is at neither: somebody else has moved it, and it stays there.
+        Asked of a release that has begun, which made it a canary: it can be no other by itself.
         """
-        self.begin(model, new, cause)
+        if (at := self._stages.of(model, version)) in (Stage.CANARY, Stage.LIVE):
+            return "", ""
+        by = self._stages.mover(model, version)
+        return by, f"{by} moved {model}@{version} to the stage {at} during its release"
+
+    def release(self, model: str, alias: str, old: str, new: str, cause: str) -> None:
+        """The release that has begun has gone well: the alias goes from `old` to it, it is live, and `old` retires.
+
+        Raises Conflict where the alias is at neither, or it is a canary no more: somebody else has moved it, and it
+        stays there.
+        """
         if self.live(model, alias) != new:
+            if (at := self._stages.of(model, new)) not in (Stage.CANARY, Stage.LIVE):
+                raise Conflict(f"{model}@{new}", Stage.CANARY.value, at.value)
             self._aliases.move(model, alias, new, old, author=AUTHOR, reason=f"Release {cause}")
         if self._stages.of(model, new) is Stage.CANARY:
             self._stages.move(model, new, Stage.LIVE, author=AUTHOR, reason=f"Release {cause}")

@@ -78,6 +78,11 @@ class Stages:
         history = self._registry.history(model)
         return [_read(history.files(entry.id)[FILE]) for entry in history.log(commit)] if commit else []
 
+    def mover(self, model: str, name: str) -> str:
+        """Who brought the version that `name` names to its stage; nobody where it is a draft yet. Raises NotFound."""
+        commit = self._at(model, self._registry.number(model, name))[0]
+        return next(self._registry.history(model).log(commit)).author if commit else ""
+
     def move(
         self, model: str, name: str, to: Stage, *, author: str, expected: Stage | None = None, reason: str = ""
     ) -> tuple[str, Stage, Stage]:

@@ -24,6 +24,7 @@ from pipelines.routing.ledger import Ledger
 from pipelines.routing.rollout import (
     AT_A_STEP,
     COMMANDS,
+    MOVES,
     Event,
     Record,
     Rollout,
@@ -32,6 +33,7 @@ from pipelines.routing.rollout import (
     command,
     decide,
     findings,
+    moved,
 )
 from pipelines.routing.route import Route, first
 from pipelines.routing.settings import WHOLE, RouteSettings, weights_of
@@ -130,6 +132,19 @@ class Control:
         rollout = self._rollouts[name]
         self._rollouts[name] = replace(rollout, owes=False)
         self._save([self._line(rollout, None, "") | {"event": "registry", "reason": said}])
+
+    def tried(self, name: str) -> None:
+        """The registry knows the version of a rollout as a canary."""
+        self._rollouts[name] = replace(self._rollouts[name], canary=True)
+        self._save()
+
+    def stop(self, name: str, by: str, reason: str) -> None:
+        """Take a rollout back whose version somebody has stopped elsewhere; nothing where it is on its way back."""
+        rollout = self._rollouts[name]
+        if (rollout.state, Event.ABORT) in MOVES:
+            seen = self._seen(rollout)
+            after, records = moved(rollout, Event.ABORT, reason, self._wall(), findings(rollout, seen), seen)
+            self._keep(rollout, after, records, by)
 
     def running(self, model: str) -> Plain | None:
         """The rollout of a model that is not over."""
@@ -505,5 +520,5 @@ def _owed(rollout: Rollout) -> Plain:
     return {
         "name": rollout.name, "model": terms.model, "old": terms.old, "new": terms.new,
         "cause": rollout.cause or f"by {rollout.by}",
-        "owes": rollout.owes, "promoted": rollout.state is State.PROMOTED, "reason": rollout.reason,
+        "owes": rollout.owes, "canary": rollout.canary, "promoted": rollout.state is State.PROMOTED, "reason": rollout.reason,
     }  # fmt: skip

@@ -119,6 +119,7 @@ class Rollout:
     by: str = ""
     cause: str = ""  # what made it begin by itself, such as the merge request !3
     owes: bool = False  # the registry is to be told of its end
+    canary: bool = False  # the registry has been told of its beginning
     before: Mapping[str, float] = field(default_factory=dict)  # the weights when it began
 
     @property

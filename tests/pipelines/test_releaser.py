@@ -240,3 +240,41 @@ async def test_a_canary_whose_rollout_was_lost_holds_nothing_up(world):
     await world.turn()
     await world.until_over(GOOD, killed=False)
     assert world.versions.candidates.live("chat", "prod") == after
+
+
+@pytest.mark.parametrize("stage", [Stage.RETIRED, Stage.CANDIDATE])
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_version_that_somebody_stops_during_its_release_is_taken_back(world, stage, killed):
+    version, _ = world.versions.merge()
+    for _ in range(4):
+        await world.turn(GOOD)
+    world.versions.stages.move("chat", version, stage, author="ann")
+    await world.until_over(GOOD, killed=killed)
+    (rollout,) = await world.control.rollouts()
+    assert rollout["state"] == "rolled back"
+    assert world.versions.stages.of("chat", version) is stage
+    assert world.versions.candidates.live("chat", "prod") == "v1"
+    audit = (await world.control.rollout(rollout["name"]))["audit"]
+    (abort,) = [line for line in audit if line["event"] == "abort"]
+    reason = f"ann moved chat@{version} to the stage {stage} during its release"
+    assert (abort["by"], abort["reason"]) == ("ann", reason)
+    for _ in range(3):
+        await world.turn(GOOD)
+    assert len(await world.control.rollouts()) == 1, "and it is not released again by itself"
+
+
+async def test_a_version_that_is_stopped_when_all_users_have_it_is_not_revived(world):
+    version, _ = world.versions.merge()
+    for _ in range(4):
+        await world.turn(GOOD)
+    (rollout,) = await world.control.rollouts()
+    await world.control.command(rollout["name"], "promote", "bob")
+    while (await world.control.rollouts())[0]["state"] != "promoted":
+        await world.turn(GOOD)
+    assert (await world.control.rollouts())[0]["owes"]
+    world.versions.stages.move("chat", version, Stage.RETIRED, author="ann")
+    await world.until_over(GOOD, killed=False)
+    assert world.versions.stages.of("chat", version) is Stage.RETIRED
+    assert world.versions.candidates.live("chat", "prod") == "v1"
+    said = (await world.control.rollout(rollout["name"]))["audit"][-1]["reason"]
+    assert said == f"chat@prod stays v1: ann moved chat@{version} to the stage retired during its release"
