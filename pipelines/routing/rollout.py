@@ -106,13 +106,17 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One rollout. `step` counts from 0; `entered`: since when it is at this step, or in this state before or after."""
+    """One rollout. `step` counts from 0; `entered`: since when it is at this step, or in this state before or after.
+
+    Of a step that was paused, `entered` is as much later as it was paused: `paused` is since when, while it is.
+    """
 
     name: str
     terms: Terms
     state: State = State.PENDING
     step: int = 0
     entered: float = 0.0
+    paused: float | None = None
     began: float = 0.0
     ended: float | None = None
     reason: str = ""
@@ -204,11 +208,14 @@ def moved(
         step += 1
         if step == len(rollout.terms.steps):
             state, step = State.PROMOTING, step - 1
-    elif state in (State.HOLDING, State.PAUSED) or event is Event.RESUME:
+    elif state in (State.HOLDING, State.PAUSED):
         entered = rollout.entered  # it has been at this step since then
+    elif event is Event.RESUME:
+        entered = rollout.entered + (now - rollout.paused if rollout.paused is not None else 0.0)
+    paused = now if state is State.PAUSED else None
     ended = now if state in ENDS else None
     kept = rollout.reason if event is Event.TOLD else reason
-    after = replace(rollout, state=state, step=step, entered=entered, ended=ended, reason=kept)
+    after = replace(rollout, state=state, step=step, entered=entered, paused=paused, ended=ended, reason=kept)
     told = tuple(map(str, findings))
     counted = (seen.new.answers, seen.old.answers) if seen else (0, 0)
     return after, (Record(event, rollout.state, state, after.share, reason, told, *counted),)

@@ -109,12 +109,23 @@ def test_from_the_first_step_to_all():
     assert "no rule looks broken" in there.reason
 
 
-def test_a_step_that_was_paused_is_over_when_its_time_is_and_a_new_one_has_its_own():
+def test_the_time_of_a_pause_is_none_of_its_step_and_a_new_one_has_its_own():
     there, _ = command(rollout(), Event.PAUSE, "ann", 130.0)
     assert (there.state, there.share, there.reason) == (State.PAUSED, 1, "ann said pause")
+    there = Rollout.of(json.loads(json.dumps(there.plain)))
     there, _ = command(there, Event.RESUME, "ann", 500.0)
-    there, (record,) = decide(there, Seen(new=GOOD, old=GOOD), 501.0)
-    assert (there.step, there.entered, record.share) == (1, 501.0, 10)
+    seen = Seen(new=GOOD, old=GOOD)
+    assert decide(there, seen, 529.0) == (there, ()), "30 s of its 60 were over"
+    there, (record,) = decide(there, seen, 530.0)
+    assert (there.step, there.entered, record.share) == (1, 530.0, 10)
+
+
+def test_a_step_that_was_paused_again_and_again_has_its_whole_time():
+    there = rollout()
+    for at in (110.0, 210.0, 310.0):
+        there, _ = command(there, Event.PAUSE, "ann", at)
+        there, _ = command(there, Event.RESUME, "ann", at + 90.0)
+    assert (there.entered, there.paused) == (370.0, None)
 
 
 def test_its_own_rules_count_beside_the_guards_or_alone():
