@@ -104,8 +104,11 @@ class Desk:
     def _change(
         self, model: str, number: int, principal: str, reason: str, change: Callable[[MergeRequest], MergeRequest]
     ) -> MergeRequest:
+        """Nothing is written of a change that changes nothing: nothing has happened."""
         at, found = self._read(model, number)
         made = change(found)
+        if made == found:
+            return found
         self._registry.record(model, f"{REQUESTS}{number}", {FILE: made.text()}, principal, reason, at)
         return made
 

@@ -12,6 +12,7 @@ from typing import Any
 from actors.registry.history import EVERY, HEADS, MOVES, REQUESTS, STAGES, TAGS, Entry, History, numbered
 from actors.registry.settings import KINDS
 
+_PARTS = (("reviewed", "reviews"), ("evaluated", "evaluations"))  # what of a merge request an event changes
 Marks = dict[str, str]  # by ref: the commit that it was at
 
 
@@ -98,7 +99,7 @@ def _request(model: str, history: History, names: Mapping[str, str], name: str, 
     elif was.get("state") != now.get("state"):
         happened = "reopened" if now.get("state") == "open" else str(now.get("state"))
     else:
-        happened = "reviewed" if was.get("reviews") != now.get("reviews") else "evaluated"
+        happened = next((event for event, part in _PARTS if was.get(part) != now.get(part)), "")
     if f"merge_request.{happened}" not in KINDS:
         return
     data = _data(model, names, str(now.get("merged_as") or ""), entry)

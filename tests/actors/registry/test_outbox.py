@@ -68,6 +68,22 @@ def test_every_step_of_a_version_is_told(world, outbox):
     assert {letter.id for letter in again.due("one")} == set(told)
 
 
+def test_what_is_said_again_is_no_event(world, outbox):
+    world.push("tuned")
+    number = world.desk.open("chat", "tuned", "Better", author="ada")
+    outbox.gather(ALL)
+    for _ in range(2):
+        world.desk.review("chat", number, principal="bob", approves=True)
+        world.desk.evaluate("chat", number, {"eval.exact_match": 0.9}, principal="bob")
+    request = world.desk.show("chat", number)[0]
+    at = world.registry.history("chat").refs("refs/requests/")[str(number)]
+    content = {"request.json": request.text()}
+    world.registry.record("chat", f"refs/requests/{number}", content, "bob", "Approve", at)  # as an older one wrote it
+    before = len(outbox.due("one"))
+    outbox.gather(ALL)
+    assert kinds(outbox)[before:] == ["merge_request.reviewed", "merge_request.evaluated"]
+
+
 def test_a_hook_hears_what_it_wants_from_when_it_came(world, outbox):
     world.push()
     hooks = {**ALL, "two": ("alias.*",), "three": ("version.created",)}
