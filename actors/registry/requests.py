@@ -112,8 +112,9 @@ class Requirements:
         count = len({review.principal for review in now if review.approves})
         if count < self.approvals:
             stale = len(request.reviews) - len(now)
-            hint = f" ({stale} are of a version that the branch was at before)" if stale else ""
-            found.append(f"{count} of {self.approvals} approvals of {source[:12]}{hint}")
+            hint = f", and {stale} are of a version that the branch was at before" if stale else ""
+            more = "1 more approval" if self.approvals - count == 1 else f"{self.approvals - count} more approvals"
+            found.append(f"{more} of {source[:12]} (it has {count} of {self.approvals}{hint})")
         for condition in self.conditions:
             held = condition.holds(request.metrics(source), request.metrics(target))
             if held is None:

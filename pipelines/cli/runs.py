@@ -5,7 +5,7 @@ Owns words and bars. What a run is stands in `pipelines.lifecycle`.
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from pipelines.cli import show
 from pipelines.cli.config import settle
 from pipelines.cli.entrance import who
 from pipelines.lifecycle import places, starting
-from pipelines.lifecycle.run import ACTIVE, CUT, OVER, UNDER_WAY, Run, State, Step, progress, upcoming
+from pipelines.lifecycle.drive import driven
+from pipelines.lifecycle.run import ACTIVE, CUT, OVER, UNDER_WAY, Run, State, Step, progress, upcoming, waits
 from pipelines.lifecycle.runs import Runs
+from pipelines.settings import Settings
 
 LOOK_SECONDS = 0.5
+START_SECONDS = 60.0  # until the job of a driver has begun; what is stored before is of the last one
 BAR = 12
 SHOWN = (ACTIVE, OVER, *CUT)  # states of a step that somebody who follows is told of
+FOLLOWED = (State.QUEUED, State.RUNNING)
 COLOURS = {State.DONE: "green", State.STOPPED: "red", State.FAILED: "red", State.TAKEN_BACK: "red"}
 
 
@@ -52,8 +56,27 @@ def resume(run: str, file: Path | None, *, detach: bool, as_json: bool) -> int:
     """Take one up."""
     settings = settle(file).settings
     who(settings.cluster, "begin_run")
+    runs = places.runs_of(settings)
+    before = runs.find(run)
     starting.resume(settings, run)
-    return _end(places.runs_of(settings), run, detach, as_json)
+    if not detach:
+        taken_up(runs, before)
+    return _end(runs, run, detach, as_json)
+
+
+def taken_up(runs: Runs, before: Run) -> None:
+    """Wait until a driver has begun with a run that was at rest `before`, for START_SECONDS at most."""
+    until = time.monotonic() + START_SECONDS
+    while before.state not in FOLLOWED and time.monotonic() < until:
+        now = runs.find(before.id)
+        if now.state is not before.state or tries(now) > tries(before):
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def tries(run: Run) -> int:
+    """How often drivers have begun with its steps."""
+    return sum(step.attempts for step in run.steps)
 
 
 def follow(run: str, file: Path | None, *, as_json: bool) -> int:
@@ -79,6 +102,8 @@ def shown(run: str, file: Path | None, *, as_json: bool) -> None:
     settings = settle(file).settings
     who(settings.cluster, "list_runs")
     found = places.runs_of(settings).find(run)
+    if reason := standing(settings, found):
+        found = replace(found, reason=reason)
     if as_json:
         show.document(summary(found) | {"steps": [asdict(step) for step in found.steps], "declared": found.declared})
         return
@@ -92,6 +117,15 @@ def shown(run: str, file: Path | None, *, as_json: bool) -> None:
     made = [(step.name, name, plain(value)) for step in found.steps for name, value in step.made.items()]
     if made:
         show.table(("step", "made", "value"), made)
+
+
+def standing(settings: Settings, run: Run) -> str:
+    """Why nobody works on a run that is under way, as it is now; nothing where somebody does."""
+    if run.state is State.WAITING:
+        return waits(run.id, *starting.undecided(settings, run))
+    if run.state is State.RUNNING and not driven(places.folder_of(settings, run.id)):
+        return f"its driver is gone: `strata runs resume {run.id}` goes on, or a watch by itself"
+    return ""
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -169,6 +203,6 @@ def _followed(runs: Runs, run: str) -> Run:
                     if words != said.get(name):
                         show.progress(escape(f"{name}: {words}"))
             said = now
-            if found.state not in (State.QUEUED, State.RUNNING):
+            if found.state not in FOLLOWED:
                 return found
             time.sleep(LOOK_SECONDS)

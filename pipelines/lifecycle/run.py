@@ -118,6 +118,14 @@ def upcoming(steps: Sequence[Step]) -> Step | None:
     return next((step for step in steps if step.state not in (OVER, LEFT)), None)
 
 
+def waits(run: str, number: int, missing: Sequence[str]) -> str:
+    """What a run waits for whose merge request lacks `missing`, or lacks nothing any more, and what goes on with it."""
+    goes = f"`strata runs resume {run}` goes on, or a watch by itself"
+    if missing:
+        return f"merge request !{number} needs {'; '.join(missing)}. Once that is seen to, {goes}"
+    return f"merge request !{number} waits for nobody any more: {goes}"
+
+
 def branch(run: str) -> str:
     """The branch of a run, by which its merge requests are known."""
     return f"{_BRANCH}{run}"

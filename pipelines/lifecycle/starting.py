@@ -91,6 +91,12 @@ def resume(settings: Settings, run: str) -> Run:
     return runs.find(run)
 
 
+def undecided(settings: Settings, run: Run) -> tuple[int, list[str]]:
+    """The merge request of a run that waits, and what people have to see to by now; nothing once it may go on."""
+    number = int(run.made("request") or run.request or 0)
+    return number, desk_of(settings).show(run.model, number)[1]
+
+
 def cancel(settings: Settings, run: str) -> Run:
     """End a run: its rollout is aborted and its driver stopped; what it has merged stays merged, and is released.
 

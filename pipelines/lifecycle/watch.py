@@ -126,7 +126,7 @@ class Watch:
 
     def _taken_up(self, settings: Settings, runs: Runs, run: Run) -> bool:
         at_it = driven(places.folder_of(settings, run.id))
-        ready = run.state is State.WAITING and _decided(settings, run)
+        ready = run.state is State.WAITING and not starting.undecided(settings, run)[1]
         what = revived(run, at_it, ready, self._tried.get(run.id, run.created), self._clock())
         if what is Event.BROKE:
             reason = f"its driver died {ATTEMPTS} times in one step; see its Ray job {run.job}"
@@ -188,13 +188,6 @@ def _requests(settings: Settings, pipeline: Pipeline) -> dict[int, str]:
     }
     runs = places.runs_of(settings).known(pipeline.model, map(run_of, found.values()))
     return {number: heads[source] for number, source in found.items() if run_of(source) not in runs}
-
-
-def _decided(settings: Settings, run: Run) -> bool:
-    """Whether people have consented to its merge request, merged or closed it."""
-    number = int(run.made("request") or run.request or 0)
-    found, missing = starting.desk_of(settings).show(run.model, number)
-    return found.state is not RequestState.OPEN or not missing
 
 
 def _metrics(settings: Settings) -> str:

@@ -2,7 +2,7 @@
 
 from actors.registry.history import HEADS
 from actors.registry.requests import State
-from pipelines.lifecycle.run import Event
+from pipelines.lifecycle.run import Event, waits
 from pipelines.lifecycle.steps import evaluate
 from pipelines.lifecycle.work import Outcome, Work
 
@@ -17,8 +17,7 @@ def work(at: Work) -> Outcome:
         _evaluate(at, number, found.target)
         found, missing = desk.show(model, number)
         if missing:
-            reason = f"merge request !{number} needs {'; '.join(missing)}"
-            return Outcome(made={"request": number}, event=Event.WAITS, reason=reason)
+            return Outcome(made={"request": number}, event=Event.WAITS, reason=waits(at.run.id, number, missing))
         desk.merge(model, number, principal=at.author)
         found, _ = desk.show(model, number)
     if found.state is State.CLOSED:

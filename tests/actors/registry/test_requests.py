@@ -40,13 +40,13 @@ def test_who_opened_it_does_not_approve_it():
 def test_the_last_word_of_each_counts_for_the_version_it_was_said_of():
     there = MergeRequest("t", "tuned", "main", "ada")
     needs = Requirements(approvals=2)
-    assert needs.missing(there, "aaa", "ttt") == ["0 of 2 approvals of aaa"]
+    assert needs.missing(there, "aaa", "ttt") == ["2 more approvals of aaa (it has 0 of 2)"]
     there = there.reviewed(Review("bob", "aaa", True)).reviewed(Review("cyd", "aaa", False))
-    assert needs.missing(there, "aaa", "ttt") == ["cyd is against it", "1 of 2 approvals of aaa"]
+    assert needs.missing(there, "aaa", "ttt") == ["cyd is against it", "1 more approval of aaa (it has 1 of 2)"]
     there = there.reviewed(Review("cyd", "aaa", True))
     assert needs.missing(there, "aaa", "ttt") == []
     (moved_on,) = needs.missing(there, "bbb", "ttt")
-    assert moved_on == "0 of 2 approvals of bbb (2 are of a version that the branch was at before)"
+    assert moved_on == "2 more approvals of bbb (it has 0 of 2, and 2 are of a version that the branch was at before)"
 
 
 def test_figures_are_of_a_version_and_the_later_counts():
@@ -82,7 +82,7 @@ def desk(registry, tmp_path):
 
 def test_from_opened_to_merged(desk, registry, tmp_path):
     assert desk.open("chat", "tuned", "Better answers", author="ada") == 1
-    with pytest.raises(Conflict, match=r"!1 still needs 0 of 1 approvals .*; see to that, then merge"):
+    with pytest.raises(Conflict, match=r"!1 still needs 1 more approval of .* \(it has 0 of 1\); .*see to that, then merge"):
         desk.merge("chat", 1, principal="ada")
     desk.review("chat", 1, principal="bob", approves=True, comment="fine")
     for of, score in (("target", 0.9), ("source", 0.95)):

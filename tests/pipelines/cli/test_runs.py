@@ -1,10 +1,17 @@
 """How a run is shown."""
 
+from dataclasses import replace
+
 import pytest
 
+from pipelines.cli import runs
 from pipelines.cli.runs import step_row
-from pipelines.lifecycle.run import Step
+from pipelines.lifecycle import starting
+from pipelines.lifecycle.drive import alone, drive
+from pipelines.lifecycle.places import folder_of
+from pipelines.lifecycle.run import Event, Run, State, Step
 from tests.pipelines.cli.conftest import strata
+from tests.pipelines.lifecycle.hands import Place
 
 
 @pytest.mark.parametrize("said", ["failed", "cancelled"])
@@ -26,3 +33,48 @@ def test_what_is_not_there_says_what_is(monkeypatch, capsys):
     ):
         assert strata(monkeypatch, "runs", *words) == 1
         assert said in capsys.readouterr().err
+
+
+class Stored:
+    """The runs of a registry, of which `find` tells one after the other."""
+
+    def __init__(self, *runs: Run) -> None:
+        self.runs = list(runs)
+
+    def find(self, _run: str) -> Run:
+        return self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]
+
+
+@pytest.mark.parametrize("begun", [{"state": State.RUNNING}, {"steps": (Step("merge_request", "running", attempts=2),)}])
+def test_what_is_stored_before_a_driver_begins_is_not_what_became_of_a_run_that_was_taken_up(monkeypatch, begun):
+    monkeypatch.setattr(runs, "LOOK_SECONDS", 0.0)
+    steps = (Step("merge_request", "running", attempts=1),)
+    before = Run("tune-1", "tune", "chat", State.WAITING, "", "ann", None, {}, "needs", 1.0, None, "job", steps)
+    stored = Stored(before, before, replace(before, **begun), before)
+    runs.taken_up(stored, before)
+    assert stored.runs == [before], "the third look has seen the driver"
+
+
+def test_a_run_that_waits_says_what_for_by_now_and_what_goes_on_with_it(tmp_path):
+    place = Place(tmp_path, approvals=1)
+    run = place.begin(place.pipeline())
+    assert drive(place.runs, run, place.settings, place.hands()) is State.WAITING
+    found = place.runs.find(run)
+    assert found.reason == runs.standing(place.settings, found)
+    assert found.reason.startswith("merge request !1 needs 1 more approval of ")
+    assert found.reason.endswith(f"`strata runs resume {run}` goes on, or a watch by itself")
+    starting.desk_of(place.settings).review("chat", 1, principal="bob", approves=True)
+    assert runs.standing(place.settings, found) == (
+        f"merge request !1 waits for nobody any more: `strata runs resume {run}` goes on, or a watch by itself"
+    )
+
+
+def test_a_run_whose_driver_is_gone_says_so(tmp_path):
+    place = Place(tmp_path)
+    run = place.begin(place.pipeline())
+    assert runs.standing(place.settings, place.runs.find(run)) == "", "it is queued"
+    place.runs.move(run, Event.DRIVEN)
+    found = place.runs.find(run)
+    assert runs.standing(place.settings, found).startswith("its driver is gone: `strata runs resume")
+    with alone(folder_of(place.settings, run), run):
+        assert runs.standing(place.settings, found) == ""

@@ -247,7 +247,7 @@ def test_a_merge_request_from_opened_to_merged(
     request = "merge-request"
     said = run(request, "open", "chat", "tuned", "-m", "Better")
     assert "!1 asks for tuned into main" in said
-    assert "needs 0 of 1 approvals" in said
+    assert "needs 1 more approval of " in said
     assert "needs no figure for eval.score" in said
     assert strata(monkeypatch, "models", request, "review", "chat", "1", "--approve") == 1
     assert "somebody else" in capsys.readouterr().err

@@ -145,6 +145,7 @@ class Made:
 
     def _told(self, version: str) -> None:
         if self.ends == "promoted":
+            self.candidates.begin("chat", version, "a merge")
             self.candidates.release("chat", "prod", self.candidates.live("chat", "prod"), version, "a merge")
         else:
             self.candidates.take_back("chat", version, "a merge", "it is slow")

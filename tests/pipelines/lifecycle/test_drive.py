@@ -112,7 +112,7 @@ def test_a_merge_request_that_needs_people_is_waited_for(tmp_path):
     place = Place(tmp_path, approvals=1, conditions=["eval.exact_match >= baseline"])
     run = place.begin(place.pipeline())
     assert drive(place.runs, run, place.settings, place.hands()) is State.WAITING
-    assert "1 approvals" in place.runs.find(run).reason
+    assert "1 more approval" in place.runs.find(run).reason
     desk = starting.desk_of(place.settings)
     desk.review("chat", 1, principal="bob", approves=True)
     assert drive(place.runs, run, place.settings, place.hands()) is State.DONE

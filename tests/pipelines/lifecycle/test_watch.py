@@ -136,12 +136,12 @@ def test_a_run_that_nobody_can_look_at_leaves_the_others_to_be_taken_up(watched,
         watched.runs.move(run, Event.DRIVEN)
         watched.runs.move(run, Event.WAITS)
 
-    def decided(_settings, run):
+    def undecided(_settings, run):
         if run.id == "tune-2":
             raise wrong
-        return True
+        return 1, []
 
-    monkeypatch.setattr("pipelines.lifecycle.watch._decided", decided)
+    monkeypatch.setattr("pipelines.lifecycle.starting.undecided", undecided)
     monkeypatch.setattr(Runs, "surroundings", lambda *_: watched.around)
     clock = Time()
     clock.now = watched.runs.find("tune-2").created + QUIET_SECONDS
