@@ -188,7 +188,7 @@ def rollout(
     abort_if: Annotated[
         list[str] | None, typer.Option(help="Such as 'p99_latency > 500ms' or 'error_rate > 1%'. Repeatable.")
     ] = None,
-    margin: Annotated[str, typer.Option(help="How much slower it may be; off: only --abort-if counts.")] = "20%",
+    margin: Annotated[str, typer.Option(help="How much slower it may be: 20% or 0.2; off: only --abort-if.")] = "20%",
     answers: Annotated[int, typer.Option(help="Of the new version, before a step is over.", min=1)] = 50,
     mirror: Annotated[
         str | None, typer.Option(help="Percent of requests that the new version is asked, too, unseen.")
@@ -232,8 +232,8 @@ def experiment(
     arms: Annotated[str, typer.Option(help="Percent of the users by version, such as v6=50,v7=50.")] = "",
     name: Annotated[str, typer.Option(help="What it is called.", show_default="as the model")] = "",
     metric: Annotated[str, typer.Option(help="thumbs, score, or kept: whether users ask the same again.")] = "thumbs",
-    rate: Annotated[str, typer.Option(help="What is expected of the first version.")] = "50%",
-    effect: Annotated[str, typer.Option(help="The least difference that matters.")] = "5%",
+    rate: Annotated[str, typer.Option(help="What is expected of the first version: 60% or 0.6.")] = "50%",
+    effect: Annotated[str, typer.Option(help="The least difference that matters: 5% or 0.05.")] = "5%",
     users: Annotated[int, typer.Option(help="How many are expected to have an outcome.", min=1)] = 10_000,
     force: Annotated[bool, typer.Option("--force", help="Even where it could hardly be settled.")] = False,
     keep: Annotated[str | None, typer.Option(help="With end: the version that all users get.")] = None,

@@ -14,7 +14,7 @@ from rich.markup import escape
 from cluster.errors import InvalidRequest
 from pipelines.cli import show
 from pipelines.cli.asking import gateway
-from pipelines.cli.rollouts import percent
+from pipelines.cli.rollouts import percent, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Asked:
             "model": model,
             "arms": dict(_arm(each) for each in self.arms.split(",")),
             "metric": self.metric,
-            "rate": percent("--rate", self.rate) / 100,
-            "effect": percent("--effect", self.effect) / 100,
+            "rate": share("--rate", self.rate),
+            "effect": share("--effect", self.effect),
             "users": self.users,
             "force": self.force,
         }
@@ -102,5 +102,5 @@ def _show(told: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _arm(text: str) -> tuple[str, float]:
-    version, _, share = text.strip().partition("=")
-    return version, percent("--arms", share)
+    version, _, users = text.strip().partition("=")
+    return version, percent("--arms", users)

@@ -23,7 +23,7 @@ FLAGS = {name: f"--{name.replace('_', '-')}" for name in ("steps", "abort_if", "
 }  # fmt: skip
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|)")
-_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%?")
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Asked:
             "steps": [percent("--steps", step) for step in self.steps.split(",")],
             "every_seconds": seconds("--every", self.every),
             "abort_if": list(self.abort_if),
-            "margin": None if self.margin == "off" else percent("--margin", self.margin) / 100,
+            "margin": None if self.margin == "off" else share("--margin", self.margin),
             "answers": self.answers,
             "dry_run": self.dry_run,
         }
@@ -185,5 +185,17 @@ def percent(field: str, text: str) -> float:
     """A percentage. Raises InvalidRequest."""
     found = _PERCENT.fullmatch(text.strip())
     if found is None:
-        raise InvalidRequest(field, text, "give percentages such as 0.5,5,25,50,100")
+        raise InvalidRequest(field, text, "give a percentage such as 5 or 0.5%")
+    return float(found[1])
+
+
+def share(field: str, text: str) -> float:
+    """A percentage, or a number below 1, as `--abort-if` and HTTP have shares. Raises InvalidRequest."""
+    found = _PERCENT.fullmatch(text.strip())
+    if found is None:
+        raise InvalidRequest(field, text, "give a share such as 20% or 0.2")
+    if found[2]:
+        return float(found[1]) / 100
+    if float(found[1]) >= 1:
+        raise InvalidRequest(field, text, f"it is a share: say {found[1]}% or {float(found[1]) / 100:g}")
     return float(found[1])

@@ -39,6 +39,12 @@ def test_an_experiment_is_sent_as_it_was_typed(far: Far, monkeypatch, capsys) ->
     assert "0.500 (0.400 to 0.600)" in capsys.readouterr().out
 
 
+def test_a_share_without_a_percent_sign_is_what_http_takes_it_for(far: Far, monkeypatch) -> None:
+    words = ("--arms", "v6=50,v7=50", "--rate", "0.6", "--effect", "0.05")
+    assert strata(monkeypatch, "experiment", "chat", *words) == 0
+    assert (far.asked[0][2]["rate"], far.asked[0][2]["effect"]) == (0.6, 0.05)
+
+
 def test_it_ends_and_is_shown_and_drawn(far: Far, monkeypatch, capsys) -> None:
     assert strata(monkeypatch, "experiment", "end", "tone", "--keep", "v7") == 0
     assert strata(monkeypatch, "experiments", "tone", "--picture", "tone.svg") == 0
@@ -57,6 +63,8 @@ def test_it_ends_and_is_shown_and_drawn(far: Far, monkeypatch, capsys) -> None:
         (("experiment", "chat"), "--arms: nothing"),
         (("experiment", "chat", "--arms", "v6"), "--arms"),
         (("experiment", "chat", "more"), "MODEL: chat more"),
+        (("experiment", "chat", "--arms", "v6=50,v7=50", "--rate", "60"), "--rate: 60 is not accepted; it is a share: say 60% or 0.6"),
+        (("experiment", "chat", "--arms", "v6=50,v7=50", "--effect", "1"), "--effect: 1 is not accepted; it is a share: say 1% or 0.01"),
         (("experiment", "end"), "MODEL: end is not accepted; name the experiment"),
         (("experiments", "--picture", "x.svg"), "--picture: x.svg"),
     ],
