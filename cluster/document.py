@@ -47,11 +47,14 @@ class Document:
     lines: dict[Keys, int] = field(default_factory=dict)
 
 
-def read(path: Path) -> Document:
-    """The document in the file at `path`. Raises SettingsInvalid, with the line where there is one."""
+def read(path: Path, otherwise: str = "write settings into it, or start without it") -> Document:
+    """The document in the file at `path`. Raises SettingsInvalid, with the line where there is one.
+
+    `otherwise`: what to do where the file is empty.
+    """
     text = _text(path)
     if not text.strip():
-        raise SettingsInvalid(str(path), "an empty file", "write settings into it, or start without it")
+        raise SettingsInvalid(str(path), "an empty file", otherwise)
     return parse(text, path.name)
 
 

@@ -40,7 +40,7 @@ def shown(model: str, file: Path | None, url: str | None, *, as_json: bool) -> N
 
 def put(model: str, source: Path, file: Path | None, url: str | None, *, as_json: bool) -> None:
     """Set one. Raises SettingsInvalid for a file that holds no YAML, or a route that could be no model's."""
-    found = document.read(source)
+    found = document.read(source, f"write into it what `strata routes show {model}` says, changed")
     asked, places = found.values, {keys: f"{found.name}:{line}" for keys, line in found.lines.items()}
     settings.check_alone(source.name, layers.settle(settings.RouteSettings, asked, places))
     with gateway(file, url) as strata:

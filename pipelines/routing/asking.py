@@ -62,7 +62,7 @@ def terms(
         old,
         new,
         steps=steps,
-        every_seconds=_number("every_seconds", asked.get("every_seconds", 600.0), LEAST_SECONDS, LONGEST),
+        every_seconds=_number("every_seconds", asked.get("every_seconds", 600.0), LEAST_SECONDS, LONGEST, " seconds"),
         abort_if=rules,
         margin=None if margin is None else _number("margin", margin, 0.0, 100.0),
         mirror=None if mirror is None else _number("mirror", mirror, 0.01, WHOLE),
@@ -190,7 +190,7 @@ def _text(field: str, value: Any) -> str:
     return value
 
 
-def _number(field: str, value: Any, least: float, most: float) -> float:
+def _number(field: str, value: Any, least: float, most: float, unit: str = "") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise InvalidRequest(field, sent(value), f"it is a number from {least:g} to {most:g}")
+        raise InvalidRequest(field, sent(value), f"it is a number from {least:.10g} to {most:.10g}{unit}")
     return float(value)

@@ -96,9 +96,8 @@ def read(file: Path) -> Cases:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as wrong:
         reason = wrong.strerror if isinstance(wrong, OSError) else "it is not UTF-8"
-        raise InvalidRequest(
-            str(file), reason or "it cannot be read", "name a file of JSON, a question a line"
-        ) from None
+        said = f"a file that cannot be read ({reason})"
+        raise InvalidRequest(str(file), said, "name a file of JSON, a question a line") from None
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

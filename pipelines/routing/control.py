@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.news import News
-from cluster.errors import Conflict, InvalidRequest, NotFound
-from pipelines.routing import asking, cases, reroute
+from cluster.errors import Barred, InvalidRequest, NotFound
+from pipelines.routing import asking, cases, reroute, trials
 from pipelines.routing.arms import Arms
 from pipelines.routing.casebook import Casebook
 from pipelines.routing.evidence import Arm, Score
@@ -190,9 +190,9 @@ class Control:
         terms = asking.terms(asked, self._versions, weights, sets, shadow.version if shadow else None)
         for rollout in self._running():
             if rollout.terms.model == terms.model:
-                raise Conflict(f"a rollout of {terms.model}", "none", f"{rollout.name}, {rollout.state}")
+                raise _held(rollout)
         if trial := self._trials.running(terms.model):
-            raise Conflict(f"an experiment with {terms.model}", "none", trial.name)
+            raise trials.held(trial)
         route = self._routes[terms.model]
         now = self._wall()
         made = Rollout(
@@ -240,7 +240,7 @@ class Control:
         """Begin an A/B experiment. Raises InvalidRequest, NotFound or Conflict."""
         for rollout in self._running():
             if rollout.terms.model == asked.get("model"):
-                raise Conflict(f"a rollout of {rollout.terms.model}", "none", f"{rollout.name}, {rollout.state}")
+                raise _held(rollout)
         weights = {model: route.weights for model, route in self._routes.items()}
         made = self._trials.start(asked, self._versions, weights, by, self._wall())
         self._weigh(made.model, made.arms)
@@ -304,10 +304,11 @@ class Control:
 
     def _free(self, model: str) -> None:
         """Raises Conflict while a rollout or an experiment has the model's users."""
-        held = [f"the rollout {each.name}, {each.state}" for each in self._running() if each.terms.model == model]
-        held += [f"the experiment {trial.name}"] if (trial := self._trials.running(model)) else []
-        if held:
-            raise Conflict(f"the route of {model}", "free to be set", f"held by {held[0]},")
+        for rollout in self._running():
+            if rollout.terms.model == model:
+                raise _held(rollout)
+        if trial := self._trials.running(model):
+            raise trials.held(trial)
 
     def _look(self) -> None:
         """Decide from now on, whether anybody reports or not."""
@@ -512,6 +513,12 @@ class Control:
 
 _RENEWED = "a deploy changed the rules or the shadow of this model, or took off a version that they lead to"
 _REDEPLOYED = "a deploy changed the weights of this model, or took one of the two versions off"
+
+
+def _held(rollout: Rollout) -> Barred:
+    """What is told who wants the users of a model that has a rollout."""
+    remedy = f"wait for its end, or abort it: `strata rollout abort {rollout.name}`"
+    return Barred(rollout.terms.model, f"has the rollout {rollout.name}, {rollout.state}", remedy)
 
 
 def _owed(rollout: Rollout) -> Plain:

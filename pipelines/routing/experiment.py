@@ -130,7 +130,7 @@ def check(experiment: Experiment) -> int:
             "users",
             f"{experiment.users}, of whom {version} has {there},",
             f"to tell {rates[0]:g} from {rates[1]:g} each arm needs {each}, so {wanted} in all: run it for longer, "
-            "give equal shares, ask for a larger effect, or send force: true",
+            "give equal shares, ask for a larger effect, or begin it all the same, by force: true (--force)",
         )
     return each
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from cluster.errors import Conflict, InvalidRequest, NotFound, sent
+from cluster.errors import Barred, Conflict, InvalidRequest, NotFound, sent
 from pipelines.routing.evidence import Score
 from pipelines.routing.experiment import METRICS, Experiment, check, findings
 from pipelines.routing.settings import SLACK, WHOLE
@@ -61,10 +61,10 @@ class Trials:
                 "effect", made.effect, f"beside a rate of {made.rate:g} it is at most {1 - made.rate:g}"
             )
         if made.name in self._known:
-            raise Conflict(f"the experiment {made.name}", "none", "there already")
+            raise Barred(f"the experiment {made.name}", "is there already", "give the new one another name")
         running = self.running(model)
         if running is not None:
-            raise Conflict(f"an experiment with {model}", "none", running.name)
+            raise held(running)
         if asked.get("force") is not True:
             check(made)
         self._known[made.name] = made
@@ -95,6 +95,11 @@ class Trials:
     def all(self) -> list[Plain]:
         """As they are shown, newest first."""
         return [shown(each) for each in sorted(self._known.values(), key=lambda each: each.began, reverse=True)]
+
+
+def held(running: Experiment) -> Barred:
+    """What is told who wants the users of a model that has an experiment."""
+    return Barred(running.model, f"has the experiment {running.name}", f"end it: `strata experiment end {running.name}`")
 
 
 def shown(experiment: Experiment) -> Plain:

@@ -131,7 +131,7 @@ async def test_a_route_that_cannot_be_set_says_why_in_openai_s_shape(fair):
     await begin(fair)
     held = await fair.call("PUT", path, {"weights": {"v6": 100}})
     assert (held.status_code, held.json()["error"]["code"]) == (409, "conflict")
-    assert "held by the rollout chat-v7, ramping" in held.text
+    assert "chat has the rollout chat-v7, ramping; wait for its end" in held.text
     assert (await fair.call("PUT", "/v1/routes/chart", {})).json()["error"]["code"] == "model_not_found"
     monitor = fair.ring.issue("eve", "acme", "monitor", created=1)
     assert (await fair.call("GET", path, key=monitor)).status_code == 200

@@ -73,7 +73,7 @@ def test_a_bad_file_is_named_with_its_line(tmp_path: Path, text):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path):
-    with pytest.raises(InvalidRequest, match=r"none\.jsonl: No such file"):
+    with pytest.raises(InvalidRequest, match=r"none\.jsonl: a file that cannot be read \(No such file"):
         cases.read(tmp_path / "none.jsonl")
 
 

@@ -80,15 +80,21 @@ async def test_a_model_that_is_released_by_itself_is_left_to_its_release(tmp_pat
 
 async def test_a_rollout_or_an_experiment_holds_the_route(world):
     await world.control.start(ASKED, "ann")
-    with pytest.raises(Conflict, match="route of chat is held by the rollout chat-v7, pending"):
+    with pytest.raises(Conflict, match="chat has the rollout chat-v7, pending; .* `strata rollout abort chat-v7`"):
         await world.control.reroute("chat", ROUTE, "bob")
     await world.control.command("chat-v7", "abort", "ann")
     await world.turn()
     trial = {"name": "tone", "model": "chat", "arms": {"v6": 50, "v7": 50}, "rate": 0.5, "effect": 0.2, "users": 9_000}
     await world.control.experiment(trial, "ann")
-    with pytest.raises(Conflict, match="held by the experiment tone"):
+    with pytest.raises(Conflict, match="chat has the experiment tone; end it: `strata experiment end tone`"):
         await world.control.reroute("chat", ROUTE, "bob")
+    with pytest.raises(Conflict, match="chat has the experiment tone"):
+        await world.control.experiment(trial | {"name": "words"}, "ann")
+    with pytest.raises(Conflict, match="chat has the experiment tone"):
+        await world.control.start(ASKED, "ann")
     await world.control.end("tone", None, "ann")
+    with pytest.raises(Conflict, match="the experiment tone is there already; give the new one another name"):
+        await world.control.experiment(trial, "ann")
     await world.control.reroute("chat", ROUTE, "bob")
 
 
