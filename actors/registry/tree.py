@@ -16,6 +16,7 @@ from actors.registry.pieces import SUFFIX, Pieces
 from cluster.errors import InvalidRequest, ModelInvalid, sent, shorten
 
 MOST_METADATA = 64 << 10  # bytes
+MOST_KEY = 500  # characters, with the keys that it lies under: as many as the catalogue's tables hold
 MOST_DEPTH = 32  # as a settings file
 METRICS = "metrics"  # under which all values are numbers
 KINDS = {int: "a number", float: "a number", bool: "a truth value"}  # of keys, as YAML reads them
@@ -74,6 +75,8 @@ def check(metadata: Mapping[str, Any]) -> None:
     for count, (key, value, listed) in enumerate(_walk("", metadata, ())):
         if count > MOST_METADATA:
             raise InvalidRequest("metadata", f"more than {MOST_METADATA} values", "keep to what versions are found by")
+        if len(key) > MOST_KEY:
+            raise InvalidRequest("metadata", f"the key {shorten(key, 60)}", f"a key has at most {MOST_KEY} characters")
         if key.partition(".")[0] in RESERVED:
             raise InvalidRequest("metadata", key, "is what the registry itself says of a version; take another name")
         _check_value(key, value)

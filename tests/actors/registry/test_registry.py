@@ -323,6 +323,8 @@ for _ in range(20):
         ({"metrics": {"loss": float("inf")}}, "metrics.loss: .*finite"),
         ({"metrics": 3, "metrics.x": 3}, "metadata metrics: a value and a group of values is not accepted"),
         ({"a": {"b": 1}, "a.b.c": 1}, "metadata a.b: a value and a group"),
+        ({"k" * 5_000: 1}, r"metadata: the key k+… is not accepted; a key has at most 500 characters"),
+        ({"a" * 250: {"b" * 250: 1}}, "metadata: the key a+… is not accepted"),
         ({"a": ITSELF}, "metadata a: a list that holds itself"),
         ({"a": BOMB}, "more than 65536 values"),
         ({1: "x"}, "the key 1, a number, is not accepted; write '1', in quotes"),
