@@ -21,7 +21,7 @@ from actors.registry.registry import Registry
 from actors.registry.requests import MergeRequest, Requirements
 from actors.registry.stages import Stage, Stages
 from cluster.condition import parse
-from cluster.errors import Unavailable
+from cluster.errors import InvalidRequest, Unavailable, sent
 from cluster.security.keys import Principal
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class Service:
         return self._alias(model, alias, self._aliases.rollback(model, alias, to, author=who))
 
     def search(self, _who: str, query: str, limit: int = 200) -> Answer:
+        if limit < 1:
+            raise InvalidRequest("limit", sent(limit), f"it is a whole number from 1; the answer has at most {MOST}")
         found = self._catalogue.search(query, min(limit, MOST))
         return _list([
             {"object": "registry.version"} | {name: getattr(each, name) for name in each.__slots__} for each in found

@@ -60,9 +60,15 @@ async def test_models_and_versions(stage: Stage):
         assert [row["version"] for row in found["data"]] == ["v2"]
         assert error(await http.get(f"{BASE}/talk"))[:2] == (404, "model_not_found")
         assert error(await http.get(f"{BASE}/chat/versions/v9")) == (
-            404, "not_found", "no version, alias or branch v9; there is v1-v2, main, tuned",
+            404, "not_found", "no version, alias or branch chat@v9; there is v1-v2, main, tuned",
         )  # fmt: skip
         assert error(await http.post("/v1/registry/search", json={"query": "license ="}))[:2] == (400, "invalid_value")
+        for limit in (-1, 0):
+            asked = {"query": "license = mit", "limit": limit}
+            assert error(await http.post("/v1/registry/search", json=asked)) == (
+                400, "invalid_value", f"limit: {limit} is not accepted; it is a whole number from 1; "
+                "the answer has at most 1000",
+            )  # fmt: skip
         assert error(await http.get(f"{BASE}/Chat!"))[:2] == (400, "invalid_value")
 
 
