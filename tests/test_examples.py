@@ -146,7 +146,7 @@ def test_what_moved_before_a_move_that_is_refused_is_told(
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"aliases/chat/prod": "v9"}, "no version, alias or branch v9"),
+        ({"aliases/chat/prod": "v9"}, "no version, alias or branch chat@v9"),
         ({"aliases/talk/prod": "v1"}, "no model talk"),
         ({"aliases/chat/prod": 'v2", "x": "'}, "write one version in it"),
         ({"aliases/chat/prod": "v2\nv3"}, "write one version in it"),

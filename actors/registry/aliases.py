@@ -7,7 +7,7 @@ who serves an alias.
 from actors.registry.history import ALIASES, MOVES, Entry, named, numbered
 from actors.registry.moves import FILE, Move, Moved, parse, way
 from actors.registry.registry import Registry
-from cluster.errors import Barred, Conflict, NotFound
+from cluster.errors import Barred, Conflict, NotFound, listed
 
 
 class Aliases:
@@ -24,7 +24,8 @@ class Aliases:
         """The commit that one is at. Raises NotFound."""
         there = self.all(model)
         if alias not in there:
-            raise NotFound("alias", alias, tuple(there))
+            none = f"none: `strata models alias {model}@VERSION {alias}` makes it"
+            raise NotFound("alias", f"{model}@{alias}", listed(there) or (none,))
         return there[alias]
 
     def revision(self, model: str, alias: str) -> str:

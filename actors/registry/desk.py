@@ -12,7 +12,7 @@ from actors.registry.merging import Strategy
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Pushed, Registry
 from actors.registry.requests import Evaluation, MergeRequest, Requirements, Review, State
-from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound
+from cluster.errors import Barred, Conflict, InvalidRequest, ModelInvalid, NotFound, listed
 
 FILE = "request.json"
 
@@ -116,7 +116,7 @@ class Desk:
         history = self._registry.history(model)
         there = history.refs(REQUESTS)
         if str(number) not in there:
-            raise NotFound("merge request", f"!{number}", tuple(f"!{name}" for name in there))
+            raise NotFound("merge request", f"!{number} of {model}", listed(f"!{name}" for name in there))
         commit = there[str(number)]
         return commit, requests.parse(history.files(commit)[FILE])
 
@@ -156,5 +156,5 @@ class Desk:
     def _tip(self, model: str, branch: str) -> str:
         there = self._registry.history(model).refs(HEADS)
         if branch not in there:
-            raise NotFound("branch", branch, tuple(there))
+            raise NotFound("branch", f"{model}@{branch}", listed(there))
         return there[branch]

@@ -228,6 +228,11 @@ class History:
         taken = {number for number, _ in there}
         return next(number for number in itertools.count(last + 1) if number not in taken)
 
+    @property
+    def model(self) -> str:
+        """What it is the history of: its repository is called so."""
+        return self.path.name.removesuffix(".git")
+
     def resolve(self, name: str) -> str:
         """The commit that a version's number, an alias, a tag, a branch or the first digits of an id name.
 
@@ -244,7 +249,7 @@ class History:
             if len(known) == 1:
                 return known.pop()
         names = {each for kind in NAMES for each in self.refs(kind)} - versions.keys()
-        raise NotFound("version, alias or branch", name, (*spans(versions), *listed(names)))
+        raise NotFound("version, alias or branch", f"{self.model}@{name}", (*spans(versions), *listed(names)))
 
     def log(self, *commits: str) -> Iterator[Entry]:
         """The commits and all that they descend from, each once, the latest first."""

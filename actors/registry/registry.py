@@ -272,7 +272,8 @@ class Registry:
         there = {each: ref for each, ref in KINDS.items() if kind in (None, each) and name in history.refs(ref)}
         if not there:
             known = {each for wanted, ref in KINDS.items() if kind in (None, wanted) for each in history.refs(ref)}
-            raise NotFound(kind or "alias, tag or branch", name, listed(known - numbered(history).keys() - {MAIN}))
+            free = listed(known - numbered(history).keys() - {MAIN})
+            raise NotFound(kind or "alias, tag or branch", f"{model}@{name}", free)
         if len(there) > 1:
             raise InvalidRequest("--kind", "nothing", f"{name} is {' and '.join(there)}; say which")
         found, ref = next(iter(there.items()))
@@ -336,7 +337,7 @@ class Registry:
         history = self.history(model)
         tip = history.refs(HEADS).get(named("branch", branch))
         if tip is None:
-            raise NotFound("branch", branch, tuple(history.refs(HEADS)))
+            raise NotFound("branch", f"{model}@{branch}", listed(history.refs(HEADS)))
         if strategy.name == "lora":
             return history, tip, None
         theirs = history.resolve(source)
@@ -432,7 +433,7 @@ class Registry:
         """The number of a version. Raises NotFound for a commit that is none."""
         numbers = [int(name[1:]) for name, at in numbered(history).items() if at == commit]
         if not numbers:
-            raise NotFound("version", commit[:12])
+            raise NotFound("version", f"{history.model}@{commit[:12]}")
         return f"v{min(numbers)}"
 
     @contextmanager

@@ -83,7 +83,7 @@ def test_a_model_is_a_folder_or_a_version(model: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("version", "error", "said"),
     [
-        ("chat@canary", NotFound, "no version, alias or branch canary; there is v1-v2, main, prod"),
+        ("chat@canary", NotFound, "no version, alias or branch chat@canary; there is v1-v2, main, prod"),
         ("talk@prod", NotFound, "no model talk; there is chat"),
         ("../x@prod", InvalidRequest, "registry of chat: ../x is not accepted"),
         ("chat@", InvalidRequest, "after the @ stands"),

@@ -70,7 +70,7 @@ def test_who_comes_second_is_told(aliases):
         aliases.rollback("chat", "prod", expected="v1", author="bob")
     assert aliases.move("chat", "prod", "v3", "v3", author="bob").commit == aliases.at("chat", "prod")
     assert len(aliases.log("chat", "prod")) == 3
-    with pytest.raises(NotFound, match="no alias canary; there is prod"):
+    with pytest.raises(NotFound, match=r"no alias chat@canary; there is prod"):
         aliases.rollback("chat", "canary", author="bob")
 
 

@@ -64,8 +64,12 @@ def test_what_an_alias_is_moved_to_is_due(world):
 
 
 def test_a_model_without_the_alias_is_told_so(world):
-    with pytest.raises(NotFound, match="alias beta"):
+    with pytest.raises(NotFound, match="no alias chat@beta; there is prod"):
         world.candidates.next("chat", "beta", "main")
+    world.registry.remove("chat", "prod")
+    remedy = "no alias chat@prod; there is none: `strata models alias chat@VERSION prod` makes it"
+    with pytest.raises(NotFound, match=remedy):
+        world.candidates.live("chat", "prod")
 
 
 def test_a_release_that_goes_well(world):

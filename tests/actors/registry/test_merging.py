@@ -113,7 +113,7 @@ def test_what_does_not_fit_names_what_and_leaves_nothing(registry, forked, tmp_p
             registry.merge("chat", branch, author="ada", strategy=Strategy("linear"))
     assert registry.show("chat").entry.id == tip
     assert registry.gc() == 0
-    with pytest.raises(NotFound, match="no branch other"):
+    with pytest.raises(NotFound, match="no branch chat@other"):
         registry.merge("chat", "tuned", author="ada", branch="other", strategy=Strategy("linear"))
     with pytest.raises(Conflict, match="in main already"):
         registry.merge("chat", "v1", author="ada", strategy=Strategy("linear"))

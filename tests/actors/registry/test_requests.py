@@ -145,7 +145,7 @@ def test_what_cannot_be_asked_for(desk):
     ):  # fmt: skip
         with pytest.raises(error):
             desk.open(*words, author="ada")
-    with pytest.raises(NotFound, match="no merge request !7"):
+    with pytest.raises(NotFound, match="no merge request !7 of chat"):
         desk.show("chat", 7)
     desk.open("chat", "tuned", "t", author="ada")
     for value in (float("nan"), "0.9", True, None):

@@ -135,7 +135,7 @@ def test_what_the_settings_name_and_is_not_there_is_found(home: Path) -> None:
     registry = registry_of(load().settings)
     registry.push("chat", model, author="ada")
     ((verdict, said, _),) = seen(version)
-    assert (verdict, said.startswith("models.0.registry: chat@prod: no version, alias or branch prod")) == (
+    assert (verdict, said.startswith("models.0.registry: chat@prod: no version, alias or branch chat@prod")) == (
         "fail",
         True,
     )

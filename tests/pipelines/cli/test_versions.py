@@ -332,7 +332,7 @@ def test_a_version_is_promoted_and_taken_back(
         (("stage", "chat@v1", "prod"), "take one of draft"),
         (("stage", "chat@v2", "canary", "--from", "draft"), "is candidate and not draft"),
         (("rollback", "chat"), "name the alias, such as chat@prod"),
-        (("rollback", "chat@nope"), "no alias nope; there is prod"),
+        (("rollback", "chat@nope"), "no alias chat@nope; there is prod"),
     ):
         assert strata(monkeypatch, "models", *words) == 1, words
         assert said in capsys.readouterr().err
@@ -487,10 +487,10 @@ def test_small_things_say_what_there_is_and_what_was_done(monkeypatch, capsys, t
     run("tag", "chat@v1", "first")
     run("alias", "chat@v2", "prod")
     assert "chat@prod was at v2 already" in run("alias", "chat@v2", "prod", "--from", "v2")
-    assert "no version, alias or branch nope; there is v1-v11, first, main, prod\n" in run(
+    assert "no version, alias or branch chat@nope; there is v1-v11, first, main, prod\n" in run(
         "show", "chat@nope", status=1
     )
-    assert "no alias, tag or branch nope; there is first, prod\n" in run("remove", "chat@nope", status=1)
+    assert "no alias, tag or branch chat@nope; there is first, prod\n" in run("remove", "chat@nope", status=1)
     for words in (("checkout", "chat@v2", "/proc/foo"), ("export", "chat@v2", "/proc/foo"),
                   ("checkout", "chat", "model/config.json/x")):  # fmt: skip
         said = run(*words, status=1)
