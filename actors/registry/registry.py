@@ -49,7 +49,8 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push came to. `stored`: the bytes that no version had before; None of a `version` that was there.
+    """What a push came to. `stored`: the bytes that were not there before; of a `version` that was there, those of
+    large files that had been lost.
 
     `not_finite`: of tensors with values that are no finite numbers how many, and of how many. `begins`: of a branch
     that the push made, the version of main where it begins, empty where there is none.
@@ -114,7 +115,7 @@ class Registry:
         named("branch", branch)
         content, found = {FACTS: tree.facts(metadata or {})}, files(path, beside)
         history = self.history(model) if begun(self._path(model)) else None
-        size = stored = 0
+        size = small = stored = 0
         wrong: dict[str, tuple[int, int]] = {}
         with self.using():
             tip, parents = self._parents(history, branch) if history is not None else (None, ())
@@ -122,7 +123,7 @@ class Registry:
                 size += file.size
                 if file.whole:
                     content[file.name] = file.path.read_bytes()
-                    stored += file.size
+                    small += file.size
                     progress(file.size)
                 else:
                     made, new, odd = pieces.cut(file.path, self.blobs, progress)
@@ -134,12 +135,12 @@ class Registry:
             history = history or self.history(model, new=True)  # a first push that is cut leaves no model behind
             there = self._there(history, tip, content) if tip else {}
             if tip and there and (there if metadata else there | {FACTS: content[FACTS]}) == content:
-                return Pushed(self._tag(history, tip), tip, size, 0, new=False, not_finite=wrong)
+                return Pushed(self._tag(history, tip), tip, size, stored, new=False, not_finite=wrong)
             reason = message or f"Push {path.name}"
             commit = history.commit(content, parents, author, int(self._clock()), reason, self._signer.sign)
             version = history.number(commit, branch, tip, self._signed)
             begins = None if tip else self._tag(history, parents[0]) if parents else ""
-        return Pushed(version, commit, size, stored, new=True, not_finite=wrong, begins=begins)
+        return Pushed(version, commit, size, small + stored, new=True, not_finite=wrong, begins=begins)
 
     def _parents(self, history: History, branch: str) -> tuple[str | None, tuple[str, ...]]:
         """The tip of `branch`, before anything is written, and what a push to it descends from."""
@@ -447,9 +448,14 @@ class Registry:
 
 
 def _names(history: History) -> dict[str, tuple[str, ...]]:
-    """By commit: tags first, then branches, then aliases with an @."""
-    found: dict[str, tuple[str, ...]] = {}
+    """By commit: the number first, then other tags, then branches, then aliases with an @."""
+    numbers = numbered(history)
+    found = dict[str, tuple[str, ...]]()
+    for name, commit in numbers.items():
+        found[commit] = (*found.get(commit, ()), name)
     for kind, mark in ((TAGS, ""), (HEADS, ""), (ALIASES, "@")):
         for name, commit in history.refs(kind).items():
+            if kind == TAGS and name in numbers:
+                continue
             found[commit] = (*found.get(commit, ()), mark + name)
     return found

@@ -20,7 +20,8 @@ def alias(reference: str, alias: str, expected: str | None, file: Path | None) -
     model, name = split(reference)
     _, registry, principal = entered(file, "move_alias")
     moved = Aliases(registry).move(model, alias, name, expected, author=principal)
-    there = f"was at {registry.number(model, moved.commit)} already" if moved.was == moved.commit else "is"
+    number = registry.number(model, moved.commit)
+    there = f"was at {number} already" if moved.was == moved.commit else f"is {number}"
     show.line(f"{model}@{alias} {there} {moved.commit[:12]}")
 
 

@@ -66,7 +66,12 @@ def push(
         show.document({"model": model, **{name: getattr(made, name) for name in made.__slots__}})
         return
     if not made.new:
-        show.line(f"{model}@{made.version} is that folder already; nothing is new")
+        back = (
+            f"{show.amount(made.stored)} of it, which had been lost, is there again"
+            if made.stored
+            else "nothing is new"
+        )
+        show.line(f"{model}@{made.version} is that folder already; {back}")
         return
     shared = 100 - 100 * made.stored / max(1, made.size)
     size = show.amount(made.size)
@@ -154,6 +159,8 @@ def merge(
     checked("--message", message)
     if strategy != "lora" and "@" in source:
         other, source = split(source)
+        if other != model and "@" not in into:
+            raise InvalidRequest("--into", into, f"name a branch of {other}, such as {other}@{into}")
         if other != model:
             raise InvalidRequest("SOURCE", f"{other}@{source}", f"name a version of {model}")
     settings, registry, principal = entered(file, "merge")

@@ -124,7 +124,7 @@ def test_branches_begin_where_main_is(registry, model, weights):
 def test_names_that_never_move(registry, model):
     push(registry, model)
     registry.tag("chat", "release-1")
-    assert registry.show("chat", "release-1").names == ("release-1", "v1", "main")
+    assert registry.show("chat", "release-1").names == ("v1", "release-1", "main")
     with pytest.raises(Conflict, match=r"the tag release-1 is there already, at .*; take another name"):
         registry.tag("chat", "release-1")
 
@@ -145,7 +145,7 @@ def test_one_name_is_one_thing(registry, model):
             if kind != holder and (kind, holder) != ("a push", "a branch"):
                 with pytest.raises(Barred, match=f"the name {name} is taken: .*{holder}"):
                     give(name)
-    assert registry.show("chat").names == ("spring", "v1", "main", "tuned", "@prod")
+    assert registry.show("chat").names == ("v1", "spring", "main", "tuned", "@prod")
 
 
 def test_a_number_is_a_version_whatever_else_has_it(registry, model, weights):

@@ -194,6 +194,11 @@ def test_errors_name_the_thing_and_the_remedy(
         (("push", "empty", "--name", "chat", "-m", "a\x1b[2Jb"), r"--message: a\x1b[2Jb is not accepted; take control"),
         (("push", "empty", "--name", "chat", "-m", "a" * 10_001), "keep it below 10000 letters"),
         (("merge", "chat@v1", "--into", "chat", "-m", "\x07"), "--message"),
+        (
+            ("merge", "chat@exp", "--into", "tuned"),
+            "--into: tuned is not accepted; name a branch of chat, such as chat@tuned",
+        ),
+        (("merge", "chat@exp", "--into", "talk@tuned"), "SOURCE: chat@exp is not accepted; name a version of talk"),
         (("stage", "chat@v1", "candidate", "-m", "\x07"), "--message"),
         (("merge-request", "open", "chat", "a", "-m", "\x9b2J"), "title"),
         (("push", "empty", "--name", "chat", "--meta", "a=1", "--meta", "a=2"), "a is there already; give it once"),
@@ -229,6 +234,10 @@ def test_changed_content_ends_with_one(
     assert strata(monkeypatch, "models", "fsck", "--repair") == 1
     assert capsys.readouterr().out.count("removed, as it was changed: the piece ") == len(told["faults"])
     assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    assert "chat@v1 is that folder already; " in (said := capsys.readouterr().out)
+    assert "of it, which had been lost, is there again" in said
+    assert strata(monkeypatch, "models", "push", "model", "--name", "chat") == 0
+    assert "chat@v1 is that folder already; nothing is new" in capsys.readouterr().out
     assert strata(monkeypatch, "models", "fsck") == 0
 
 
@@ -487,6 +496,10 @@ def test_small_things_say_what_there_is_and_what_was_done(monkeypatch, capsys, t
     run("tag", "chat@v1", "first")
     run("alias", "chat@v2", "prod")
     assert "chat@prod was at v2 already" in run("alias", "chat@v2", "prod", "--from", "v2")
+    assert "chat@beta is v1 " in run("alias", "chat@v1", "beta")
+    run("remove", "chat@beta")
+    rows = [line.split()[:2] for line in run("log", "chat@v1").splitlines()]
+    assert ["v1", "draft"] in rows, "though it has a tag that comes first by its letters"
     assert "no version, alias or branch chat@nope; there is v1-v11, first, main, prod\n" in run(
         "show", "chat@nope", status=1
     )
