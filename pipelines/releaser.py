@@ -115,9 +115,7 @@ class Releaser:
         else:
             await self._bring(found, control, watched, due)
 
-    async def _go_on(
-        self, found: Candidates, control: Rollouts, watched: Watched, running: Mapping[str, Any]
-    ) -> None:
+    async def _go_on(self, found: Candidates, control: Rollouts, watched: Watched, running: Mapping[str, Any]) -> None:
         """Have the registry know its version as a canary, once; where somebody made it another since, it goes back."""
         if not running["canary"]:
             await asyncio.to_thread(found.begin, watched.name, running["new"], running["cause"])

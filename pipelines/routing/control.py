@@ -527,5 +527,6 @@ def _owed(rollout: Rollout) -> Plain:
     return {
         "name": rollout.name, "model": terms.model, "old": terms.old, "new": terms.new,
         "cause": rollout.cause or f"by {rollout.by}",
-        "owes": rollout.owes, "canary": rollout.canary, "promoted": rollout.state is State.PROMOTED, "reason": rollout.reason,
+        "owes": rollout.owes, "canary": rollout.canary,
+        "promoted": rollout.state is State.PROMOTED, "reason": rollout.reason,
     }  # fmt: skip

@@ -99,7 +99,9 @@ class Trials:
 
 def held(running: Experiment) -> Barred:
     """What is told who wants the users of a model that has an experiment."""
-    return Barred(running.model, f"has the experiment {running.name}", f"end it: `strata experiment end {running.name}`")
+    return Barred(
+        running.model, f"has the experiment {running.name}", f"end it: `strata experiment end {running.name}`"
+    )
 
 
 def shown(experiment: Experiment) -> Plain:

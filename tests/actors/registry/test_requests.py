@@ -82,7 +82,9 @@ def desk(registry, tmp_path):
 
 def test_from_opened_to_merged(desk, registry, tmp_path):
     assert desk.open("chat", "tuned", "Better answers", author="ada") == 1
-    with pytest.raises(Conflict, match=r"!1 still needs 1 more approval of .* \(it has 0 of 1\); .*see to that, then merge"):
+    with pytest.raises(
+        Conflict, match=r"!1 still needs 1 more approval of .* \(it has 0 of 1\); .*see to that, then merge"
+    ):
         desk.merge("chat", 1, principal="ada")
     desk.review("chat", 1, principal="bob", approves=True, comment="fine")
     for of, score in (("target", 0.9), ("source", 0.95)):

@@ -63,8 +63,14 @@ def test_it_ends_and_is_shown_and_drawn(far: Far, monkeypatch, capsys) -> None:
         (("experiment", "chat"), "--arms: nothing"),
         (("experiment", "chat", "--arms", "v6"), "--arms"),
         (("experiment", "chat", "more"), "MODEL: chat more"),
-        (("experiment", "chat", "--arms", "v6=50,v7=50", "--rate", "60"), "--rate: 60 is not accepted; it is a share: say 60% or 0.6"),
-        (("experiment", "chat", "--arms", "v6=50,v7=50", "--effect", "1"), "--effect: 1 is not accepted; it is a share: say 1% or 0.01"),
+        (
+            ("experiment", "chat", "--arms", "v6=50,v7=50", "--rate", "60"),
+            "--rate: 60 is not accepted; it is a share: say 60% or 0.6",
+        ),
+        (
+            ("experiment", "chat", "--arms", "v6=50,v7=50", "--effect", "1"),
+            "--effect: 1 is not accepted; it is a share: say 1% or 0.01",
+        ),
         (("experiment", "end"), "MODEL: end is not accepted; name the experiment"),
         (("experiments", "--picture", "x.svg"), "--picture: x.svg"),
     ],

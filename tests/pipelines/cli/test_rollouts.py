@@ -121,8 +121,14 @@ def test_all_and_one_are_shown(far: Far, monkeypatch, capsys) -> None:
         (("chat", "--to", "v7", "--abort-if", "p98_latency > 1s"), "--abort-if: p98_latency > 1s is not accepted"),
         (("chat", "--to", "v7", "--steps", "5,1"), "--steps: [5.0, 1.0] is not accepted; each step is above"),
         (("chat", "--to", "v7", "--steps", "200"), "--steps: 200.0 is not accepted; it is a number from 0 to 100"),
-        (("chat", "--to", "v7", "--every", "0s"), "--every: 0.0 is not accepted; it is a number from 0.1 to 2592000 seconds"),
-        (("chat", "--to", "v7", "--eval", "x=/nope"), "/nope: a file that cannot be read (No such file or directory) is not"),
+        (
+            ("chat", "--to", "v7", "--every", "0s"),
+            "--every: 0.0 is not accepted; it is a number from 0.1 to 2592000 seconds",
+        ),
+        (
+            ("chat", "--to", "v7", "--eval", "x=/nope"),
+            "/nope: a file that cannot be read (No such file or directory) is not",
+        ),
         (("chat", "--to", "v7", "--mirror", "0"), "--mirror: 0.0 is not accepted"),
     ],
 )

@@ -45,7 +45,9 @@ class Stored:
         return self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]
 
 
-@pytest.mark.parametrize("begun", [{"state": State.RUNNING}, {"steps": (Step("merge_request", "running", attempts=2),)}])
+@pytest.mark.parametrize(
+    "begun", [{"state": State.RUNNING}, {"steps": (Step("merge_request", "running", attempts=2),)}]
+)
 def test_what_is_stored_before_a_driver_begins_is_not_what_became_of_a_run_that_was_taken_up(monkeypatch, begun):
     monkeypatch.setattr(runs, "LOOK_SECONDS", 0.0)
     steps = (Step("merge_request", "running", attempts=1),)

@@ -80,7 +80,7 @@ async def test_a_model_that_is_released_by_itself_is_left_to_its_release(tmp_pat
 
 async def test_a_rollout_or_an_experiment_holds_the_route(world):
     await world.control.start(ASKED, "ann")
-    with pytest.raises(Conflict, match="chat has the rollout chat-v7, pending; .* `strata rollout abort chat-v7`"):
+    with pytest.raises(Conflict, match=r"chat has the rollout chat-v7, pending; .* `strata rollout abort chat-v7`"):
         await world.control.reroute("chat", ROUTE, "bob")
     await world.control.command("chat-v7", "abort", "ann")
     await world.turn()
