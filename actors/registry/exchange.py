@@ -1,5 +1,7 @@
 """Versions to and from folders of other tools: Hugging Face's, which a version is, and MLflow's model folder.
 
+What is known of a version goes along: in `MLmodel`, or in a file of ours that Hugging Face does not look at.
+
 Knows MLflow's layout (flavor `transformers`: `MLmodel`, the model in `model`, what goes with it in `components`); what
 stands in it is `mlmodel`'s. Knows no store.
 """
@@ -15,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from actors.registry import disk, mlmodel
-from actors.registry.folder import TOKENIZERS, checked
+from actors.registry import disk, mlmodel, tree
+from actors.registry.folder import FACTS, TOKENIZERS, checked
 from actors.registry.mlmodel import MODEL, OURS
 from actors.registry.pieces import Progress, quietly
 from actors.registry.registry import Registry
@@ -46,9 +48,11 @@ def form(text: str) -> str:
 
 
 def look(folder: Path) -> Found:
-    """What kind of folder it is. Raises ModelInvalid for one of MLflow's that holds no transformers model."""
+    """What kind of folder it is. Raises ModelInvalid for one of MLflow's that holds no transformers model, and where
+    what is known of it cannot be read.
+    """
     if not (folder / MLMODEL).is_file():
-        return Found("huggingface", folder, (), {})
+        return Found("huggingface", folder, (), _facts(folder / FACTS))
     said = _mlmodel(folder / MLMODEL)
     flavors = said.get("flavors")
     flavor = flavors.get("transformers") if isinstance(flavors, dict) else None
@@ -79,6 +83,8 @@ def export(registry: Registry, model: str, name: str, into: Path, form: str, pro
         if form == "mlflow":
             version, digest = registry.show(model, commit), registry.pin(model, commit).manifest
             wrap(scratch, version.metadata, version.entry.at, digest)
+        elif metadata := registry.show(model, commit).metadata:
+            (scratch / FACTS).write_bytes(tree.facts(metadata))
         os.rename(scratch, into)  # noqa: PTH104 - a Path says the same longer
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -115,6 +121,19 @@ def _chats(folder: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and bool(config.get("chat_template"))
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """The metadata that an export left there; none where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))["metadata"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = None
+    if path.is_symlink() or not isinstance(found, dict):
+        raise ModelInvalid(str(path), "is not what an export writes", "export the version again, or rename the file")
+    return found
 
 
 def _mlmodel(path: Path) -> dict[str, Any]:

@@ -126,6 +126,8 @@ def _walk(folder: Path, root: Path, left: list[str]) -> Iterator[File]:
             if entry.name in LEFT:
                 left.append(path.relative_to(root).as_posix())
                 continue
+            if entry.name == FACTS and folder == root:  # metadata, which `exchange` reads
+                continue
             name = checked(path.relative_to(root).as_posix(), str(root))
             _check_elsewhere(name, str(root))
             if entry.is_symlink():

@@ -43,9 +43,20 @@ def test_what_goes_out_comes_in_as_it_was(pushed, model, tmp_path, form):
     assert contents(tmp_path / "again") == contents(model)
     exchange.export(other, "chat", "v1", tmp_path / "twice", form)
     assert contents(tmp_path / "twice") == contents(tmp_path / "out")
-    if form == "mlflow":
-        assert other.show("chat").metadata == pushed.show("chat").metadata
-        assert not taken(pushed, tmp_path / "out").new
+    assert other.show("chat").metadata == pushed.show("chat").metadata
+    assert not taken(pushed, tmp_path / "out").new
+
+
+def test_what_is_known_of_a_version_goes_along_in_a_file_of_ours(pushed, model, tmp_path):
+    exchange.export(pushed, "chat", "v1", tmp_path / "out", "huggingface")
+    assert contents(tmp_path / "out").keys() - contents(model).keys() == {"strata.json"}
+    for text in ("", "[]", '{"metadata": 1}'):
+        (tmp_path / "out" / "strata.json").write_text(text)
+        with pytest.raises(ModelInvalid, match=r"strata\.json: is not what an export writes"):
+            exchange.look(tmp_path / "out")
+    pushed.push("plain", model, author="ada")
+    exchange.export(pushed, "plain", "v1", tmp_path / "plain", "huggingface")
+    assert contents(tmp_path / "plain") == contents(model)
 
 
 def test_a_folder_as_mlflow_has_it(pushed, model, tmp_path):

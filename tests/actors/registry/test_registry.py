@@ -263,7 +263,6 @@ def told(folder, name, template):
         (lambda folder: (folder / "nul").mkdir(), "device of Windows"),
         (lambda folder: (folder / "README.md ").write_text("x"), "blank or a dot"),
         (lambda folder: (folder / "README.md.").write_text("x"), "blank or a dot"),
-        (lambda folder: (folder / "strata.json").write_text("{}"), "registry's own"),
         (lambda folder: (folder / "x.pieces").write_text("{}"), "registry's own"),
     ],
 )
