@@ -70,6 +70,7 @@ def main() -> None:
             "dashboard": started.dashboard_url or "",
             "url": settings.url,
             "host": settings.host,
+            "settings": settings.at_start,
             "note": note,
         },
     )

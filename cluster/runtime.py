@@ -45,7 +45,8 @@ FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")  # of some other cluster; to Ray a t
 class Running:
     """A local cluster that answers: the address of its control store, its head's process, its dashboard.
 
-    `note` is what its owner should know of it, if there is something. `new`: the call that returned this started it.
+    `note` is what its owner should know of it, if there is something. `settings`: see `ClusterSettings.at_start`.
+    `new`: the call that returned this started it.
     """
 
     address: str
@@ -54,6 +55,7 @@ class Running:
     url: str = ""
     note: str = ""
     host: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     new: bool = field(default=False, compare=False)
 
 
@@ -88,6 +90,20 @@ def find(settings: ClusterSettings) -> Running | None:
     """The local cluster of this state folder, if its head is alive."""
     running = _record(settings)
     return running if running and _is_head(running.pid) else None
+
+
+def unread(settings: ClusterSettings, running: Running) -> list[str]:
+    """What the settings say otherwise than when the cluster was started, which it reads but then; a line each."""
+    return [
+        f"cluster.{name} is {_shown(now)}, and Strata was started with {_shown(running.settings[name])}: "
+        "`strata down`, then `strata up` has it count"
+        for name, now in sorted(settings.at_start.items())
+        if name in running.settings and running.settings[name] != now
+    ]
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def connect(settings: ClusterSettings, running: Running | None = None, python: str = "") -> None:
@@ -250,7 +266,7 @@ def _sweep(pids: set[int]) -> None:
 def _record(settings: ClusterSettings) -> Running | None:
     try:
         facts: dict[str, Any] = json.loads((settings.state / "runtime.json").read_text())
-        more = (facts.get("note", ""), facts.get("host", ""))
+        more = (facts.get("note", ""), facts.get("host", ""), facts.get("settings", {}))
         return Running(facts["address"], facts["pid"], facts["dashboard"], facts["url"], *more)
     except (OSError, ValueError, KeyError, TypeError):
         return None

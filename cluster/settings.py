@@ -15,6 +15,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 _NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")  # RFC 1123, section 2.1
 
 
+AT_START = frozenset(
+    {
+        "host",
+        "proxies",
+        "num_cpus",
+        "num_gpus",
+        "object_store_megabytes",
+        "dashboard",
+        "dashboard_port",
+        "head_seconds",
+        "stall_seconds",
+    }
+)  # what a local cluster reads as it starts, and no deploy can change; of `http_port` a deploy says so itself
+
+
 def _address(text: str) -> str:
     if text in ("local", "auto") or text.startswith("ray://"):
         return text
@@ -73,6 +88,11 @@ class ClusterSettings(BaseModel):
         if self.address == "local" and self.dashboard and self.http_port == self.dashboard_port:
             raise ValueError(f"http_port and dashboard_port are both {self.http_port}; give each its own")
         return self
+
+    @property
+    def at_start(self) -> dict[str, object]:
+        """What of it only the start of a local cluster reads, as JSON has it."""
+        return self.model_dump(mode="json", include=set(AT_START))
 
     @property
     def state(self) -> Path:

@@ -14,6 +14,9 @@ def run(file: Path | None, *, as_json: bool) -> None:
     """Deploy and return when every model answers."""
     started = time.monotonic()
     settings = settled(settle(file).settings, as_json=as_json)
+    if running := runtime.find(settings.cluster):
+        for line in runtime.unread(settings.cluster, running):
+            show.warning(line)
     runtime.join(settings.cluster, workers.python())
     serving.publish(settings)
     serving.wait(settings, keys.operator(settings.cluster), show.progress)

@@ -72,6 +72,8 @@ def serve(settings: Settings, running: runtime.Running) -> None:
     tell(f"Ray is at {running.address}")
     if running.note:
         tell(running.note)
+    for line in runtime.unread(settings.cluster, running):
+        show.warning(line)
     runtime.connect(settings.cluster, running, workers.python())
     interruptible()  # again: Ray has put its own answer to SIGTERM in place
     key = keys.operator(settings.cluster)

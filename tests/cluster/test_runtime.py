@@ -37,6 +37,19 @@ def test_a_record_of_a_dead_head_is_not_believed(tmp_path: Path) -> None:
     assert runtime.processes(settings) == set()
 
 
+def test_settings_that_only_a_start_reads_are_named_where_they_changed(tmp_path: Path) -> None:
+    before = ClusterSettings(state_dir=tmp_path, num_cpus=2)
+    running = runtime.Running("a:1", 1, settings=before.at_start)
+    assert runtime.unread(before, running) == []
+    assert runtime.unread(before, runtime.Running("a:1", 1)) == [], "a head of an older Strata"
+    after = before.model_copy(update={"num_cpus": None, "dashboard": False, "spare_nodes": 1, "drain_seconds": 1.0})
+    remedy = "`strata down`, then `strata up` has it count"
+    assert runtime.unread(after, running) == [
+        f"cluster.dashboard is false, and Strata was started with true: {remedy}",
+        f"cluster.num_cpus is null, and Strata was started with 2: {remedy}",
+    ]
+
+
 def test_stopping_nothing_is_fine(tmp_path: Path) -> None:
     assert runtime.stop(ClusterSettings(state_dir=tmp_path / "never")) == 0
     assert not (tmp_path / "never").exists()
