@@ -16,6 +16,7 @@ from pipelines.lifecycle import cron
 from pipelines.lifecycle.drift import STATISTICS, TIMES
 
 STEPS = ("train", "evaluate", "push", "merge_request", "canary", "live")  # in this order, those that are declared
+EXACT, ACCURACY = "exact_match", "accuracy"  # what the share of right answers is called, without choices and with
 LEAST_SECONDS = 60.0  # between two runs by the clock
 
 
@@ -140,6 +141,18 @@ class Evaluate(Part):
     require: tuple[Rule, ...] = Field((), description="such as 'exact_match >= baseline - 0.02'")
     max_tokens: int = Field(128, ge=1, description="of an answer")
     cpus: int = Field(1, ge=1, description="for the engine that answers")
+
+    @model_validator(mode="after")
+    def _rules_name_what_is_asked(self) -> "Evaluate":
+        """As far as names say it: of which of both kinds a set is stands in its file."""
+        known = [
+            f"{before}{kind}" for before in ("", *(f"{name}." for name in self.sets)) for kind in (EXACT, ACCURACY)
+        ]
+        for place, text in enumerate(self.require):
+            metric = condition.parse(text.strip().removeprefix("eval."), "require").metric
+            if metric not in known:
+                raise refused(f"require.{place}", text, f"there is no metric {metric}; there is {', '.join(known)}")
+        return self
 
 
 class Push(Part):

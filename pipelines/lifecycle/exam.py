@@ -14,10 +14,10 @@ from cluster import condition
 from cluster.errors import InvalidRequest, sent
 from pipelines import evals
 from pipelines.lifecycle import examples
+from pipelines.lifecycle.declared import ACCURACY, EXACT
 from pipelines.routing.cases import Case
 
 LINE = 'each line is {"prompt": TEXT, "answer": TEXT}, or {"prompt": TEXT, "choices": [TEXT, ...], "answer": PLACE}'
-EXACT, ACCURACY = "exact_match", "accuracy"
 SHOWN = 5  # wrong answers that are kept
 
 
