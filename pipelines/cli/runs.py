@@ -111,7 +111,7 @@ def shown(run: str, file: Path | None, *, as_json: bool) -> None:
     if found.reason:
         show.line(escape(found.reason))
     show.table(("step", "", "seconds", "tries", "what"), [step_row(step, time.time()) for step in found.steps])
-    numbers = [(step.name, name, f"{value:.6g}") for step in found.steps for name, value in step.numbers.items()]
+    numbers = [(step.name, name, number(name, value)) for step in found.steps for name, value in step.numbers.items()]
     if numbers:
         show.table(("step", "number", "value"), numbers)
     made = [(step.name, name, plain(value)) for step in found.steps for name, value in step.made.items()]
@@ -160,10 +160,15 @@ def bar(share: float) -> str:
     return "█" * full + "░" * (BAR - full) + f" {share:4.0%}"
 
 
+def number(name: str, value: float) -> str:
+    """A figure in a table."""
+    return show.amount(int(value)) if name == "bytes" else f"{value:.6g}"
+
+
 def plain(value: Any) -> str:
-    """A value in a table."""
+    """A value in a table; of lists, such as wrong answers, a few examples are kept."""
     if isinstance(value, list):
-        return f"{len(value)} of them; --json has them" if value else "none"
+        return f"{len(value)} kept as examples; --json has them" if value else "none"
     return str(value)
 
 

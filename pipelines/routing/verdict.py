@@ -67,7 +67,7 @@ class Finding:
     def __str__(self) -> str:
         if self.value is None or self.limit is None:
             return f"{self.rule}: no answers yet"
-        return f"{self.rule}: {_told(self.value)} against {_told(self.limit)}, {self.state}"
+        return f"{self.rule}: {_told(self.value)} against the limit {_told(self.limit)}, {self.state}"
 
 
 def rule(text: str, field: str) -> Rule:

@@ -138,7 +138,7 @@ def test_a_version_that_answers_wrongly_is_taken_back_by_questions(fair: Fair) -
 
     rules["abort_if"] = ["eval.exact_match < baseline - 0.2"]  # it adds up on one rank what the first does on two
     name = fair.begin("like", [SHARE, 100], every_seconds=600, **asked, **rules)
-    all_asked = re.compile(r".* (\S+) \(\1 to \1\) against (\S+) \(\2 to \2\), kept")
+    all_asked = re.compile(r".* (\S+) \(\1 to \1\) against the limit (\S+) \(\2 to \2\), kept")
     until(lambda: any(map(all_asked.fullmatch, fair.look(name)["findings"])), 30)
     fair.http.post(f"/v1/rollouts/{name}", json={"action": "abort"})
     until(lambda: fair.state(name) == "rolled back", 30)

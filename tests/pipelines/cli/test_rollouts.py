@@ -17,7 +17,7 @@ TERMS = {
 TOLD = {
     "name": "chat-v7", "state": "ramping", "share": 1, "answers": {"new": 3, "old": 300}, "reason": "v7 is warm",
     "terms": TERMS,
-    "findings": ["p50_ttft > 1.2 baseline + 0.005: 0.1 (0 to 0.4) against 0.2 (0.1 to 0.3), kept"],
+    "findings": ["p50_ttft > 1.2 baseline + 0.005: 0.1 (0 to 0.4) against the limit 0.2 (0.1 to 0.3), kept"],
     "audit": [
         {"at": 0.0, "event": "start", "by": "ann"},
         {"at": 61.0, "event": "warm", "by": "", "was": "pending", "now": "ramping", "share": 1, "answers": 0,

@@ -35,6 +35,11 @@ def test_what_is_not_there_says_what_is(monkeypatch, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_figures_say_what_they_are():
+    assert (runs.number("bytes", 11_223_200.0), runs.number("loss", 0.51234567)) == ("11.2 MB", "0.512346")
+    assert (runs.plain(["a"] * 5), runs.plain([])) == ("5 kept as examples; --json has them", "none")
+
+
 class Stored:
     """The runs of a registry, of which `find` tells one after the other."""
 

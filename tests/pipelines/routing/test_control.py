@@ -352,7 +352,10 @@ async def test_a_version_that_answers_worse_is_taken_back(world):
     await answered(world, new=35, old=36)
     assert await world.state() == "rolling back"
     found = await world.control.rollout("chat-v7")
-    assert "eval.sums < baseline - 0.02: 0.875 (0.875 to 0.875) against 0.88 (0.88 to 0.88), broken" in found["reason"]
+    assert (
+        "eval.sums < baseline - 0.02: 0.875 (0.875 to 0.875) against the limit 0.88 (0.88 to 0.88), broken"
+        in found["reason"]
+    )
 
 
 async def test_one_that_answers_all_wrong_is_taken_back_before_all_is_asked(world):
