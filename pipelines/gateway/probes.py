@@ -30,12 +30,15 @@ async def models(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None
 
 
 def listed(desk: Desk, name: str) -> dict[str, object]:
-    """The card of a model, or of a name with a route: that of the version that most users have. Raises NotFound."""
+    """The card of a model, or of a name with a route: that of the version that most users have, with all that answer.
+
+    Raises NotFound.
+    """
     route = desk.guide.routes.get(name)
     if route is None:
         return card(desk.served(name))
     shown = desk.served(full(name, max(route.weights, key=lambda version: route.weights[version])))
-    return card(shown) | {"id": name, "versions": sorted(route.weights)}
+    return card(shown) | {"id": name, "versions": sorted(route.answering)}
 
 
 async def model(desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001

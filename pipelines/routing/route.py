@@ -59,11 +59,16 @@ class Route:
         return replace(self, weights={**weights, new: share}, ramp=None, seeds={**seeds, new: self.seeds.get(old, old)})
 
     @property
+    def answering(self) -> set[str]:
+        """All whose answers users may see."""
+        ramp = {self.ramp.old, self.ramp.new} if self.ramp else set()
+        return {*self.weights, *(rule.to for rule in self.settings.rules), *ramp}
+
+    @property
     def versions(self) -> set[str]:
         """All that it may lead to."""
-        ramp = {self.ramp.old, self.ramp.new} if self.ramp else set()
         shadow = {self.settings.shadow.version} if self.settings.shadow else set()
-        return {*self.weights, *(rule.to for rule in self.settings.rules), *ramp, *shadow}
+        return self.answering | shadow
 
     def weighed(self, weights: Mapping[str, float]) -> "Route":
         """The route with other weights. Whoever may stay with a version does: one that had another's place keeps its

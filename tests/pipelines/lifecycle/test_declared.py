@@ -62,8 +62,8 @@ def test_held_out_questions_are_no_file(tmp_path):
     ({"evaluate": {"sets": {"My set": "x"}}}, "My set"),
     ({"evaluate": {"sets": {"a": "x"}, "require": ["accuracy is good"]}}, "accuracy is good"),
     ({"evaluate": {"sets": {"a": "x"}, "require": ["accuracy > 0.5", "eval.b.accuracy > 0.5"]}},
-     'evaluate.require.1 (strata.yaml:6): "eval.b.accuracy > 0.5" is not accepted; there is no metric b.accuracy; there is '
-     "exact_match, accuracy, a.exact_match, a.accuracy"),
+     'evaluate.require.1 (strata.yaml:6): "eval.b.accuracy > 0.5" is not accepted; there is no metric b.accuracy; '
+     "there is exact_match, accuracy, a.exact_match, a.accuracy"),
     ({"on": {"schedule": "61 * * * *"}}, "no minute"),
     ({"on": {"every": "1s"}}, "too often"),
     ({"on": {"every": "soon"}}, "30s, 10m or 6h"),
