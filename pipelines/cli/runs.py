@@ -110,7 +110,9 @@ def shown(run: str, file: Path | None, *, as_json: bool) -> None:
     show.table(("run", "state", "progress", "at", "began", "why"), [row(found)])
     if found.reason:
         show.line(escape(found.reason))
-    show.table(("step", "", "seconds", "tries", "what"), [step_row(step, time.time()) for step in found.steps])
+    show.table(
+        ("step", "", "seconds", "tries", "what"), [step_row(step, time.time(), found.state) for step in found.steps]
+    )
     numbers = [(step.name, name, number(name, value)) for step in found.steps for name, value in step.numbers.items()]
     if numbers:
         show.table(("step", "number", "value"), numbers)
@@ -147,8 +149,10 @@ def row(run: Run) -> tuple[str, str, str, str, str, str]:
     return run.id, run.state, bar(progress(run)), at, show.when(int(run.created)), run.why
 
 
-def step_row(step: Step, now: float) -> tuple[str, str, str, str, str]:
-    """One step in a table."""
+def step_row(step: Step, now: float, run: State = State.RUNNING) -> tuple[str, str, str, str, str]:
+    """One step in a table, of a run in that state."""
+    if step.state == ACTIVE and run is State.WAITING:
+        step = replace(step, state=run.value)
     seconds = f"{(step.ended or now) - step.began:.1f}" if step.began is not None else ""
     share = f" {step.share:.0%}" if step.state == ACTIVE else ""
     return step.name, step.state + share, seconds, str(step.attempts or ""), step.note

@@ -51,6 +51,9 @@ def test_a_file_that_is_none_is_said_with_its_line(far: Far, monkeypatch, capsys
     assert "chat.yaml:2: a second 'weights'" in capsys.readouterr().err
     assert strata(monkeypatch, "routes", "set", "chat", "none.yaml") == 1
     assert "no such file" in capsys.readouterr().err
+    Path("empty.yaml").write_text("\n")
+    assert strata(monkeypatch, "routes", "set", "chat", "empty.yaml") == 1
+    assert "write into it what `strata routes show chat` says, changed" in capsys.readouterr().err
     assert far.asked == []
 
 

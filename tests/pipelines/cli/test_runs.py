@@ -24,6 +24,11 @@ def test_a_step_that_runs_says_how_far_it_is():
     assert step_row(Step("train", "running", began=100.0, share=0.5), 109.5)[:3] == ("train", "running 50%", "9.5")
 
 
+def test_a_step_that_waits_for_people_is_not_said_to_run():
+    step = Step("merge_request", "running", began=100.0, attempts=1)
+    assert step_row(step, 150.0, State.WAITING) == ("merge_request", "waiting", "50.0", "1", "")
+
+
 @pytest.mark.usefixtures("home")
 def test_what_is_not_there_says_what_is(monkeypatch, capsys):
     for words, said in (
