@@ -1,6 +1,7 @@
 """Rules of the house that a program can hold: where imports point, who may import Ray, what files are called."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -108,3 +109,9 @@ def test_no_file_hides_a_standard_module_or_is_a_drawer(path: Path) -> None:
 def test_every_module_says_what_it_owns(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
     assert not tree.body or ast.get_docstring(tree)
+
+
+def test_what_computes_nothing_does_without_torch() -> None:
+    """The gateway and the command line: torch takes seconds and 200 MB."""
+    said = "import sys, pipelines.app, pipelines.cli.serving, pipelines.cli.commands; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], check=False, cwd=ROOT).returncode == 0

@@ -18,8 +18,8 @@ import numpy as np
 from llguidance import LLMatcher
 
 from actors.deep import deep_thread
-from actors.engine.choosing import Bits, Mask
 from actors.engine.grammar import Grammars
+from actors.engine.mask import Bits, Mask
 from actors.engine.states import State, States
 from cluster.errors import StrataError
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from actors.engine.choosing import Mask
+from actors.engine.mask import Mask
 
 NAME_BYTES = 512  # what comes later in a long answer is hardly ever met again
 ROOM_BYTES = 2 << 20  # of one form: some 4,000 states, or the masks of 100 over a vocabulary of 128,000

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from actors.engine.choosing import FEW, Mask, Wishes, allowed, chosen
+from actors.engine.choosing import Wishes, allowed, chosen
 from actors.engine.logprobs import LEAST, logprobs
+from actors.engine.mask import FEW, Mask
 from actors.models.kernels import choice, interface
 from actors.models.kernels.building import AVX2, library
 

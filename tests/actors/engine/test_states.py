@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from actors.engine.choosing import Mask
+from actors.engine.mask import Mask
 from actors.engine.states import NAME_BYTES, ROOM_BYTES, Place, States, kind_of, named
 
 PERSON = {
