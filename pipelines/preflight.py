@@ -15,7 +15,7 @@ def check(models: Sequence[ModelSettings]) -> None:
     """Look at the models' folders on this machine. Raises ModelInvalid, ArchitectureUnsupported, what `ensure` does."""
     from actors.engine.tokens import Tokenizer  # noqa: PLC0415 - it and torch take seconds to import
     from actors.models import weights  # noqa: PLC0415
-    from actors.models.checkpoint import Checkpoint  # noqa: PLC0415
+    from actors.models.checkpoint import Listed  # noqa: PLC0415
     from actors.models.config import read_config, refuse_stateful  # noqa: PLC0415
     from actors.models.family import describe, language_part  # noqa: PLC0415
 
@@ -26,11 +26,12 @@ def check(models: Sequence[ModelSettings]) -> None:
             config = read_config(folder)
             refuse_stateful(config)
             Tokenizer.from_folder(folder)
-            if not Checkpoint(folder).tensors:
+            listed = Listed(folder)
+            if not listed.tensors:
                 raise ModelInvalid(str(folder), "there is no tensor in its safetensors files", "fetch the model again")
             family = describe(language_part(config))
             if family is not None:  # what transformers hosts is only known once it is built
-                weights.check(family, folder)
+                weights.check(family, listed)
 
 
 def _readable(folder: Path, name: str) -> None:

@@ -11,7 +11,6 @@ from actors.engine.sampler import Sampler
 from actors.engine.tier import places_in
 from actors.engine.tokens import Tokenizer
 from actors.messages import Assignment
-from actors.models.memory import keep_freed
 from actors.models.offload import Offload, offload
 from actors.models.parallel import World
 from actors.settings import Limits
@@ -34,8 +33,6 @@ def serving(
     model.allocate(blocks, limits.block_tokens)
     if draft is not None:
         draft.allocate(blocks, limits.block_tokens)
-    if assignment.device == "cpu":
-        keep_freed()
     slots = limits.running_sequences
     return Runner(
         model,

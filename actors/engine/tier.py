@@ -68,7 +68,8 @@ class Tier:
 
     def lost(self, places: Iterable[int]) -> None:
         """These hold nothing that can be read."""
-        for digest in [known for known, place in self._place_of.items() if place in set(places)]:
+        gone = set(places)
+        for digest in [known for known, place in self._place_of.items() if place in gone] if gone else ():
             self.forget(digest)
 
     def clear(self) -> None:

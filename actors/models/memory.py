@@ -4,7 +4,6 @@ A weight in pages of 4 KiB makes the processor look up an address for each of th
 What is asked for one after the other lies one after the other, as a step reads it.
 """
 
-import ctypes
 import math
 import mmap
 import threading
@@ -19,21 +18,7 @@ from cluster.errors import ModelInvalid
 ARENA = 64 << 20  # weights lie side by side in pieces of address space as large as this, so that few pages are cut
 HUGE = 2 << 20
 LINE = 64
-_KEPT = {-3: 1 << 30, -1: 1 << 30, -2: 64 << 20}  # malloc.h's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD: bytes
 _NO_ROOM = ("allocate memory", "out of memory", "storage size")  # how torch and the system say it
-
-
-def keep_freed() -> None:
-    """Have malloc keep what this process frees, for the next step's activations are as large as the last one's.
-
-    From the system they come in fresh pages, each of which is cleared first: a prompt of 512 tokens takes a twentieth
-    longer so (125 M in bf16). To be called once weights and caches are there: what loading frees goes back. Where
-    malloc is not glibc's all stays.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, size in _KEPT.items():
-            mallopt(option, size)
 
 
 def zeros(shape: Sequence[int], dtype: torch.dtype, device: str | torch.device) -> torch.Tensor:

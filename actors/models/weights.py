@@ -7,7 +7,6 @@ in integers or rounded as it is read, is known to `Matrices`.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -206,14 +205,14 @@ class Loader:
             self._progress(min(self._done, self._total), self._total)
 
 
-def check(family: Family, path: Path) -> None:
+def check(family: Family, checkpoint: Listed) -> None:
     """Raises ModelInvalid for weights that lack what `family` needs, or have it in another shape. Reads no tensor.
 
     Of a folder that is quantized already only its load says that.
     """
-    if declared(path) is not None:
+    if declared(checkpoint.path) is not None:
         return
-    loader = Loader(family, Listed(path), Alone(), torch.bfloat16, "meta")
+    loader = Loader(family, checkpoint, Alone(), torch.bfloat16, "meta")
     loader.embedding()
     loader.final_norm()
     for index in range(family.layers):

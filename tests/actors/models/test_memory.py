@@ -1,7 +1,6 @@
 """A rank's peak memory while it loads is its slice and little more."""
 
 import multiprocessing
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,6 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, LlamaConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
-from actors.models.memory import keep_freed
 
 SHAPE = {
     "vocab_size": 8000, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 10,
@@ -66,22 +63,3 @@ def test_peak(tmp_path, name):
     taken, weights = ours.recv()
     assert weights < 1.02 * whole / SIZE
     assert taken < 1.25 * weights + 40 * MIB, f"{taken / MIB:.0f} MiB for {weights / MIB:.0f}"
-
-
-def test_what_is_freed_is_used_again_and_not_given_back() -> None:
-    """In a process of its own: malloc's settings are for good."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        given_back = pool.apply(_faults, (False,))
-        assert pool.apply(_faults, (True,)) < given_back / 4
-
-
-def _faults(keeping: bool) -> int:
-    """Pages that come from the system while tensors of 64 MiB are made and freed. Asked for `keeping` first."""
-    if keeping:
-        keep_freed()
-    kept = [torch.ones(16 * MIB) for _ in range(4)]
-    del kept
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(50):
-        torch.ones(16 * MIB)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
