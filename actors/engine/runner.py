@@ -21,6 +21,7 @@ from actors.engine.lookup import NOTHING
 from actors.engine.mirror import Mirror
 from actors.engine.plan import Plan, Result
 from actors.engine.sampler import Sampler
+from actors.models.ahead import Ahead
 from actors.models.offload import Offload
 from actors.models.parallel import Alone, World
 
@@ -55,10 +56,11 @@ class Runner:
         speculates: bool = False,
         draft: "Model | None" = None,
         offload: Offload | None = None,
+        ahead: Ahead | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model, self._sampler, self._world, self._clock = model, sampler, world or Alone(), clock
-        self._offload = offload
+        self._offload, self._ahead = offload, ahead
         self._mirror = Mirror(slots, context_tokens, block_tokens, device)
         self._end_tokens = frozenset(end_tokens)
         self._ends: dict[int, frozenset[int]] = {}  # tokens that may end the sequence in a slot
@@ -84,6 +86,8 @@ class Runner:
             self._move(plan, done)
         begun = self._clock()
         self._mirror.take(plan)
+        if self._ahead is not None and plan.blocks:
+            self._ahead.reached(max(max(blocks) for _, blocks in plan.blocks))
         self._welcome(plan)
         if plan.steps > 1 or (self._speculates and plan.room > 1):
             self._run(plan, done, lambda: self._clock() - begun > LONGEST_RUN_SECONDS or interrupted())

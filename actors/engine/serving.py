@@ -11,11 +11,14 @@ from actors.engine.sampler import Sampler
 from actors.engine.tier import places_in
 from actors.engine.tokens import Tokenizer
 from actors.messages import Assignment
+from actors.models.ahead import Ahead
 from actors.models.offload import Offload, offload
 from actors.models.parallel import World
 from actors.settings import Limits
 
 if TYPE_CHECKING:
+    import torch
+
     from actors.models import Model
 
 
@@ -33,6 +36,9 @@ def serving(
     model.allocate(blocks, limits.block_tokens)
     if draft is not None:
         draft.allocate(blocks, limits.block_tokens)
+    models = [model] if draft is None else [model, draft]
+    cached = [tensor for one in models for tensor in one.cached()]
+    bytes_per_token = sum(one.kv_bytes_per_token for one in models)
     slots = limits.running_sequences
     return Runner(
         model,
@@ -45,17 +51,16 @@ def serving(
         world=world,
         speculates=assignment.speculation != "off",
         draft=draft,
-        offload=_offload(model, draft, limits),
+        offload=_offload(cached, bytes_per_token, limits),
+        ahead=Ahead(cached, limits.block_tokens) if cached[0].device.type == "cpu" else None,
     )
 
 
-def _offload(model: "Model", draft: "Model | None", limits: Limits) -> Offload | None:
+def _offload(cached: "list[torch.Tensor]", bytes_per_token: int, limits: Limits) -> Offload | None:
     if not limits.kv_offload_gb:
         return None
-    bytes_per_token = model.kv_bytes_per_token + (0 if draft is None else draft.kv_bytes_per_token)
     places = places_in(limits.kv_offload_gb, bytes_per_token, limits.block_tokens)
-    tensors = model.cached() + ([] if draft is None else draft.cached())
-    return offload(tensors, limits.block_tokens, places, limits.kv_offload_folder)
+    return offload(cached, limits.block_tokens, places, limits.kv_offload_folder)
 
 
 def sampler(vocab_size: int, assignment: Assignment, end_tokens: tuple[int, ...]) -> Sampler:
