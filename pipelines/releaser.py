@@ -50,6 +50,8 @@ class Rollouts(Protocol):
 
     def waits(self, model: str, reason: str) -> None: ...
 
+    def spare(self, model: str) -> tuple[tuple[str, ...], float]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Watched:
@@ -104,6 +106,8 @@ class Releaser:
             live = await asyncio.to_thread(found.live, watched.name, watched.alias)
             said = apart(watched, live, control.users(watched.model))
             control.waits(watched.model, said or self._lost.get(watched.model, ""))
+            if not said:
+                await self._clear(found, control, watched)
         elif control.begun(watched.model, due.version):
             await self._give_up(found, control, watched, due)
         elif trial := control.trial(watched.model):
@@ -145,6 +149,19 @@ class Releaser:
         control.waits(watched.model, f"{due.version} ({due.cause}) is being deployed")
         await self.deploy()
 
+    async def _clear(self, found: Candidates, control: Rollouts, watched: Watched) -> None:
+        """Give back the place of versions that nobody has used since the last release, once that is a while ago."""
+        left, since = control.spare(watched.model)
+        if not left or since < watched.release.keep_seconds:
+            return
+        now, key = self.clock(), f"{watched.model} without {' and '.join(left)}"
+        if now - self._tried.get(key, -AGAIN_SECONDS) >= AGAIN_SECONDS and not await self._ended(
+            found, control, watched
+        ):
+            self._tried[key] = now
+            log.info("versions_end", extra={"model": watched.model, "versions": ", ".join(left)})
+            await self.deploy()
+
     async def _ended(self, found: Candidates, control: Rollouts, watched: Watched) -> str:
         """What a deploy would end of another model, as it brings all of them as the registry has them by now."""
         for other in self.watched:
@@ -175,7 +192,10 @@ def told(found: Candidates, watched: Watched, rollout: Mapping[str, Any]) -> str
             return f"{name}@{watched.alias} stays {live}, and {new} is a candidate again: {wrong}"
         return f"{name}@{watched.alias} is {new}"
     found.take_back(name, new, cause, rollout["reason"])
-    return f"{name}@{watched.alias} stays {found.live(name, watched.alias)}"
+    made = "" if rollout["redeployed"] else found.restore(name, new, watched.alias, watched.release.on, cause)
+    live = found.live(name, watched.alias)
+    more = f"; {watched.release.on} is {made}, which holds what {live} does" if made else ""
+    return f"{name}@{watched.alias} stays {live}{more}"
 
 
 def apart(watched: Watched, live: str, users: Sequence[str]) -> str:

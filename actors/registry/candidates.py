@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from actors.registry.aliases import Aliases
 from actors.registry.desk import Desk
-from actors.registry.history import numbered
+from actors.registry.history import HEADS, numbered
 from actors.registry.registry import Registry
 from actors.registry.requests import Requirements
 from actors.registry.stages import Stage, Stages
@@ -107,6 +107,18 @@ class Candidates:
             self.begin(model, version, cause)
         if self._stages.of(model, version) is Stage.CANARY:
             self._stages.move(model, version, Stage.CANDIDATE, author=AUTHOR, reason=f"Take {cause} back: {reason}")
+
+    def restore(self, model: str, version: str, alias: str, on: str, cause: str) -> str:
+        """Have the branch `on` hold what is live again, where a merge request put the version there that was taken back
+        and nothing came after it: the next merge would have it in it. The branch's next version, empty elsewhere.
+        """
+        history = self._registry.history(model)
+        tip = history.refs(HEADS).get(on)
+        if tip is None or tip != numbered(history)[version] or self._request(model, tip) is None:
+            return ""
+        live = self.live(model, alias)
+        said = f"Take {cause} back: {on} holds what {live} does again"
+        return self._registry.restore(model, live, author=AUTHOR, at=tip, branch=on, message=said)
 
     def _tried(self, model: str, version: str) -> bool:
         return any(stage in (Stage.CANARY, Stage.LIVE, Stage.RETIRED) for stage in self._stages.log(model, version))

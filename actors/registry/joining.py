@@ -65,9 +65,12 @@ def joined(bases: Sequence[Tree], ours: Tree, theirs: Tree, strategy: Strategy, 
     if strategy.name in ("linear", "task"):
         return _blended(bases, ours, theirs, strategy, what)
     before, mine, other = [_files(base) for base in bases], _files(ours), _files(theirs)
-    _check_architectures(before, mine, other, what)
-    files, both = three_way(before, mine, other)
     taken = {"ours": mine, "theirs": other}.get(strategy.name)
+    if taken is None:
+        _check_architectures(before, mine, other, what)
+    elif _both_changed(before, mine, other) and _unlike(mine, other, what):
+        mine = other = taken  # a tokenizer, say, belongs to its weights
+    files, both = three_way(before, mine, other)
     clashes, mixed, indices = [], {}, []
     for name in both:
         if _is_weights(name) and name in mine and name in other:
@@ -199,13 +202,18 @@ def _clash(name: str, ours: Files, theirs: Files) -> str:
 
 def _check_architectures(bases: Sequence[Files], ours: Files, theirs: Files, what: str) -> None:
     """Weights of two architectures are never mixed: of one, all come from one side, with its config."""
+    if _both_changed(bases, ours, theirs):
+        _check_configs(ours, theirs, what)
+
+
+def _both_changed(bases: Sequence[Files], ours: Files, theirs: Files) -> bool:
+    """Whether neither side has the weights and the config that both come from."""
 
     def untouched(side: Files) -> bool:
         core = [_core(files) for files in (side, *bases)]
         return len(core) > 1 and all(each == core[0] for each in core)
 
-    if not untouched(ours) and not untouched(theirs):
-        _check_configs(ours, theirs, what)
+    return not untouched(ours) and not untouched(theirs)
 
 
 def _core(files: Files) -> Files:
@@ -213,11 +221,16 @@ def _core(files: Files) -> Files:
 
 
 def _check_configs(ours: Files, theirs: Files, what: str) -> None:
+    if problem := _unlike(ours, theirs, what):
+        remedy = "only versions of one architecture can be mixed: take one whole by the strategy ours or theirs"
+        raise ModelInvalid(what, problem, remedy)
+
+
+def _unlike(ours: Files, theirs: Files, what: str) -> str:
+    """How theirs is of another architecture; nothing where it is not."""
     mine, other = _config(ours, "ours"), _config(theirs, what)
-    for key in _SAME:
-        if mine.get(key) != other.get(key):
-            problem = f"has {key} {other.get(key)!r} where ours has {mine.get(key)!r}"
-            raise ModelInvalid(what, problem, "only versions of one architecture can be merged")
+    unlike = [key for key in _SAME if mine.get(key) != other.get(key)]
+    return f"has {unlike[0]} {other.get(unlike[0])!r} where ours has {mine.get(unlike[0])!r}" if unlike else ""
 
 
 def _config(files: Files, what: str) -> dict[str, Any]:

@@ -26,7 +26,8 @@ Kept = TypeVar("Kept")
 class Strategy:
     """How: a name of STRATEGIES, and how much of theirs (linear: its share; task, lora: what its change counts).
 
-    `clean` merges what only one side changed. `ours` and `theirs` do that too, and take one side of what both changed.
+    `clean` merges what only one side changed. `ours` and `theirs` do that too, and take one side of what both changed,
+    and that side whole where both are of two architectures.
     """
 
     name: str = CLEAN

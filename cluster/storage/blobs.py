@@ -63,7 +63,7 @@ class Blobs:
         digest = digest_of(content)
         if self.has(digest):
             return digest, False
-        with self._reaching("; make room, or set another"):
+        with self._reaching("; make room, or set another" if self._local is not None else "; see to registry.store"):
             if self._local is not None:
                 self._write(self._local, digest, content)
             else:

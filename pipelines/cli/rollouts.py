@@ -21,8 +21,8 @@ VERBS = ("pause", "resume", "abort", "promote")
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in ("steps", "abort_if", "margin", "answers", "mirror")} | {
     "every_seconds": "--every", "evals": "--eval",
 }  # fmt: skip
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?)")
 
 

@@ -26,6 +26,9 @@ def listing(file: Path | None, url: str | None, *, as_json: bool) -> None:
         show.document(told)
     else:
         show.table(("model", "users", "rules", "shadow", "rollout"), [row(each) for each in told["data"]])
+        for each in told["data"]:
+            for said in notes(each):
+                show.line(escape(said))
 
 
 def shown(model: str, file: Path | None, url: str | None, *, as_json: bool) -> None:
@@ -62,6 +65,15 @@ def row(route: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
         f"{shadow['version']} {shadow['share']:g} %" if shadow else "",
         f"{ramp['old']} → {ramp['new']} {ramp['share']:g} %" if ramp else "",
     )
+
+
+def notes(route: Mapping[str, Any]) -> list[str]:
+    """What goes on besides, a line each."""
+    said = [f"{route['model']}: {route['waits']}"] if route.get("waits") else []
+    if spare := route.get("spare"):
+        names = " and ".join(spare["versions"])
+        said.append(f"{route['model']}: {names} without users, kept for {spare['seconds']:.0f} s more")
+    return said
 
 
 def shares(weights: Mapping[str, float]) -> str:

@@ -36,7 +36,7 @@ def listed(
 def start(
     pipeline: Declared,
     why: Annotated[str, typer.Option("-m", "--message", help="Why.")] = "by hand",
-    request: Annotated[int | None, typer.Option("--request", help="For this merge request of the model.")] = None,
+    request: Annotated[int | None, typer.Option("--request", min=1, help="For this one of the model.")] = None,
     detach: Detach = False,
     file: File = None,
     json: Json = False,
@@ -87,12 +87,14 @@ def watch(
 
 @runs.command()
 def unwatch(
-    pipeline: Annotated[str, typer.Argument(help="Its name.")], file: File = None, json: Json = False
-) -> None:  # fmt: skip
-    """Have a pipeline begin no more runs; those that are under way go on."""
+    pipelines: Annotated[list[str], typer.Argument(metavar="PIPELINE...", help="Names.")],
+    file: File = None,
+    json: Json = False,
+) -> None:
+    """Have pipelines begin no more runs; those that are under way go on."""
     from pipelines.cli import watches as command
 
-    command.unwatch(pipeline, file, as_json=json)
+    command.unwatch(pipelines, file, as_json=json)
 
 
 @runs.command()

@@ -5,6 +5,7 @@ Owns words and bars. What a run is stands in `pipelines.lifecycle`.
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from cluster.errors import StrataError
 from pipelines.cli import show
 from pipelines.cli.config import settle
 from pipelines.cli.entrance import who
@@ -33,7 +35,7 @@ def listing(limit: int, file: Path | None, *, as_json: bool) -> None:
     """All runs."""
     settings = settle(file).settings
     who(settings.cluster, "list_runs")
-    found = places.runs_of(settings).all(limit)
+    found = [current(settings, run) for run in places.runs_of(settings).all(limit)]
     if as_json:
         show.document([summary(run) for run in found])
     else:
@@ -101,9 +103,7 @@ def shown(run: str, file: Path | None, *, as_json: bool) -> None:
     """All of one."""
     settings = settle(file).settings
     who(settings.cluster, "list_runs")
-    found = places.runs_of(settings).find(run)
-    if reason := standing(settings, found):
-        found = replace(found, reason=reason)
+    found = current(settings, places.runs_of(settings).find(run))
     if as_json:
         show.document(summary(found) | {"steps": [asdict(step) for step in found.steps], "declared": found.declared})
         return
@@ -119,6 +119,14 @@ def shown(run: str, file: Path | None, *, as_json: bool) -> None:
     made = [(step.name, name, plain(value)) for step in found.steps for name, value in step.made.items()]
     if made:
         show.table(("step", "made", "value"), made)
+
+
+def current(settings: Settings, run: Run) -> Run:
+    """A run with what holds it up by now as its reason; where nobody can tell, with what was said of it last."""
+    with suppress(StrataError):
+        if reason := standing(settings, run):
+            return replace(run, reason=reason)
+    return run
 
 
 def standing(settings: Settings, run: Run) -> str:
@@ -141,11 +149,8 @@ def summary(run: Run) -> dict[str, Any]:
 def row(run: Run) -> tuple[str, str, str, str, str, str]:
     """One in a table."""
     step = upcoming(run.steps)
-    at = (
-        f"{step.name} {step.note}".strip()
-        if step and run.state in UNDER_WAY
-        else run.reason or run.made("version") or ""
-    )
+    working = step is not None and run.state in FOLLOWED and not run.reason
+    at = f"{step.name} {step.note}".strip() if step and working else run.reason or run.made("version") or ""
     return run.id, run.state, bar(progress(run)), at, show.when(int(run.created)), run.why
 
 

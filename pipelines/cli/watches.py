@@ -38,15 +38,16 @@ def watch(names: Sequence[str], file: Path | None, *, as_json: bool) -> None:
         show.table(("pipeline", "begins", "set by", "problem"), [row(each) for each in found])
 
 
-def unwatch(pipeline: str, file: Path | None, *, as_json: bool) -> None:
-    """Watch it no more."""
+def unwatch(names: Sequence[str], file: Path | None, *, as_json: bool) -> None:
+    """Watch these no more, all or none. Raises NotFound."""
     settings = settle(file).settings
     who(settings.cluster, "begin_run")
-    places.watches_of(settings).remove(pipeline)
+    places.watches_of(settings).remove(names)
     if as_json:
-        show.document({"pipeline": pipeline, "watched": False})
+        show.document([{"pipeline": name, "watched": False} for name in names])
     else:
-        show.line(f"{pipeline} begins no more runs by itself")
+        for name in names:
+            show.line(f"{name} begins no more runs by itself")
 
 
 def check(settings: Settings, wanted: Sequence[Pipeline], there: Sequence[Watched]) -> None:

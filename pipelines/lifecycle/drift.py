@@ -35,6 +35,13 @@ class Counts:
     ends: Mapping[str, float] = field(default_factory=dict)
 
 
+def said(metric: str, value: float) -> str:
+    """A statistic with its unit."""
+    if metric.rpartition("_")[2] in TIMES:
+        return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
+    return f"{value * 100:.3g} %" if metric.endswith("_rate") else f"{value:.4g}"
+
+
 def read(text: str, model: str) -> Counts:
     """The counts of a model, all its versions together."""
     buckets: dict[str, dict[float, float]] = {name: defaultdict(float) for name in HISTOGRAMS}

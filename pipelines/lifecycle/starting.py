@@ -8,21 +8,23 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from actors.registry.desk import Desk
 from actors.registry.requests import Requirements
 from cluster.condition import parse
-from cluster.errors import Conflict, InvalidRequest, NotFound, StrataError, listed
+from cluster.errors import Barred, Conflict, ExtraMissing, InvalidRequest, NotFound, StrataError, listed
 from pipelines.lifecycle import checks, jobs, places
 from pipelines.lifecycle.declared import STEPS, Pipeline
 from pipelines.lifecycle.drive import driven
-from pipelines.lifecycle.run import Event, Run, State
+from pipelines.lifecycle.run import MOVES, Event, Run
 from pipelines.lifecycle.runs import Runs
 from pipelines.settings import Settings
 from pipelines.versions import registry_of
 
+TRAINING = ("pandas", "pyarrow")  # what Ray Train imports besides Ray
 TRAINS = ("train", "push")  # what a run for a merge request does without: there is a version already
 
 
@@ -64,6 +66,10 @@ def begin(
         raise InvalidRequest("request", f"!{request}", "declare on: {merge_request: true} in the pipeline")
     if request is None and pipeline.train is None:
         raise InvalidRequest("request", "none", "this pipeline does not train: name a merge request")
+    if request is not None:
+        desk_of(settings).show(pipeline.model, request)
+    elif settings.cluster.address == "local" and not all(map(find_spec, TRAINING)):  # else others do it
+        raise ExtraMissing("training", "train")
     checks.check(pipeline, settings, registry_of(settings), request=request)
     runs = places.runs_of(settings)
     steps = [(step, request is None or step not in TRAINS) for step in STEPS if step in pipeline.steps]
@@ -80,15 +86,19 @@ def drive(settings: Settings, runs: Runs, run: str) -> None:
 
 
 def resume(settings: Settings, run: str) -> Run:
-    """Take a run up where it was left. Raises Conflict where it is over, or where somebody drives it."""
+    """Take a run up where it was left. Raises Barred where it is over, and Conflict where somebody drives it."""
     runs = places.runs_of(settings)
     found = runs.find(run)
-    if found.state not in (State.QUEUED, State.RUNNING, State.WAITING, State.FAILED):
-        raise Conflict(f"run {run}", "queued, running, waiting or failed", found.state.value)
+    _require_open(found)
     if driven(places.folder_of(settings, run)):
         raise Conflict(f"run {run}", "left by its driver", "being driven")
     drive(settings, runs, run)
     return runs.find(run)
+
+
+def _require_open(run: Run) -> None:
+    if (run.state, Event.CANCEL) not in MOVES:
+        raise Barred(f"run {run.id}", f"is {run.state} for good", f"`strata runs start {run.pipeline}` begins another")
 
 
 def undecided(settings: Settings, run: Run) -> tuple[int, list[str]]:
@@ -100,9 +110,10 @@ def undecided(settings: Settings, run: Run) -> tuple[int, list[str]]:
 def cancel(settings: Settings, run: str) -> Run:
     """End a run: its rollout is aborted and its driver stopped; what it has merged stays merged, and is released.
 
-    Raises Conflict where it is over already.
+    Raises Barred where it is over already.
     """
     runs = places.runs_of(settings)
+    _require_open(runs.find(run))
     runs.move(run, Event.CANCEL, "cancelled")
     found = runs.find(run)
     if rollout := found.step("canary").made.get("rollout"):

@@ -10,6 +10,7 @@ from typing import Any, Self
 from cluster.condition import parse
 from pipelines.lifecycle import cron
 from pipelines.lifecycle.declared import Drift, Triggers, seconds
+from pipelines.lifecycle.drift import said
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,8 @@ def _drift(on: Triggers, facts: Facts, seen: Seen, now: float) -> Found:
         return None
     if seen.drifted is not None and now - seen.drifted < seconds(on.drift.rest):
         return None
-    rule = parse(on.drift.rule, "on.drift.rule")
-    return Due(f"drift: {rule}, it is {facts.statistics[rule.metric]:.4g}"), replace(seen, drifted=now)
+    metric = parse(on.drift.rule, "on.drift.rule").metric
+    return Due(f"drift: {on.drift.rule}, it is {said(metric, facts.statistics[metric])}"), replace(seen, drifted=now)
 
 
 def drifts(drift: Drift, facts: Facts) -> bool:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cluster.errors import StrataError
 from pipelines.lifecycle.work import Work
 from pipelines.ticking import ticking
 
 LOOK_SECONDS = 1.0
+PATIENCE, LOOKS = 5, 10  # at which looks of how many the gateway is asked who has a place without need
 
 
 def marker(folder: Path) -> Path:
@@ -23,6 +25,20 @@ def amount(count: int, kind: str) -> str:
     return f"{count} {kind}{'' if count == 1 else 's'}"
 
 
+def held(at: Work) -> str:
+    """Whose places will be free before long, in words; nothing where that is nobody's or is not known."""
+    try:
+        routes = at.hands.ask("GET", "/v1/routes")["data"]
+    except StrataError:
+        return ""
+    kept = []
+    for each in routes:
+        if spare := each.get("spare"):
+            names = f"{each['model']}@{' and '.join(spare['versions'])}"
+            kept.append(f"{names} (no users) for {spare['seconds']:.0f} s more")
+    return f"; a release keeps {', '.join(kept)}, or until `strata deploy`" if kept else ""
+
+
 @contextmanager
 def handed(
     at: Work, needs: str, then: str, share: float, look: Callable[[], None] = lambda: None
@@ -31,17 +47,20 @@ def handed(
 
     From then on calls `look` now and then.
     """
-    file, seen = marker(at.folder), False
+    file, seen, looks = marker(at.folder), False, 0
     file.unlink(missing_ok=True)
     at.tell(share, f"waiting for {needs}")
 
     def tick() -> None:
-        nonlocal seen
+        nonlocal seen, looks
+        looks += 1
         if not seen and file.exists():
             seen = True
             at.tell(share, then)
         if seen:
             look()
+        elif looks % LOOKS == PATIENCE:
+            at.tell(share, f"waiting for {needs}{held(at)}")
 
     with ticking(tick, LOOK_SECONDS):
         yield

@@ -4,7 +4,7 @@ Owns their rows. What is due is decided in `triggers`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +53,13 @@ class Watches:
             if changed.rowcount == 0:
                 connection.execute(insert(WATCHED).values(pipeline=name, **values))
 
-    def remove(self, pipeline: str) -> None:
-        """No run of it begins by itself any more. Raises NotFound."""
+    def remove(self, pipelines: Iterable[str]) -> None:
+        """No run of these begins by itself any more. Raises NotFound; then all of them stay."""
         with self._tables.begun() as connection:
-            if connection.execute(delete(WATCHED).where(WATCHED.c.pipeline == pipeline)).rowcount == 0:
-                names = [row[0] for row in connection.execute(select(WATCHED.c.pipeline))]
-                raise NotFound("watched pipeline", pipeline, listed(names) or ("none yet",))
+            names = [row[0] for row in connection.execute(select(WATCHED.c.pipeline))]
+            for pipeline in dict.fromkeys(pipelines):
+                if connection.execute(delete(WATCHED).where(WATCHED.c.pipeline == pipeline)).rowcount == 0:
+                    raise NotFound("watched pipeline", pipeline, listed(names) or ("none yet",))
 
     def see(self, pipeline: str, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> None:
         """What was seen, where no run begins for it. Raises Conflict where another was quicker."""

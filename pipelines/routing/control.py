@@ -175,6 +175,16 @@ class Control:
         weights = self._routes[model].weights
         return tuple(sorted((version for version, share in weights.items() if share), key=lambda name: -weights[name]))
 
+    def spare(self, model: str) -> tuple[tuple[str, ...], float]:
+        """Versions of a model that nothing leads to since a release of it, and for how many seconds by now."""
+        route, over = self._routes[model], [each for each in self._rollouts.values() if each.terms.model == model]
+        ended = [each.ended for each in over if each.ended is not None]
+        if not ended or self.running(model) or self.trial(model):
+            return (), 0.0
+        led = route.versions - {version for version, share in route.weights.items() if not share}
+        left = tuple(version for version in self._versions[model] if version not in led)
+        return left, max(0.0, self._wall() - max(ended))
+
     def waits(self, model: str, reason: str) -> None:
         """Why a release does not go on; nothing where it does."""
         if reason and reason != self._waits.get(model):
@@ -270,6 +280,7 @@ class Control:
                 "model": model,
                 **self._shown(model),
                 "waits": self._waits.get(model, ""),
+                "spare": self._spared(model),
             }
             for model in self._routes
         ]
@@ -278,7 +289,7 @@ class Control:
         """One of them as it may be set again, with who set it. Raises NotFound."""
         (told,) = [each for each in await self.routes() if each["model"] == self._known(model)]
         audit = [line for line in self._ledger.audit() if line.get("route") == model]
-        more = {name: told[name] for name in ("versions", "ramp", "trial", "waits")}
+        more = {name: told[name] for name in ("versions", "ramp", "trial", "waits", "spare")}
         return {"model": model, **reroute.shown(self._routes[model]), **more, "audit": audit}
 
     async def reroute(self, model: str, asked: Mapping[str, Any], by: str) -> Plain:
@@ -296,6 +307,11 @@ class Control:
         self._save([{"route": model, "event": "set", "by": by, "was": was, "now": now}])
         log.info("route_set", extra={"model": model, "by": by})
         return await self.route(model)
+
+    def _spared(self, model: str) -> Plain | None:
+        """Of a model that is released by itself: the versions without users, and the seconds until they end."""
+        release, (left, since) = self._settings[model].release, self.spare(model)
+        return {"versions": list(left), "seconds": max(0.0, release.keep_seconds - since)} if release and left else None
 
     def _known(self, model: str) -> str:
         if model not in self._routes:
@@ -529,4 +545,5 @@ def _owed(rollout: Rollout) -> Plain:
         "cause": rollout.cause or f"by {rollout.by}",
         "owes": rollout.owes, "canary": rollout.canary,
         "promoted": rollout.state is State.PROMOTED, "reason": rollout.reason,
+        "redeployed": rollout.reason == _REDEPLOYED,
     }  # fmt: skip

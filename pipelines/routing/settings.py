@@ -75,11 +75,15 @@ class Release(BaseModel):
     margin: float | None = Field(0.2, description="how much slower it may be; null: only abort_if counts")
     answers: int = Field(50, description="of the new version, before a step is over")
     mirror: float | None = Field(None, description="percent of requests that it is asked, too, unseen")
+    keep_seconds: float = Field(
+        600.0, ge=0, description="how long a version without users stays after a release, to go back to at once"
+    )
 
     @property
     def asked(self) -> dict[str, object]:
         """As a body asks for a rollout."""
-        return {name: value for name, value in self.model_dump(mode="json", exclude={"on"}).items() if value != []}
+        told = self.model_dump(mode="json", exclude={"on", "keep_seconds"})
+        return {name: value for name, value in told.items() if value != []}
 
 
 class RouteSettings(BaseModel):

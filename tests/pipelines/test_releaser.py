@@ -117,6 +117,12 @@ async def test_a_bad_one_goes_back_and_the_next_is_released(world, killed):
     for _ in range(3):
         await world.turn(GOOD)
     assert len(await world.control.rollouts()) == 1
+    restored = world.registry.number("chat", "main")
+    difference = world.registry.diff("chat", "v1", restored)
+    assert restored not in ("v1", version)
+    assert not (difference.added or difference.removed or difference.changed)
+    audit = (await world.control.rollout(rollout["name"]))["audit"]
+    assert killed or audit[-1]["reason"] == f"chat@prod stays v1; main is {restored}, which holds what v1 does"
     after, _ = world.versions.merge()
     await world.turn()
     await world.until_over(GOOD, killed=killed)
@@ -278,3 +284,34 @@ async def test_a_version_that_is_stopped_when_all_users_have_it_is_not_revived(w
     assert world.versions.candidates.live("chat", "prod") == "v1"
     said = (await world.control.rollout(rollout["name"]))["audit"][-1]["reason"]
     assert said == f"chat@prod stays v1: ann moved chat@{version} to the stage retired during its release"
+
+
+@pytest.mark.parametrize(("new", "kept"), [(GOOD, 1), (BAD, 0)])
+async def test_who_has_no_users_gives_its_place_back_after_a_while(world, new, kept):
+    version, _ = world.versions.merge()
+    await world.until_over(new, killed=False)
+    await world.turn(GOOD)
+    (route,) = await world.control.routes()
+    assert route["spare"]["versions"] == [("v1", version)[1 - kept]]
+    world.now += route["spare"]["seconds"] - 5
+    await world.turn(GOOD)
+    assert (world.deploys, len(world.served)) == (1, 2)
+    world.now += 5
+    await world.turn(GOOD)
+    assert (world.deploys, world.served) == (2, (("v1", version)[kept],))
+    for _ in range(3):
+        world.now += 600
+        await world.turn(GOOD)
+    (route,) = await world.control.routes()
+    assert (world.deploys, route["spare"]) == (2, None)
+
+
+async def test_who_has_no_users_stays_while_an_experiment_runs(world):
+    world.versions.merge()
+    await world.until_over(GOOD, killed=False)
+    wanted = {"metric": "thumbs", "rate": 0.5, "effect": 0.1, "users": 10_000}
+    asked = {"name": "ab", "model": "chat", "arms": dict.fromkeys(world.served, 50)} | wanted
+    await world.control.experiment(asked, "ada")
+    world.now += 3600
+    await world.turn(GOOD)
+    assert world.deploys == 1

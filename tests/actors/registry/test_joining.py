@@ -185,9 +185,20 @@ def test_arithmetic_decides_nothing_but_weights(place):
 def test_architectures_are_not_mixed(place):
     place.push("main", {"a": NEW}, {"main.md": "m"})
     place.push("tuned", {"b": NEW}, config={"model_type": "gemma"})
-    for strategy in ("clean", *SETTLING):
-        with pytest.raises(ModelInvalid, match="model_type 'gemma' where ours has 'llama'"):
+    for strategy in ("clean", "linear", "task"):
+        with pytest.raises(ModelInvalid, match=r"model_type 'gemma' where ours has 'llama'; .* ours or theirs"):
             place.merge(strategy)
+
+
+@pytest.mark.parametrize("strategy", SETTLING)
+def test_of_two_architectures_one_side_can_be_taken_whole(place, strategy):
+    place.push("main", {"a": NEW}, {"main.md": "m"})
+    place.push("tuned", {"b": NEW, "d": OTHER}, {"tuned.md": "t"}, config={"model_type": "gemma"})
+    _, out = place.merge(strategy)
+    ours = strategy == "ours"
+    same(load_file(out / "model.safetensors"), place.of({"a": NEW} if ours else {"b": NEW, "d": OTHER}))
+    assert json.loads((out / "config.json").read_text())["model_type"] == ("llama" if ours else "gemma")
+    assert ((out / "main.md").exists(), (out / "tuned.md").exists()) == (ours, not ours)
 
 
 def test_one_side_may_bring_another_architecture_whole(place):

@@ -111,6 +111,7 @@ def test_all_and_one_are_shown(far: Far, monkeypatch, capsys) -> None:
         (("chat",), "--to: nothing"),
         (("chat", "more", "--to", "v7"), "MODEL: chat more"),
         (("chat", "--to", "v7", "--every", "soon"), "--every: soon"),
+        (("chat", "--to", "v7", "--every", "10"), "--every: 10 is not accepted; give a time such as 30s, 10m or 1h"),
         (("chat", "--to", "v7", "--steps", "1,half"), "--steps: half"),
         (("chat", "--to", "v7", "--margin", "much"), "--margin: much"),
         (("chat", "--to", "v7", "--margin", "-1"), "--margin: -1 is not accepted; give a share such as 20% or 0.2"),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.errors import ExtraMissing, NotFound
 from pipelines.cli import runs
 from pipelines.cli.runs import step_row
 from pipelines.lifecycle import starting
@@ -90,3 +91,30 @@ def test_a_run_whose_driver_is_gone_says_so(tmp_path):
     assert runs.standing(place.settings, found).startswith("its driver is gone: `strata runs resume")
     with alone(folder_of(place.settings, run), run):
         assert runs.standing(place.settings, found) == ""
+
+
+def test_what_is_listed_says_what_holds_it_up(tmp_path):
+    place = Place(tmp_path)
+    run = place.begin(place.pipeline())
+    place.runs.move(run, Event.DRIVEN)
+    place.runs.enter(run, "train")
+    place.runs.tell(run, "train", 0.3, "step 3 of 10")
+    with alone(folder_of(place.settings, run), run):
+        assert runs.row(runs.current(place.settings, place.runs.find(run)))[3] == "train step 3 of 10"
+    assert runs.row(runs.current(place.settings, place.runs.find(run)))[3].startswith("its driver is gone")
+
+
+def test_a_run_for_no_merge_request_is_not_begun(tmp_path):
+    place = Place(tmp_path)
+    pipeline = place.pipeline(on={"merge_request": True})
+    with pytest.raises(NotFound, match="no merge request !99 of chat"):
+        starting.begin(place.settings, pipeline, "by hand", "ann", {}, request=99)
+    assert not place.runs.all()
+
+
+def test_a_run_that_cannot_train_here_is_not_begun(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+    monkeypatch.setattr(starting, "TRAINING", ("a_module_that_nobody_has",))
+    with pytest.raises(ExtraMissing, match="train"):
+        starting.begin(place.settings, place.pipeline(), "by hand", "ann", {})
+    assert not place.runs.all()

@@ -55,7 +55,7 @@ def test_one_that_answers_worse_is_stopped_at_evaluation(place):
     assert hands.done == {"tune": 1, "measure": 2}
     assert place.at("prod") == "v1"
     assert place.registry.number("chat", "main") == "v1", "nothing was pushed"
-    with pytest.raises(Conflict, match="is stopped and not"):
+    with pytest.raises(Conflict, match="is stopped for good; `strata runs start tune` begins another"):
         starting.resume(place.settings, run)
 
 

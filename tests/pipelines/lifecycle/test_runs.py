@@ -118,9 +118,9 @@ def test_of_two_that_watch_one_begins_a_run(tables, runs):
     Watches(tables).add(DECLARED, {}, "bob")
     (watched,) = Watches(tables).all()
     assert (watched.by, watched.seen) == ("bob", {"clock": 1}), "what was seen stays"
-    Watches(tables).remove("tune")
+    Watches(tables).remove(["tune"])
     with pytest.raises(NotFound, match="watched pipeline"):
-        Watches(tables).remove("tune")
+        Watches(tables).remove(["tune"])
 
 
 def test_a_run_that_is_not_there_is_named_with_those_that_are(runs):

@@ -69,7 +69,7 @@ def test_drift_wants_enough_answers(statistics, answers, begins):
     on = Triggers.model_validate({"drift": DRIFT})
     found, _ = due(on, Facts(statistics=statistics, answers=answers), Seen(0.0), 1.0)
     assert (found is not None) is begins
-    assert found is None or found.why == "drift: p90_ttft > 2, it is 3"
+    assert found is None or found.why == "drift: p90_ttft > 2s, it is 3 s"
 
 
 def test_drift_rests_after_a_run():

@@ -79,3 +79,33 @@ def test_a_worker_says_at_once_that_it_has_begun(tmp_path, monkeypatch):
 
 def test_cores_are_counted():
     assert [waiting.amount(count, "GPU") for count in (1, 2)] == ["1 GPU", "2 GPUs"]
+
+
+def test_who_waits_is_told_whose_places_will_be_free(place):
+    hands = place.hands()
+    at = SimpleNamespace(hands=hands)
+    assert waiting.held(at) == ""
+    spare = {"versions": ["v1"], "seconds": 480.0}
+    hands.ask = lambda *_: {"data": [{"model": "chat", "spare": spare}, {"model": "other", "spare": None}]}
+    said = "; a release keeps chat@v1 (no users) for 480 s more, or until `strata deploy`"
+    assert waiting.held(at) == said
+    hands.away = 1
+    del hands.ask
+    assert waiting.held(at) == "", "the gateway is away"
+
+
+def test_who_goes_on_waiting_asks_now_and_then(place, monkeypatch):
+    looks, told = [], []
+
+    @contextmanager
+    def ticking(tick, _seconds):
+        looks.append(tick)
+        yield
+
+    monkeypatch.setattr(waiting, "ticking", ticking)
+    monkeypatch.setattr(waiting, "held", lambda _at: "; somebody keeps it")
+    at = SimpleNamespace(folder=place.folder, tell=lambda _share, note: told.append(note))
+    with waiting.handed(at, "1 CPU", "training", 0.0):
+        for _ in range(waiting.PATIENCE + waiting.LOOKS):
+            looks[0]()
+    assert told == ["waiting for 1 CPU", *["waiting for 1 CPU; somebody keeps it"] * 2]

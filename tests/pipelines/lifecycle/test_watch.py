@@ -159,7 +159,7 @@ def test_drift_of_what_the_gateway_counts_begins_one(watched, jobs):
     assert watch.look() == []
     counted |= {"abort": 5, "stop": 105}
     assert watch.look() == ["tune-1"]
-    assert watched.runs.find("tune-1").why == "drift: abort_rate > 0.1, it is 0.5"
+    assert watched.runs.find("tune-1").why == "drift: abort_rate > 10%, it is 50 %"
 
 
 def drifting(place, models):
