@@ -6,7 +6,7 @@ folders of new ones are pushed by right.
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,15 +52,19 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _check_index(name: str, path: Path, names: Collection[str]) -> None:
-    """Every file that it names has to be there: a copy that was cut lacks some."""
+def _check_index(name: str, path: Path, files: Mapping[str, Path]) -> None:
+    """Every file that it names has to be there, and have the tensors that it names: a copy that was cut lacks some."""
     try:
-        listed = json.loads(path.read_text("utf-8"))["weight_map"].values()
-        wanted = {str(PurePosixPath(name).with_name(each)) for each in listed}
+        listed = json.loads(path.read_text("utf-8"))["weight_map"]
+        homes = {tensor: str(PurePosixPath(name).with_name(file)) for tensor, file in listed.items()}
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise ModelInvalid(str(path), "is no JSON object with a weight_map of file names", _SAVE) from None
-    if missing := sorted(wanted - set(names)):
+    wanted = set(homes.values())
+    if missing := sorted(wanted - set(files)):
         raise ModelInvalid(str(path), f"names {_some(missing)}, not there", _COPY)
+    there = {file: {tensor for tensor, _ in headers(files[file])} for file in wanted if file.endswith(WEIGHTS)}
+    if lost := [tensor for tensor, file in homes.items() if file in there and tensor not in there[file]]:
+        raise ModelInvalid(str(path), f"names {_some(lost)}, which {homes[lost[0]]} does not have", _COPY)
 
 
 def _check_parts(files: Mapping[str, Path]) -> None:

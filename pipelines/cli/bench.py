@@ -4,7 +4,6 @@ Owns the flags, the table and where the picture goes. What is measured stands in
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,7 +86,7 @@ def _refuse(asked: Asked) -> None:
     if asked.quantization not in (None, "none", *QUANTIZATIONS):
         raise InvalidRequest("quantization", asked.quantization, f"one of none, {', '.join(QUANTIZATIONS)}")
     if asked.picture is not None:
-        _refuse_picture(asked.picture)
+        show.refuse_picture(asked.picture)
     if asked.folder is None:
         for name, value in (("quantization", asked.quantization), ("peers", asked.peers)):
             if value:
@@ -100,14 +99,6 @@ def _refuse(asked: Asked) -> None:
         raise InvalidRequest("folder", str(asked.folder), "a Hugging Face model folder, with a config.json")
     if asked.peers:
         peers.check(_rounding(asked))
-
-
-def _refuse_picture(file: Path) -> None:
-    if file.suffix != ".svg":
-        raise InvalidRequest("picture", str(file), "a name that ends in .svg")
-    folder = file.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InvalidRequest("picture", str(file), "a name in a folder that exists and that you may write to")
 
 
 def _rounding(asked: Asked) -> str | None:

@@ -66,6 +66,8 @@ def listing(name: str | None, picture: Path | None, file: Path | None, url: str 
     """All experiments, or one, which may be drawn."""
     if picture is not None and name is None:
         raise InvalidRequest("--picture", str(picture), "name the experiment to draw")
+    if picture is not None:
+        show.refuse_picture(picture)
     with gateway(file, url) as strata:
         if name is None:
             told = strata.request("GET", "/v1/experiments")

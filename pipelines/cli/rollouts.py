@@ -17,6 +17,7 @@ from cluster.errors import InvalidRequest
 from pipelines.cli import show
 from pipelines.cli.asking import gateway
 
+BLIND = "nothing takes it back, whatever it answers (--margin off, and no --abort-if): only you do"
 VERBS = ("pause", "resume", "abort", "promote")
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in ("steps", "abort_if", "margin", "answers", "mirror")} | {
     "every_seconds": "--every", "evals": "--eval",
@@ -98,6 +99,8 @@ def run(words: Sequence[str], asked: Asked, file: Path | None, url: str | None, 
     else:
         if len(words) == 1:
             show.line(escape(f"{told['name']}: {ladder(told)} of the users, one after the other"))
+            if blind(told["terms"]):
+                show.line(escape(f"{told['name']}: {BLIND}"))
         whose = f"{told['share']:g} % of the users of {told['terms']['old']}"
         show.line(escape(f"{told['name']}: {told['state']}, {whose}. See `strata rollouts`"))
 
@@ -154,8 +157,14 @@ def plan(rollout: Mapping[str, Any]) -> list[str]:
         f"  {ladder(rollout)} of the users of {terms['old']}, {each}",
         *asked,
         *rules,
+        f"  {BLIND}" if blind(terms) else
         f"  a version that is no worse is taken back with a chance of at most {100 * terms['alpha']:g} %",
-    ]
+    ]  # fmt: skip
+
+
+def blind(terms: Mapping[str, Any]) -> bool:
+    """Whether no rule can take a version back."""
+    return terms["margin"] is None and not terms["abort_if"]
 
 
 def ladder(rollout: Mapping[str, Any]) -> str:

@@ -4,10 +4,12 @@ Knows what to print. Knows nothing of where it came from.
 """
 
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
@@ -15,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cluster.errors import StrataError, shorten
+from cluster.errors import InvalidRequest, StrataError, shorten
 
 out = Console(highlight=False, emoji=False)
 err = Console(
@@ -132,3 +134,12 @@ def failure(wrong: Exception, as_json: bool) -> None:
     err.print(f"[bold red]error[/] {safe(escape(text))}", soft_wrap=True)
     if not known:
         err.print("      This is not a fault that Strata knows. `strata doctor` may tell more.", style="dim")
+
+
+def refuse_picture(file: Path) -> None:
+    """Raises InvalidRequest for a file in which nothing can be drawn."""
+    if file.suffix != ".svg":
+        raise InvalidRequest("picture", str(file), "a name that ends in .svg")
+    folder = file.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InvalidRequest("picture", str(file), "a name in a folder that exists and that you may write to")

@@ -51,28 +51,43 @@ async def travel(desk: Desk, scope: Scope, way: Way, ask: Ask, prepare: Prepare 
 
 
 async def _travel(desk: Desk, scope: Scope, way: Way, ask: Ask) -> Witness:
+    """What a new version finds wrong with a request, the one that it is to replace is asked, too: what that one answers
+    was no fault of the client's.
+    """
     noted = exchange(scope)
-    while True:
-        noted.version = way.version
-        witness = desk.guide.begin(way)
-        desk.feedback.answers(noted.id, noted.principal.tenant, way)  # ahead: who has read it may speak of it at once
-        try:
-            await ask(desk.served(way.served), witness)
-            return witness
-        except ClientGone:
-            if noted.status:  # it had begun to read
-                desk.feedback.left(way)
-            raise
-        except (Overloaded, Unavailable):
-            witness.failed()
-            desk.feedback.failed(noted.id)
-            if way.instead is None or noted.status:
+    refused: Witness | None = None
+    try:
+        while True:
+            noted.version = way.version
+            witness = desk.guide.begin(way)
+            desk.feedback.answers(noted.id, noted.principal.tenant, way)  # ahead: who has read it may speak at once
+            try:
+                await ask(desk.served(way.served), witness)
+                if refused is not None:
+                    refused.failed()
+                return witness
+            except ClientGone:
+                if noted.status:  # it had begun to read
+                    desk.feedback.left(way)
                 raise
-            way = way.instead
-        except Exception as wrong:
-            desk.feedback.failed(noted.id)
-            if not isinstance(wrong, StrataError) or wrong.status >= 500:
-                witness.failed()
-            raise
-        finally:
-            witness.dropped()  # nothing, where it has been told
+            except Exception as wrong:
+                desk.feedback.failed(noted.id)
+                blamed = _blames_client(wrong)
+                if not blamed:
+                    witness.failed()
+                if noted.status or way.instead is None or not (blamed or isinstance(wrong, _ELSEWHERE)):
+                    raise
+                refused, way = witness if blamed else refused, way.instead
+            finally:
+                if witness is not refused:
+                    witness.dropped()  # nothing, where it has been told
+    finally:
+        if refused is not None:
+            refused.dropped()
+
+
+_ELSEWHERE = (Overloaded, Unavailable)  # what another version may well answer
+
+
+def _blames_client(wrong: Exception) -> bool:
+    return isinstance(wrong, StrataError) and wrong.status < 500 and not isinstance(wrong, _ELSEWHERE)

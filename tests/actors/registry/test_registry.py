@@ -405,6 +405,7 @@ def test_content_that_is_not_as_it_was_names_the_version_the_file_and_the_remedy
     [
         ({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}, "names model-1.safetensors, "),
         ({"weight_map": {"a": "model.safetensors", "b": "other.safetensors"}}, "names other.safetensors, not there"),
+        ({"weight_map": {"norm": "model.safetensors", "b": "model.safetensors"}}, "names b, which model.safe"),
         ({"weight_map": ["model.safetensors"]}, "weight_map of file names"),
         ({"weight_map": {"a": 1}}, "weight_map of file names"),
         ([], "weight_map of file names"),
@@ -415,7 +416,7 @@ def test_a_folder_that_was_copied_in_part_is_refused(registry, model, index, sai
     with pytest.raises(ModelInvalid, match=said):
         push(registry, model)
     assert registry.models() == []
-    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model.safetensors"}}))
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"norm": "model.safetensors"}}))
     assert push(registry, model).new
 
 

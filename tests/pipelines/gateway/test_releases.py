@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors.engine.tokens import Tokenizer
-from cluster.errors import Overloaded, Unavailable
+from cluster.errors import ContextTooLong, Overloaded, Unavailable
 from cluster.security.keys import KeyRing
 from cluster.telemetry.metrics import Metrics
 from pipelines.chat import Served
@@ -236,6 +236,28 @@ async def test_without_versions_there_is_nothing_to_roll_out(fair):
 @pytest.mark.parametrize("user", [5, "x" * 513, ["a"]])
 async def test_a_user_is_a_text(fair, user):
     assert (await fair.ask(user)).json()["error"]["param"] == "user"
+
+
+async def test_what_only_the_new_version_refuses_the_old_one_answers_and_it_counts_against_the_new_one(fair):
+    await begin(fair, steps=[50, 100])
+    fair.versions["v7"].refuses = ContextTooLong("max_tokens", 3, "this context holds 2")
+    for user in range(40):
+        answer = await fair.ask(str(user), stream=user % 2 == 0)
+        assert (answer.status_code, answer.headers["x-strata-version"]) == (200, "v6")
+    arms = {each["version"]: each["arm"] for each in fair.guide.report()["arms"]}
+    assert arms["v7"]["answers"] == arms["v7"]["errors"] > 5
+    assert arms["v6"]["errors"] == 0
+
+
+async def test_what_both_versions_refuse_is_the_client_s_fault(fair):
+    await begin(fair, steps=[50, 100])
+    for client in fair.versions.values():
+        client.refuses = ContextTooLong("max_tokens", 3, "this context holds 2")
+    for user in range(20):
+        answer = await fair.ask(str(user))
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "max_tokens")
+    assert not fair.guide.report()["arms"]
+    assert not fair.guide._under_way
 
 
 async def test_what_is_mirrored_is_compared_and_nobody_sees_it(fair):
