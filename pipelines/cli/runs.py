@@ -27,6 +27,8 @@ LOOK_SECONDS = 0.5
 START_SECONDS = 60.0  # until the job of a driver has begun; what is stored before is of the last one
 BAR = 12
 SHOWN = (ACTIVE, OVER, *CUT)  # states of a step that somebody who follows is told of
+_GOES_ON = "`strata runs resume {}` goes on, or a watch by itself"
+PATIENCE_SECONDS = 5.0  # with the job of a driver, before it is asked whether it has ended
 FOLLOWED = (State.QUEUED, State.RUNNING)
 COLOURS = {State.DONE: "green", State.STOPPED: "red", State.FAILED: "red", State.TAKEN_BACK: "red"}
 
@@ -51,7 +53,7 @@ def start(
     declared = starting.declared(settings, pipeline)
     run = starting.begin(settings, declared, why, by, starting.surroundings(file), request=request)
     show.progress(f"{run} has begun; `strata runs show {run}` says how far it is")
-    return _end(places.runs_of(settings), run, detach, as_json)
+    return _end(settings, run, detach, as_json)
 
 
 def resume(run: str, file: Path | None, *, detach: bool, as_json: bool) -> int:
@@ -63,7 +65,7 @@ def resume(run: str, file: Path | None, *, detach: bool, as_json: bool) -> int:
     starting.resume(settings, run)
     if not detach:
         taken_up(runs, before)
-    return _end(runs, run, detach, as_json)
+    return _end(settings, run, detach, as_json)
 
 
 def taken_up(runs: Runs, before: Run) -> None:
@@ -85,7 +87,7 @@ def follow(run: str, file: Path | None, *, as_json: bool) -> int:
     """Watch one to its end."""
     settings = settle(file).settings
     who(settings.cluster, "list_runs")
-    return _end(places.runs_of(settings), run, False, as_json)
+    return _end(settings, run, False, as_json)
 
 
 def cancel(run: str, file: Path | None, *, as_json: bool) -> None:
@@ -134,7 +136,9 @@ def standing(settings: Settings, run: Run) -> str:
     if run.state is State.WAITING:
         return waits(run.id, *starting.undecided(settings, run))
     if run.state is State.RUNNING and not driven(places.folder_of(settings, run.id)):
-        return f"its driver is gone: `strata runs resume {run.id}` goes on, or a watch by itself"
+        return f"its driver is gone: {_GOES_ON.format(run.id)}"
+    if said := starting.fallen(settings, run):
+        return f"its driver ended before the first step ({said}); {_GOES_ON.format(run.id)}"
     return ""
 
 
@@ -181,8 +185,8 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def _end(runs: Runs, run: str, detach: bool, as_json: bool) -> int:
-    found = runs.find(run) if detach else _followed(runs, run)
+def _end(settings: Settings, run: str, detach: bool, as_json: bool) -> int:
+    found = places.runs_of(settings).find(run) if detach else _followed(settings, run)
     if as_json:
         show.document(summary(found))
     elif detach:
@@ -192,16 +196,22 @@ def _end(runs: Runs, run: str, detach: bool, as_json: bool) -> int:
         version = found.made("version")
         what = found.reason or (f"{found.model}@{version}" if version else "")
         show.line(f"{run} is [{colour}]{found.state}[/]{': ' if what else ''}{escape(what)}")
-    return 0 if found.state in (State.DONE, *UNDER_WAY) else 1
+    return 0 if found.state in (State.DONE, *UNDER_WAY) and not _lost(found) else 1
 
 
-def _followed(runs: Runs, run: str) -> Run:
+def _lost(run: Run) -> bool:
+    """Whether it waits for a driver that will not come by itself."""
+    return run.state is State.QUEUED and bool(run.reason)
+
+
+def _followed(settings: Settings, run: str) -> Run:
     """Until it is over or waits for people: bars on a terminal, elsewhere a line when something has changed."""
     drawn = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"), console=show.err, disable=not show.err.is_terminal,
     )  # fmt: skip
     said: Mapping[str, str] = {}
+    runs, asked = places.runs_of(settings), time.monotonic()
     with drawn:
         bars: dict[str, TaskID] = {}
         while True:
@@ -219,4 +229,8 @@ def _followed(runs: Runs, run: str) -> Run:
             said = now
             if found.state not in FOLLOWED:
                 return found
+            if found.state is State.QUEUED and time.monotonic() - asked > PATIENCE_SECONDS:
+                asked = time.monotonic()
+                if reason := standing(settings, found):
+                    return replace(found, reason=reason)
             time.sleep(LOOK_SECONDS)

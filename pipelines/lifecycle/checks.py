@@ -5,9 +5,9 @@ Owns the refusals. Looks at files, the registry and the settings, and changes no
 
 from pathlib import Path
 
-from actors.registry.history import MAIN
+from actors.registry.history import HEADS, MAIN
 from actors.registry.registry import Registry
-from cluster.errors import InvalidRequest, NotFound
+from cluster.errors import InvalidRequest, NotFound, listed
 from pipelines.lifecycle import exam, examples
 from pipelines.lifecycle.declared import Pipeline
 from pipelines.lifecycle.steps.canary import released
@@ -35,6 +35,10 @@ def check(pipeline: Pipeline, settings: Settings, registry: Registry, *, request
         if pipeline.merge_request is not None and pipeline.merge_request.into != release.on:
             remedy = f"what is merged into {release.on} is released, by routes.{pipeline.model}.release.on"
             raise InvalidRequest("merge_request.into", pipeline.merge_request.into, remedy)
+    if pipeline.merge_request is not None and request is None:
+        branches = history.refs(HEADS)
+        if pipeline.merge_request.into not in branches:
+            raise NotFound("branch", f"{pipeline.model}@{pipeline.merge_request.into}", listed(branches))
 
 
 def served(settings: Settings, pipeline: Pipeline) -> str:

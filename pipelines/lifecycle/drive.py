@@ -38,10 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
     flags.add_argument("run")
     flags.add_argument("-f", "--file", type=Path)
     given = flags.parse_args(arguments)
-    settings = load(given.file, os.environ).settings
-    runs = places.runs_of(settings)
-    runtime.join(settings.cluster, workers.python())
     try:
+        settings = load(given.file, os.environ).settings
+        runs = places.runs_of(settings)
+        runtime.join(settings.cluster, workers.python())
         state = drive(runs, given.run, settings, OnRay(settings))
     except StrataError as wrong:
         sys.exit(str(wrong))

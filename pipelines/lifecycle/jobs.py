@@ -141,11 +141,14 @@ def end(cluster: ClusterSettings, job: str) -> None:
             raise Unavailable("Ray's jobs", _last(wrong)) from None
 
 
-def words(cluster: ClusterSettings, job: str) -> str:
-    """The last words of a driver, where it has said any."""
+def fallen(cluster: ClusterSettings, job: str) -> str:
+    """The last words of a driver that has ended; nothing of one that is at it, or that nobody knows of by now."""
     try:
-        return str(_client(cluster).get_job_logs(job))[-4000:]
-    except RuntimeError:
+        client = _client(cluster)
+        if client.get_job_status(job).value not in OVER:
+            return ""
+        return _last(RuntimeError(client.get_job_logs(job)))
+    except (RuntimeError, Unavailable):
         return ""
 
 

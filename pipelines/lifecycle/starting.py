@@ -19,7 +19,7 @@ from cluster.errors import Barred, Conflict, ExtraMissing, InvalidRequest, NotFo
 from pipelines.lifecycle import checks, jobs, places
 from pipelines.lifecycle.declared import STEPS, Pipeline
 from pipelines.lifecycle.drive import driven
-from pipelines.lifecycle.run import MOVES, Event, Run
+from pipelines.lifecycle.run import MOVES, Event, Run, State
 from pipelines.lifecycle.runs import Runs
 from pipelines.settings import Settings
 from pipelines.versions import registry_of
@@ -94,6 +94,13 @@ def resume(settings: Settings, run: str) -> Run:
         raise Conflict(f"run {run}", "left by its driver", "being driven")
     drive(settings, runs, run)
     return runs.find(run)
+
+
+def fallen(settings: Settings, run: Run) -> str:
+    """Why no driver is at a run that waits for one: the last words of its job, if that has ended. Empty elsewhere."""
+    if run.state is not State.QUEUED or not run.job:
+        return ""
+    return jobs.fallen(settings.cluster, run.job)
 
 
 def _require_open(run: Run) -> None:

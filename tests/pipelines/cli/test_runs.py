@@ -118,3 +118,23 @@ def test_a_run_that_cannot_train_here_is_not_begun(tmp_path, monkeypatch):
     with pytest.raises(ExtraMissing, match="train"):
         starting.begin(place.settings, place.pipeline(), "by hand", "ann", {})
     assert not place.runs.all()
+
+
+def test_a_run_whose_driver_ended_before_it_began_says_so_and_nobody_waits_for_it(tmp_path, monkeypatch):
+    place, asked = Place(tmp_path), []
+
+    def fallen(_cluster, job):
+        asked.append(job)
+        return "models: [: this is no YAML" if len(asked) > 1 else ""
+
+    monkeypatch.setattr(starting.jobs, "fallen", fallen)
+    monkeypatch.setattr(runs, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "PATIENCE_SECONDS", 0.0)
+    run = place.begin(place.pipeline())
+    place.runs.submitted(run, "job-1")
+    found = runs._followed(place.settings, run)
+    assert found.reason == (
+        "its driver ended before the first step (models: [: this is no YAML); "
+        f"`strata runs resume {run}` goes on, or a watch by itself"
+    )
+    assert (asked, runs._lost(found)) == (["job-1", "job-1"], True)

@@ -227,6 +227,7 @@ def test_a_run_whose_job_never_came_is_taken_up(watched, jobs, monkeypatch):
 @pytest.mark.parametrize(("change", "said"), [
     ({"live": {"alias": "stable"}}, "releases of chat move prod"),
     ({"merge_request": {"into": "other"}}, "what is merged into main is released"),
+    ({"merge_request": {"into": "other"}, "canary": None, "live": None}, "no branch chat@other; there is main"),
     ({"model": "other"}, "other"),
     ({"train": {"data": "nowhere.jsonl"}}, "there is no such file or folder"),
     ({"train": {"data": "empty.jsonl"}}, "no line is in it"),
