@@ -26,6 +26,11 @@ class Stream(Protocol):
         """Free what the sequence holds within one step. Harmless after the end and when called twice."""
         ...
 
+    @property
+    def lost(self) -> int:
+        """How many replicas died that had it: as often was it taken up by another."""
+        ...
+
     def pause(self) -> bool:
         """`cancel`, but where this is True, iterating again goes on with the token that comes next."""
         ...

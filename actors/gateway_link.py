@@ -131,6 +131,8 @@ class Follower(Protocol):
 class LinkStream:
     """The deltas of one sequence, as they come; `follower` hears of them first."""
 
+    lost = 0  # who takes it up elsewhere counts that
+
     def __init__(self, link: Link, number: int) -> None:
         self._link, self._number = link, number
         self._deltas: deque[Delta] = deque()

@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.client import Stream
 from actors.messages import Delta, SamplingParams
-from cluster.errors import GivenUp, StrataError, SuspectLost, Unavailable
+from cluster.errors import GivenUp, ReplicaLost, StrataError, SuspectLost, Unavailable
 from cluster.scheduling.admission import MOST_URGENT
 
 URGENT = MOST_URGENT - 1  # the priority of what was running already: it has waited once
@@ -35,6 +35,7 @@ class Asked:
     seconds: float
     emitted: list[int] = field(default_factory=list)
     lives: int = 0  # replicas that it was lost with
+    died: int = 0  # of those which died and were not merely ended
     suspect: bool = False  # the last that it began on died of one of its beginners, or of anything
     deaths: int = 0  # in a row, that it was the only beginner in
     holder: Any = None  # the connection that it was last sent over; where that was lost it is not asked again
@@ -98,6 +99,10 @@ class Journal:
         self._cancelled = True
         self._stream.cancel()
 
+    @property
+    def lost(self) -> int:
+        return self._asked.died
+
     def pause(self) -> bool:
         """What is out is written down: any replica goes on with it."""
         self._paused = True
@@ -120,6 +125,7 @@ class Journal:
     def _count(self, lost: StrataError) -> None:
         """Raises the loss where nothing is to be taken up, GivenUp for what replicas die of."""
         self._asked.lives += 1
+        self._asked.died += isinstance(lost, ReplicaLost)
         if self._asked.lives > self._most:
             raise lost
         self._asked.suspected(lost)

@@ -1,6 +1,7 @@
 """What becomes of answers and refusals when five times as much is asked as can be served?
 
     python -m benchmarks.overload [--model FOLDER] [--ranks N] [--seconds N] [--times N]
+                                 [--stretch N]
 
 The whole stack on loopback, and clients that ask at random instants whatever became of what they asked before (an open
 loop; prompts of 64 tokens drawn by lot, answers of 128 to 384): one at a time, then as much as can be served (the best
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -250,7 +252,9 @@ def _show(name: str, row: dict[str, Any]) -> None:
         print(f"  {count} failed: {why}")
 
 
-def served(model: Path, ranks: int, seconds: float, times: float) -> dict[str, dict[str, Any]]:
+def served(
+    model: Path, ranks: int, seconds: float, times: float, limits: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Start the whole stack, load it, stop it."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "strata.yaml"
@@ -265,6 +269,7 @@ def served(model: Path, ranks: int, seconds: float, times: float) -> dict[str, d
                             "tensor_parallel_size": ranks,
                             "speculation": "off",  # guesses come true by chance where words are drawn by lot
                             "shard_cpus": max(1, torch.get_num_threads() // ranks),
+                            "limits": dict(limits),
                         }
                     ],
                 }
@@ -305,15 +310,18 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--times", type=float, default=5.0)
+    parser.add_argument("--stretch", type=float, help="limits.batch_stretch, where it is not to be as it is by itself")
     options = parser.parse_args()
     load = quiet()
     print(f"{'':22}{'asked/s':>8}{'tokens/s':>10}{'whole':>8}{'refused':>9}{'failed':>8}", end="")
     print(f"{'first p50':>11}{'p99':>7}{'whole p50':>11}{'p99':>7}{'refusal p50':>13}{'p99 ms':>8}")
-    rows = served(options.model, options.ranks, options.seconds, options.times)
+    limits = {} if options.stretch is None else {"batch_stretch": options.stretch}
+    rows = served(options.model, options.ranks, options.seconds, options.times, limits)
     told = verdicts(rows, options.times)
     for name, value in told.items():
         print(f"{name:30}{value:8.2f}")
-    result = {"model": options.model.name, "ranks": options.ranks, "seconds": options.seconds, "rows": rows, **told}
+    result = {"model": options.model.name, "ranks": options.ranks, "seconds": options.seconds}
+    result |= {"limits": limits, "rows": rows, **told}
     print(f"kept in {write(f'overload_{options.model.name}_tp{options.ranks}', result, load_before=load)}")
 
 

@@ -72,6 +72,8 @@ class Near:
 class NearStream:
     """One sequence's deltas."""
 
+    lost = 0
+
     def __init__(self, client: Near, number: int) -> None:
         self._client, self._number = client, number
         self.arrived: asyncio.Queue[Delta] = asyncio.Queue()

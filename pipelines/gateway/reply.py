@@ -66,7 +66,7 @@ async def begin(desk: Desk, to: Reply) -> Answer:
 def testify(to: Reply, begun: Answer) -> None:
     """Say of an answer that is whole what its version is judged by."""
     first = begun.voices[0]
-    to.witness.done(first.head, first.finish == "length", first.tokens)
+    to.witness.done(first.head, first.finish == "length", first.tokens, first.stream.lost)
 
 
 def note(noted: Exchange, begun: Answer) -> None:

@@ -92,6 +92,8 @@ class Score:
 class Arm:
     """The answers of one version: how many failed, were refusals or were cut at max_tokens, and how long they took.
 
+    `losses`: of how many a replica died, whoever took them up.
+
     Seconds: `latency` of whole answers, `ttft` until the first token, `itl` between tokens, a mean for each answer.
     `scores`: by name, such as `eval.exact_match`.
     """
@@ -105,6 +107,7 @@ class Arm:
     itl: Sketch = field(default_factory=Sketch)
     tokens: Sketch = field(default_factory=Sketch)
     scores: Mapping[str, Score] = field(default_factory=dict)
+    losses: int = 0
 
     def __add__(self, other: "Arm") -> "Arm":
         scores = dict(self.scores)
@@ -120,6 +123,7 @@ class Arm:
             self.itl + other.itl,
             self.tokens + other.tokens,
             scores,
+            self.losses + other.losses,
         )
 
     @property
@@ -137,7 +141,7 @@ class Arm:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """What `plain` gave."""
-        answers, errors, refusals, cuts = (int(plain[name]) for name in COUNTS)
+        answers, errors, refusals, cuts, losses = (int(plain.get(name, 0)) for name in COUNTS)
         latency, ttft, itl, tokens = (
             Sketch({int(at): int(count) for at, count in plain[name]}) for name in SKETCHES
         )  # fmt: skip
@@ -145,8 +149,8 @@ class Arm:
             name: Score(int(count), float(total), *map(int, of))
             for name, (count, total, *of) in plain["scores"].items()
         }
-        return cls(answers, errors, refusals, cuts, latency, ttft, itl, tokens, scores)
+        return cls(answers, errors, refusals, cuts, latency, ttft, itl, tokens, scores, losses)
 
 
-COUNTS = ("answers", "errors", "refusals", "cuts")
+COUNTS = ("answers", "errors", "refusals", "cuts", "losses")
 SKETCHES = ("latency", "ttft", "itl", "tokens")

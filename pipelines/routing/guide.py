@@ -89,11 +89,12 @@ class Witness:
     said: str = ""  # how it was answered
     paced: bool = False  # what lies between its tokens was told while it was under way
 
-    def done(self, head: str, cut: bool, tokens: int) -> None:
-        """It was answered; `head` is how."""
+    def done(self, head: str, cut: bool, tokens: int, lost: int = 0) -> None:
+        """It was answered; `head` is how, `lost` the replicas that died of it or under it."""
         self.said = head
         seconds, figures = self.guide.clock() - self.began, self.figures
         arm = Arm(1, 0, int(refuses(head)), int(cut), Sketch.of(seconds), tokens=Sketch.of(max(1, tokens)))
+        arm = replace(arm, losses=int(lost > 0))
         if figures is not None and figures.ttft:
             arm = replace(arm, ttft=Sketch.of(figures.ttft))
         if figures is not None and figures.itl is not None and not self.paced:

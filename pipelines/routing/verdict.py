@@ -19,7 +19,7 @@ from pipelines.routing.evidence import SKETCHES, Arm, Interval, Score
 
 ALPHA = 0.01
 LEVELS = (50, 90, 95, 99)
-RATES = {"error_rate": "errors", "refusal_rate": "refusals", "cut_rate": "cuts"}
+RATES = {"error_rate": "errors", "refusal_rate": "refusals", "cut_rate": "cuts", "loss_rate": "losses"}
 SCORES = re.compile(r"(eval|shadow)\.[a-z0-9_]+|feedback\.(thumbs|score|kept)")
 KNOWN = (*RATES, *(f"p{level}_{name}" for name in SKETCHES for level in LEVELS))
 _SLACK = 1e-9  # what sums such as 0.9 - 0.02 are off by

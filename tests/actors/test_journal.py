@@ -97,6 +97,7 @@ async def test_every_token_once_and_in_order_whatever_dies_when(seed: int) -> No
     assert tuple(tokens(deltas)) == ANSWER
     assert [delta.finish for delta in deltas if delta.finish] == ["length"]
     assert sum(delta.cached_tokens for delta in deltas) == 3, "the prompt counts once"
+    assert stream.lost == sum(error is LOST for _, error in lives)
 
 
 async def test_what_replicas_die_of_is_given_up() -> None:

@@ -37,6 +37,10 @@ class FakeStream:
     over: bool = False
     told: bool = False
 
+    @property
+    def lost(self) -> int:
+        return self.client.deaths
+
     def __aiter__(self) -> "FakeStream":
         return self
 
@@ -133,6 +137,7 @@ class FakeClient:
     breaks_after: int | None = None
     breaks_with: StrataError = field(default_factory=StrataError)
     refuses: StrataError | None = None
+    deaths: int = 0  # of replicas, under each answer
     ready: bool = True
     running: int = 0
     cancels: int = 0

@@ -12,6 +12,8 @@ from cluster import errors
 class NearStream:
     """One sequence's deltas."""
 
+    lost = 0
+
     def __init__(self, client: "NearClient", number: int) -> None:
         self._client, self._number = client, number
         self.arrived: asyncio.Queue[Delta] = asyncio.Queue()

@@ -249,6 +249,17 @@ async def test_what_only_the_new_version_refuses_the_old_one_answers_and_it_coun
     assert arms["v6"]["errors"] == 0
 
 
+async def test_answers_under_which_a_gang_died_can_take_a_version_back(fair):
+    await begin(fair, steps=[50, 100], margin=None, abort_if=["loss_rate > 10%"])
+    fair.versions["v7"].deaths = 1
+    for user in range(80):
+        assert (await fair.ask(str(user), stream=user % 2 == 0)).status_code == 200
+    await fair.turn()
+    await fair.turn()
+    (rollout,) = (await fair.call("GET", "/v1/rollouts")).json()["data"]
+    assert (rollout["state"], "loss_rate > 0.1" in rollout["reason"]) == ("rolled back", True), rollout
+
+
 async def test_what_both_versions_refuse_is_the_client_s_fault(fair):
     await begin(fair, steps=[50, 100])
     for client in fair.versions.values():

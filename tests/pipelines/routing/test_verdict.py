@@ -57,6 +57,7 @@ def test_a_doubt_is_what_looks_broken_and_is_not_proven():
         ("shadow.agreement < 0.9", Arm(scores={"shadow.agreement": Score(300, 200.5)}), State.BROKEN),
         ("refusal_rate > 10%", Arm(100, 50, 30), State.BROKEN),
         ("cut_rate >= 99%", Arm(100, 0, 0, 100), State.DOUBTFUL),
+        ("loss_rate > 5%", Arm(100, losses=30), State.BROKEN),
     ],
 )
 def test_rules_that_people_write(text, new, state):
