@@ -107,6 +107,7 @@ class Releaser:
             said = apart(watched, live, control.users(watched.model))
             control.waits(watched.model, said or self._lost.get(watched.model, ""))
             if not said:
+                await asyncio.to_thread(found.settle, watched.name, watched.alias)
                 await self._clear(found, control, watched)
         elif control.begun(watched.model, due.version):
             await self._give_up(found, control, watched, due)

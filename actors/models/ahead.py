@@ -2,8 +2,9 @@
 
 A page is made when it is first touched, so that a cache takes no more memory than was ever used of it. To make one in
 the middle of a step is dear: the system clears 2 MB while all other threads wait, and a second thread that touches the
-same page clears another 2 MB for nothing (`benchmarks/fresh_pages.py`). So a thread of the lowest priority does that
-for the blocks that come next, which are the lowest numbers that were never used.
+same page clears another 2 MB for nothing (`benchmarks/fresh_pages.py`). So a thread does that for
+the blocks that come next, which are the lowest numbers that were never used: at the start beside all else, later with
+the lowest priority.
 
 Knows addresses. Knows nothing of what lies there: making a page leaves what is in it.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-AHEAD_TOKENS = 8192
+AHEAD_TOKENS = 16_384
 AHEAD_BYTES = 256 << 20
 PIECE_TOKENS = 512  # made at a time, so that who ends a cache does not wait
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; elsewhere it fails, and pages are made when they are touched
@@ -88,10 +89,10 @@ class _Cache:
 
 def _make(cache: _Cache) -> None:
     """Without a call of torch's: an interpreter that ends ends this thread too, and in torch that ends in an abort."""
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # of this thread alone
     while True:
         with cache.changed:
+            if not cache.lacks and hasattr(os, "SCHED_IDLE"):  # the first of them beside what else a start does
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # of this thread alone
             cache.changed.wait_for(lambda: cache.lacks or cache.ended)
             if cache.ended:
                 return

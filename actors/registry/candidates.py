@@ -15,6 +15,7 @@ from actors.registry.stages import Stage, Stages
 from cluster.errors import Conflict
 
 AUTHOR = "releases"  # who moves stages and aliases where a release does
+_WAY = (Stage.CANDIDATE, Stage.CANARY, Stage.LIVE)  # from a draft or a retired version on
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,27 @@ class Candidates:
             self.begin(model, version, cause)
         if self._stages.of(model, version) is Stage.CANARY:
             self._stages.move(model, version, Stage.CANDIDATE, author=AUTHOR, reason=f"Take {cause} back: {reason}")
+
+    def settle(self, model: str, alias: str) -> None:
+        """Have stages say what is so where no release is under way: who is live is, and who was is retired.
+
+        An alias is moved by people, too. A stage that somebody else has set stays as it is.
+        """
+        live, stages = self.live(model, alias), self._stages.all(model)
+        named = {self._registry.number(model, commit) for commit in self._aliases.all(model).values()}
+        for version in stages:
+            if stages[version] is Stage.LIVE and version not in named and self._own(model, version):
+                self._stages.move(
+                    model, version, Stage.RETIRED, author=AUTHOR, expected=Stage.LIVE, reason=f"{live} has replaced it"
+                )
+        if stages.get(live) is not Stage.LIVE and self._own(model, live):
+            at = stages.get(live, Stage.DRAFT)
+            for to in _WAY[0 if at in (Stage.DRAFT, Stage.RETIRED) else _WAY.index(at) + 1 :]:
+                self._stages.move(model, live, to, author=AUTHOR, expected=at, reason=f"{alias} is at it")
+                at = to
+
+    def _own(self, model: str, version: str) -> bool:
+        return self._stages.mover(model, version) in ("", AUTHOR)
 
     def restore(self, model: str, version: str, alias: str, on: str, cause: str) -> str:
         """Have the branch `on` hold what is live again, where a merge request put the version there that was taken back

@@ -36,7 +36,7 @@ class Asked:
         return {
             "name": self.name or model.replace("/", "-"),
             "model": model,
-            "arms": dict(_arm(each) for each in self.arms.split(",")),
+            "arms": _arms(self.arms),
             "metric": self.metric,
             "rate": share("--rate", self.rate),
             "effect": share("--effect", self.effect),
@@ -101,6 +101,16 @@ def _show(told: Mapping[str, Any], *, as_json: bool) -> None:
         return
     show.line(escape(f"{told['name']}: {told['metric']} of {told['model']}, {'over' if told['over'] else 'on'}"))
     show.table(("version", "users", "mean", ""), [row(arm) for arm in told["findings"]])
+
+
+def _arms(text: str) -> dict[str, float]:
+    found = dict[str, float]()
+    for each in text.split(","):
+        version, users = _arm(each)
+        if version in found:
+            raise InvalidRequest("--arms", text, f"{version} is named twice; name each version once")
+        found[version] = users
+    return found
 
 
 def _arm(text: str) -> tuple[str, float]:

@@ -38,7 +38,8 @@ def shown(model: str, file: Path | None, url: str | None, *, as_json: bool) -> N
     if as_json:
         show.document(told)
     else:
-        show.out.print(written(told), markup=False, soft_wrap=True, end="")
+        said = [f"# {line}\n" for line in under_way(told)]
+        show.out.print("".join(said) + written(told), markup=False, soft_wrap=True, end="")
 
 
 def put(model: str, source: Path, file: Path | None, url: str | None, *, as_json: bool) -> None:
@@ -65,6 +66,13 @@ def row(route: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
         f"{shadow['version']} {shadow['share']:g} %" if shadow else "",
         f"{ramp['old']} → {ramp['new']} {ramp['share']:g} %" if ramp else "",
     )
+
+
+def under_way(route: Mapping[str, Any]) -> list[str]:
+    """What moves users of a model beside what its route says, a line each."""
+    ramp, trial = route["ramp"], route["trial"]
+    said = [f"a rollout gives {ramp['new']} {ramp['share']:g} % of the users of {ramp['old']}"] if ramp else []
+    return said + ([f"the experiment {trial[0]} is under way"] if trial else [])
 
 
 def notes(route: Mapping[str, Any]) -> list[str]:

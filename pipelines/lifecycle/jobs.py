@@ -32,6 +32,14 @@ class OnRay:
         kind, each = _shares(train)
         return waiting.amount(int(train.workers * each), kind)
 
+    def free(self) -> str:
+        """How much of the cluster nobody has, in words."""
+        import ray  # noqa: PLC0415 - as above
+
+        there, left = ray.cluster_resources(), ray.available_resources()
+        kinds = [kind for kind in ("CPU", "GPU") if there.get(kind)]
+        return " and ".join(f"{left.get(kind, 0.0):g} of {there[kind]:g} {kind}s" for kind in kinds)
+
     def tune(self, config: Mapping[str, Any]) -> None:
         """Raises ExtraMissing, InvalidRequest where the cluster can never hold the workers, Unavailable."""
         import ray  # noqa: PLC0415 - not before its environment stands
@@ -61,6 +69,8 @@ class OnRay:
         except Exception as wrong:
             if isinstance(wrong, StrataError):
                 raise
+            if (own := _own(wrong)) is not None:
+                raise own from None
             raise Unavailable("the fine-tune", _last(wrong)) from wrong
 
     def measure(
@@ -100,6 +110,15 @@ def _shares(train: Train) -> tuple[str, float]:
 
     gpu = ray.cluster_resources().get("GPU", 0) >= train.workers
     return ("GPU", 1.0) if gpu else ("CPU", float(train.threads))
+
+
+def _own(wrong: Exception) -> StrataError | None:
+    """What one of our own workers said was wrong, where that is what a fine-tune ended by."""
+    for failure in getattr(wrong, "worker_failures", {}).values():
+        said = getattr(failure, "_base_exc", failure)  # as Ray Train wraps it
+        if isinstance(said, StrataError):
+            return said
+    return None
 
 
 def _tune(config: dict[str, Any]) -> None:

@@ -26,17 +26,20 @@ def amount(count: int, kind: str) -> str:
 
 
 def held(at: Work) -> str:
-    """Whose places will be free before long, in words; nothing where that is nobody's or is not known."""
+    """What is free, and whose places will be before long, in words."""
+    free = f"; {at.hands.free()} are free"
     try:
         routes = at.hands.ask("GET", "/v1/routes")["data"]
     except StrataError:
-        return ""
+        return free
     kept = []
     for each in routes:
         if spare := each.get("spare"):
             names = f"{each['model']}@{' and '.join(spare['versions'])}"
             kept.append(f"{names} (no users) for {spare['seconds']:.0f} s more")
-    return f"; a release keeps {', '.join(kept)}, or until `strata deploy`" if kept else ""
+    if kept:
+        return f"{free}; a release keeps {', '.join(kept)}, or until `strata deploy`"
+    return free
 
 
 @contextmanager

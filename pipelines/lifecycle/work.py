@@ -24,6 +24,10 @@ class Hands(Protocol):
         """What training takes of the cluster, in words."""
         ...
 
+    def free(self) -> str:
+        """How much of the cluster nobody has, in words."""
+        ...
+
     def tune(self, config: Mapping[str, Any]) -> None:
         """See `tuning.tune_worker`, on as many workers as the config says."""
         ...

@@ -119,3 +119,59 @@ def test_what_the_live_one_comes_from_is_never_due(world):
     world.aliases.move("chat", "next", "v1", author="ada")
     assert world.next("next") is None
     assert world.next() is None
+
+
+def test_stages_follow_an_alias_that_people_move(world):
+    settle, stages = world.candidates.settle, world.stages
+    settle("chat", "prod")
+    assert stages.all("chat") == {"v1": Stage.LIVE}
+    version, number = world.merge()
+    world.candidates.begin("chat", version, f"!{number}")
+    world.candidates.release("chat", "prod", "v1", version, f"!{number}")
+    assert stages.all("chat") == {"v1": Stage.RETIRED, version: Stage.LIVE}
+    world.aliases.rollback("chat", "prod", None, author="ada")
+    for _ in range(2):
+        settle("chat", "prod")
+        assert stages.all("chat") == {"v1": Stage.LIVE, version: Stage.RETIRED}
+    assert world.next() is None, "what was released once is not due again"
+    count = len(stages.log("chat", "v1"))
+    settle("chat", "prod")
+    assert len(stages.log("chat", "v1")) == count, "nothing is written where nothing changes"
+
+
+def test_a_stage_that_somebody_has_set_stays(world):
+    world.stages.move("chat", "v1", Stage.RETIRED, author="ada")
+    world.candidates.settle("chat", "prod")
+    assert world.stages.all("chat") == {"v1": Stage.RETIRED}
+
+
+def test_what_another_alias_is_at_stays_live(world):
+    world.candidates.settle("chat", "prod")
+    other = world.push()
+    world.aliases.move("chat", "beta", other, author="ada")
+    world.candidates.settle("chat", "beta")
+    world.candidates.settle("chat", "prod")
+    assert world.stages.all("chat") == {"v1": Stage.LIVE, other: Stage.LIVE}
+
+
+def test_a_branch_holds_again_what_is_live_unless_more_came(world):
+    version, number = world.merge()
+    pushed = world.push("other")
+    assert not world.candidates.restore("chat", pushed, "prod", "main", "by ann"), "main is elsewhere"
+    made = world.candidates.restore("chat", version, "prod", "main", f"!{number}")
+    entry = world.registry.show("chat", "main").entry
+    assert (world.registry.number("chat", "main"), entry.author) == (made, AUTHOR)
+    assert entry.message == f"Take !{number} back: main holds what v1 does again"
+    difference = world.registry.diff("chat", "v1", made)
+    assert not (difference.added or difference.removed or difference.changed)
+    assert not world.candidates.restore("chat", version, "prod", "main", f"!{number}"), "once"
+    assert world.next() is None
+    world.merge()
+    late, _ = world.merge()
+    assert world.next().version == late
+    assert not world.candidates.restore("chat", made, "prod", "next", f"!{number}"), "of an alias there is no branch"
+
+
+def test_a_branch_that_somebody_pushed_to_is_theirs(world):
+    pushed = world.push()
+    assert not world.candidates.restore("chat", pushed, "prod", "main", "by ann")

@@ -62,6 +62,7 @@ def test_it_ends_and_is_shown_and_drawn(far: Far, monkeypatch, capsys) -> None:
     [
         (("experiment", "chat"), "--arms: nothing"),
         (("experiment", "chat", "--arms", "v6"), "--arms"),
+        (("experiment", "chat", "--arms", "v6=50,v6=50"), "v6 is named twice"),
         (("experiment", "chat", "more"), "MODEL: chat more"),
         (
             ("experiment", "chat", "--arms", "v6=50,v7=50", "--rate", "60"),

@@ -13,7 +13,8 @@ RULES = [{"when": {"tenants": ["staff"], "headers": {"x-beta": "yes"}}, "to": "v
 TOLD = {
     "model": "chat", "versions": ["v6", "v7"], "weights": {"v6": 99.5, "v7": 0.5}, "rules": RULES,
     "shadow": None, "ramp": {"old": "v6", "new": "v7", "share": 5.0}, "audit": [],
-    "settings": {"rules": RULES, "shadow": {"version": "v7", "share": 5.0}},
+    "settings": {"rules": RULES, "shadow": {"version": "v7", "share": 5.0}}, "trial": None,
+    "waits": "", "spare": {"versions": ["v5"], "seconds": 90.0},
 }  # fmt: skip
 
 
@@ -30,13 +31,16 @@ def test_all_are_listed(far: Far, monkeypatch, capsys) -> None:
     assert far.asked == [("GET", "/v1/routes", None)]
     assert "v6 99.5 %, v7 0.5 %" in said
     assert "v7 5 %" in said
+    assert "chat: v5 without users, kept for 90 s more" in said
     assert strata(monkeypatch, "routes", "--json") == 0
     assert json.loads(capsys.readouterr().out)["data"][0]["model"] == "chat"
 
 
 def test_what_is_shown_is_what_set_takes(far: Far, monkeypatch, capsys) -> None:
     assert strata(monkeypatch, "routes", "show", "team/chat") == 0
-    Path("chat.yaml").write_text(capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert said.startswith("# a rollout gives v7 5 % of the users of v6\n")
+    Path("chat.yaml").write_text(said)
     assert strata(monkeypatch, "routes", "set", "team/chat", "chat.yaml") == 0
     assert "v6 99.5 %, v7 0.5 %, rules: 1;" in capsys.readouterr().out
     body = {"weights": {"v6": 99.5, "v7": 0.5}, "rules": RULES}

@@ -96,6 +96,9 @@ class Made:
     def needs(self, train: Train) -> str:
         return f"{train.threads} CPUs"
 
+    def free(self) -> str:
+        return "0 of 2 CPUs"
+
     def tune(self, config: dict[str, Any]) -> None:
         self.done["tune"] += 1
         out, base = Path(config["out"]), Path(config["base"])

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cluster.errors import InvalidRequest
 from pipelines.lifecycle import jobs, waiting
 from pipelines.lifecycle.drive import drive
 from pipelines.lifecycle.run import State
@@ -84,14 +85,14 @@ def test_cores_are_counted():
 def test_who_waits_is_told_whose_places_will_be_free(place):
     hands = place.hands()
     at = SimpleNamespace(hands=hands)
-    assert waiting.held(at) == ""
+    assert waiting.held(at) == "; 0 of 2 CPUs are free"
     spare = {"versions": ["v1"], "seconds": 480.0}
     hands.ask = lambda *_: {"data": [{"model": "chat", "spare": spare}, {"model": "other", "spare": None}]}
-    said = "; a release keeps chat@v1 (no users) for 480 s more, or until `strata deploy`"
+    said = "; 0 of 2 CPUs are free; a release keeps chat@v1 (no users) for 480 s more, or until `strata deploy`"
     assert waiting.held(at) == said
     hands.away = 1
     del hands.ask
-    assert waiting.held(at) == "", "the gateway is away"
+    assert waiting.held(at) == "; 0 of 2 CPUs are free", "the gateway is away"
 
 
 def test_who_goes_on_waiting_asks_now_and_then(place, monkeypatch):
@@ -109,3 +110,12 @@ def test_who_goes_on_waiting_asks_now_and_then(place, monkeypatch):
         for _ in range(waiting.PATIENCE + waiting.LOOKS):
             looks[0]()
     assert told == ["waiting for 1 CPU", *["waiting for 1 CPU; somebody keeps it"] * 2]
+
+
+def test_what_a_worker_finds_wrong_with_the_settings_is_said_as_it_is():
+    wrong = InvalidRequest("train.lora.targets", "nosuch", "it has q_proj")
+    wrapped = SimpleNamespace(_base_exc=wrong)
+    assert jobs._own(SimpleNamespace(worker_failures={0: wrapped})) is wrong
+    assert jobs._own(SimpleNamespace(worker_failures={0: wrong})) is wrong
+    assert jobs._own(SimpleNamespace(worker_failures={0: ValueError("x")})) is None
+    assert jobs._own(RuntimeError("x")) is None
