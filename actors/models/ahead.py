@@ -14,6 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -91,8 +92,8 @@ def _make(cache: _Cache) -> None:
     """Without a call of torch's: an interpreter that ends ends this thread too, and in torch that ends in an abort."""
     while True:
         with cache.changed:
-            if not cache.lacks and hasattr(os, "SCHED_IDLE"):  # the first of them beside what else a start does
-                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # of this thread alone
+            if not cache.lacks:  # the first of them beside what else a start does
+                _yield_to_all()
             cache.changed.wait_for(lambda: cache.lacks or cache.ended)
             if cache.ended:
                 return
@@ -101,6 +102,12 @@ def _make(cache: _Cache) -> None:
         with cache.changed:
             cache.made, cache.ended = last if done else first, cache.ended or not done
             cache.changed.notify_all()
+
+
+def _yield_to_all() -> None:
+    """From now on this thread runs where no other wants to."""
+    with suppress(OSError, AttributeError):  # where that is not allowed, or not Linux
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _populate(at: int, size: int) -> bool:

@@ -33,10 +33,13 @@ class OnRay:
         return waiting.amount(int(train.workers * each), kind)
 
     def free(self) -> str:
-        """How much of the cluster nobody has, in words."""
+        """How much of the cluster nobody has, in words; empty where its store does not tell."""
         import ray  # noqa: PLC0415 - as above
 
-        there, left = ray.cluster_resources(), ray.available_resources()
+        try:
+            there, left = ray.cluster_resources(), ray.available_resources()
+        except ray.exceptions.RayError:
+            return ""
         kinds = [kind for kind in ("CPU", "GPU") if there.get(kind)]
         return " and ".join(f"{left.get(kind, 0.0):g} of {there[kind]:g} {kind}s" for kind in kinds)
 

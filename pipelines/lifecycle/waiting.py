@@ -27,7 +27,8 @@ def amount(count: int, kind: str) -> str:
 
 def held(at: Work) -> str:
     """What is free, and whose places will be before long, in words."""
-    free = f"; {at.hands.free()} are free"
+    said = at.hands.free()
+    free = f"; {said} are free" if said else ""
     try:
         routes = at.hands.ask("GET", "/v1/routes")["data"]
     except StrataError:

@@ -25,7 +25,7 @@ class Hands(Protocol):
         ...
 
     def free(self) -> str:
-        """How much of the cluster nobody has, in words."""
+        """How much of the cluster nobody has, in words; empty where that is not known."""
         ...
 
     def tune(self, config: Mapping[str, Any]) -> None:

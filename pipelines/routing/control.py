@@ -181,8 +181,10 @@ class Control:
         ended = [each.ended for each in over if each.ended is not None]
         if not ended or self.running(model) or self.trial(model):
             return (), 0.0
-        led = route.versions - {version for version, share in route.weights.items() if not share}
-        left = tuple(version for version in self._versions[model] if version not in led)
+        users = {version for version, share in route.weights.items() if share}
+        led = users | {rule.to for rule in route.settings.rules}
+        shadow = route.settings.shadow.version if route.settings.shadow else None
+        left = tuple(version for version in self._versions[model] if version not in led and version != shadow)
         return left, max(0.0, self._wall() - max(ended))
 
     def waits(self, model: str, reason: str) -> None:
