@@ -2,9 +2,8 @@
 
 A page is made when it is first touched, so that a cache takes no more memory than was ever used of it. To make one in
 the middle of a step is dear: the system clears 2 MB while all other threads wait, and a second thread that touches the
-same page clears another 2 MB for nothing (`benchmarks/fresh_pages.py`). So a thread does that for
-the blocks that come next, which are the lowest numbers that were never used: at the start beside all else, later with
-the lowest priority.
+same page clears another 2 MB for nothing (`benchmarks/fresh_pages.py`). So a thread does that for the blocks that come
+next, which are the lowest numbers that were never used: at the start beside all else, later with the lowest priority.
 
 Knows addresses. Knows nothing of what lies there: making a page leaves what is in it.
 """
