@@ -85,13 +85,13 @@ class Watcher:
 
 
 def directory() -> Any:
-    """The handle of the directory's actor, which is made if need be."""
-    return _detached(Directory, DIRECTORY)
+    """The handle of the directory's actor, which is made if need be: on the head, which no other node takes along."""
+    return _detached(Directory, DIRECTORY, {HEAD: 0.001})
 
 
 def demand() -> Any:
     """The handle of the actor that hears what is asked of models that scale; made if need be."""
-    return _detached(Demand, DEMAND)
+    return _detached(Demand, DEMAND, {HEAD: 0.001})
 
 
 def registrar() -> Any:

@@ -67,9 +67,19 @@ class Stack:
 def until(done: Callable[[], object], seconds: float = 120.0, what: Callable[[], object] = lambda: "") -> None:
     """Poll until `done()` is true; fail after `seconds` and say `what` there is instead."""
     deadline = time.monotonic() + seconds
-    while not done():
+    while not _holds(done):
         assert time.monotonic() < deadline, f"it did not come to pass {what()}"
         time.sleep(0.05)
+
+
+def _holds(done: Callable[[], object]) -> bool:
+    """An actor that is being made again, as after a control store was, cannot tell yet."""
+    import ray
+
+    try:
+        return bool(done())
+    except ray.exceptions.RayError:
+        return False
 
 
 @pytest.fixture(scope="module", autouse=True)
