@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,10 @@ class Hold:
 
     seconds: float
     requests: int
+
+
+async def _never() -> bool:
+    return False
 
 
 class Replicas:
@@ -68,6 +72,7 @@ class Replicas:
         self._hold, self._held = hold or Hold(0.0, 0), 0
         self._sleeps, self._came, self._serving = sleeps, 0, serving
         self.on_held: Callable[[], None] = lambda: None  # called when a request finds no replica and waits for one
+        self.withdrawn: Callable[[], Awaitable[bool]] = _never  # whether no replica will come again
         self._router = Router(clock, roll=roll)
 
     @property
@@ -192,6 +197,8 @@ class Replicas:
                 left = until - loop.time()
                 if left <= 0:
                     raise DeadlineExceeded("the request", asked.seconds) from refused
+                if not self._links and await self.withdrawn():
+                    raise Unavailable(self.model, "it was taken off by a deploy; ask again") from refused
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(left, _RETRY_SECONDS)):
                         await news.wait()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("strata.app")
 
-GATEWAY = "gateway"
+GATEWAY = placing.GATEWAY
 CONTROL = "releases"
 POST = "webhooks"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal

@@ -18,7 +18,7 @@ from cluster.scheduling import admission
 from cluster.security.keys import KeyRing
 from cluster.telemetry import logs
 from cluster.telemetry.metrics import Metrics
-from pipelines import places
+from pipelines import places, placing
 from pipelines.chat import Served
 from pipelines.gateway import app as gateway
 from pipelines.gateway.evaluator import Evaluator
@@ -28,6 +28,7 @@ from pipelines.routing.guide import Guide
 from pipelines.routing.route import first
 from pipelines.routing.settings import RouteSettings
 from pipelines.settings import Settings
+from pipelines.withdrawal import Withdrawal
 
 
 class Gateway:
@@ -55,6 +56,9 @@ class Gateway:
             )
             for model in settings.models
         }
+        withdrawal = Withdrawal(places.deployed, placing.GATEWAY)
+        for name, client in clients.items():
+            client.withdrawn = partial(withdrawal.of, placing.deployment_name(name))
         self._roster = Roster(clients, Watcher().watch)
         self._roster.start()
         scaled = {model.name: clients[model.name] for model in settings.models if model.scaling is not None}

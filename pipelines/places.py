@@ -117,9 +117,18 @@ def groups() -> list[Mapping[str, Any]]:
 
 def replicas() -> set[tuple[str, str]]:
     """Deployment and id of every replica of ours that Serve knows, in whatever state."""
+    return {(name, replica["replica_id"]) for name, each in _deployments().items() for replica in each["replicas"]}
+
+
+def deployed() -> frozenset[str]:
+    """The names of what the last deploy has; empty where Serve does not tell."""
+    return frozenset(_deployments())
+
+
+def _deployments() -> Mapping[str, Any]:
     from ray.serve.context import _get_global_client  # noqa: PLC0415 - not before Ray's environment stands
 
     client = _get_global_client(raise_if_no_controller_running=False)
     application = client.get_serve_details()["applications"].get(placing.APPLICATION) if client else None
-    deployments = application["deployments"] if application else {}
-    return {(name, replica["replica_id"]) for name, each in deployments.items() for replica in each["replicas"]}
+    found: Mapping[str, Any] = application["deployments"] if application else {}
+    return found

@@ -22,7 +22,7 @@ from cluster.scheduling.inventory import ACCELERATORS, CPU, TYPE, Node
 from cluster.scheduling.needs import Need
 from cluster.scheduling.plan import Plan
 
-APPLICATION = "strata"
+APPLICATION, GATEWAY = "strata", "gateway"  # as Serve knows them
 _OURS = f"SERVE_REPLICA::{APPLICATION}#"  # so Serve calls a replica's placement group, then DEPLOYMENT#ID
 _ITEM_BYTES = {"float32": 4, "float64": 8}  # of a config's dtype; any other that models are stored as has 2
 

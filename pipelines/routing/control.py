@@ -184,7 +184,9 @@ class Control:
         users = {version for version, share in route.weights.items() if share}
         led = users | {rule.to for rule in route.settings.rules}
         shadow = route.settings.shadow.version if route.settings.shadow else None
-        left = tuple(version for version in self._versions[model] if version not in led and version != shadow)
+        tried = {version for each in over for version in (each.terms.old, each.terms.new)}  # others are yet to come
+        there = [version for version in self._versions[model] if version in tried and version not in led]
+        left = tuple(version for version in there if version != shadow)
         return left, max(0.0, self._wall() - max(ended))
 
     def waits(self, model: str, reason: str) -> None:

@@ -132,6 +132,25 @@ async def test_what_is_held_in_vain_hears_why(
     leader.close()
 
 
+async def test_nobody_waits_for_a_model_that_was_taken_off(directory: Directory) -> None:
+    leader = await lead(directory, "one")
+    replicas = Replicas(MODEL, hold=Hold(60.0, 9))
+    roster = Roster({MODEL: replicas}, directory.watch)
+    roster.start()
+    await until_ready(replicas)
+    await roster.close()
+    replicas.drop("one")
+    answers = iter([False, True])
+
+    async def withdrawn() -> bool:
+        return next(answers)
+
+    replicas.withdrawn = withdrawn
+    with pytest.raises(Unavailable, match="taken off by a deploy; ask again"):
+        await replicas.submit(PROMPT, greedy(), seed=1)
+    leader.close()
+
+
 async def test_a_full_replica_refuses_and_another_takes_it(directory: Directory) -> None:
     leaders = [await lead(directory, name, running_sequences=1, queued_sequences=0) for name in ("one", "two")]
     replicas = Replicas(MODEL)

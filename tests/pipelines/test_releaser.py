@@ -315,3 +315,13 @@ async def test_who_has_no_users_stays_while_an_experiment_runs(world):
     world.now += 3600
     await world.turn(GOOD)
     assert world.deploys == 1
+
+
+async def test_a_version_that_is_about_to_be_released_is_not_spare(world):
+    first, _ = world.versions.merge()
+    await world.until_over(GOOD, killed=False)
+    world.now += 3600
+    world.versions.merge()
+    await world.turn(GOOD)
+    (route,) = await world.control.routes()
+    assert (world.served[0], len(world.served), route["spare"]) == (first, 2, None)
