@@ -24,6 +24,9 @@ from cluster.scheduling import admission
 from cluster.scheduling.retries import Budget
 
 _RETRY_SECONDS = 0.3
+TAKEN_OFF_SECONDS = (
+    1.5  # before who waits is told so: asking again finds the gateway that comes with the deploy by then
+)
 _REPLAYS = 16  # replicas that one request may be lost with, by default
 _PATIENCE_SECONDS = 600.0  # for another replica, where a request has no deadline
 _TRIES = 3  # replicas that are asked before a request is refused: nothing of it has been answered yet
@@ -189,6 +192,7 @@ class Replicas:
     async def _wait(self, asked: Asked, until: float, passing: tuple[type[StrataError], ...]) -> LinkStream:
         """A replica's stream, tried with all that come until then; `passing` are refusals that may pass."""
         loop, lost = asyncio.get_running_loop(), asked.holder
+        began = loop.time()
         while True:
             news = self._news
             try:
@@ -197,7 +201,7 @@ class Replicas:
                 left = until - loop.time()
                 if left <= 0:
                     raise DeadlineExceeded("the request", asked.seconds) from refused
-                if not self._links and await self.withdrawn():
+                if not self._links and loop.time() - began >= TAKEN_OFF_SECONDS and await self.withdrawn():
                     raise Unavailable(self.model, "it was taken off by a deploy; ask again") from refused
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(left, _RETRY_SECONDS)):

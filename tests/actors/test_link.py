@@ -132,7 +132,10 @@ async def test_what_is_held_in_vain_hears_why(
     leader.close()
 
 
-async def test_nobody_waits_for_a_model_that_was_taken_off(directory: Directory) -> None:
+async def test_nobody_waits_for_a_model_that_was_taken_off(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr("actors.replicas.TAKEN_OFF_SECONDS", 0.0)
     leader = await lead(directory, "one")
     replicas = Replicas(MODEL, hold=Hold(60.0, 9))
     roster = Roster({MODEL: replicas}, directory.watch)
