@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import ray
+import ray.serve.exceptions
 
 from cluster.errors import Unavailable
 from pipelines.links import Calls
