@@ -24,9 +24,7 @@ from cluster.scheduling import admission
 from cluster.scheduling.retries import Budget
 
 _RETRY_SECONDS = 0.3
-TAKEN_OFF_SECONDS = (
-    1.5  # before who waits is told so: asking again finds the gateway that comes with the deploy by then
-)
+TAKEN_OFF_SECONDS = 1.5  # before who waits is told so: asked again, the gateway of that deploy answers by then
 _REPLAYS = 16  # replicas that one request may be lost with, by default
 _PATIENCE_SECONDS = 600.0  # for another replica, where a request has no deadline
 _TRIES = 3  # replicas that are asked before a request is refused: nothing of it has been answered yet

@@ -140,13 +140,13 @@ class Releaser:
         control.waits(watched.model, self._lost[watched.model])
 
     async def _bring(self, found: Candidates, control: Rollouts, watched: Watched, due: Candidate) -> None:
-        now, key = self.clock(), f"{watched.model}@{due.version}"
-        if now - self._tried.get(key, -AGAIN_SECONDS) < AGAIN_SECONDS:
+        key = f"{watched.model}@{due.version}"
+        if self._early(key):
             return
         if held := await self._ended(found, control, watched):
             control.waits(watched.model, f"{due.version} ({due.cause}) waits for {held}, which its deploy would end")
             return
-        self._tried[key] = now
+        self._tried[key] = self.clock()
         control.waits(watched.model, f"{due.version} ({due.cause}) is being deployed")
         await self.deploy()
 
@@ -155,13 +155,16 @@ class Releaser:
         left, since = control.spare(watched.model)
         if not left or since < watched.release.keep_seconds:
             return
-        now, key = self.clock(), f"{watched.model} without {' and '.join(left)}"
-        if now - self._tried.get(key, -AGAIN_SECONDS) >= AGAIN_SECONDS and not await self._ended(
-            found, control, watched
-        ):
-            self._tried[key] = now
-            log.info("versions_end", extra={"model": watched.model, "versions": ", ".join(left)})
-            await self.deploy()
+        key = f"{watched.model} without {' and '.join(left)}"
+        if self._early(key) or await self._ended(found, control, watched):
+            return
+        self._tried[key] = self.clock()
+        log.info("versions_end", extra={"model": watched.model, "versions": ", ".join(left)})
+        await self.deploy()
+
+    def _early(self, key: str) -> bool:
+        """Whether the same was deployed a moment ago."""
+        return self.clock() - self._tried.get(key, -AGAIN_SECONDS) < AGAIN_SECONDS
 
     async def _ended(self, found: Candidates, control: Rollouts, watched: Watched) -> str:
         """What a deploy would end of another model, as it brings all of them as the registry has them by now."""

@@ -115,9 +115,11 @@ class Candidates:
         An alias is moved by people, too. A stage that somebody else has set stays as it is.
         """
         live, stages = self.live(model, alias), self._stages.all(model)
-        named = {self._registry.number(model, commit) for commit in self._aliases.all(model).values()}
-        for version in stages:
-            if stages[version] is Stage.LIVE and version not in named and self._own(model, version):
+        others = [version for version, stage in stages.items() if stage is Stage.LIVE and version != live]
+        aliases = self._aliases.all(model).values() if others else ()  # mostly there are none
+        named = {self._registry.number(model, commit) for commit in aliases}
+        for version in others:
+            if version not in named and self._own(model, version):
                 self._stages.move(
                     model, version, Stage.RETIRED, author=AUTHOR, expected=Stage.LIVE, reason=f"{live} has replaced it"
                 )

@@ -230,15 +230,14 @@ class Registry:
             digest, _ = self.blobs.put(tree.manifest(content))
         return Pin(model, commit, digest, sum(tree.sizes(content).values()))
 
-    def restore(self, model: str, name: str, *, author: str, at: str, branch: str = MAIN, message: str = "") -> str:
+    def restore(self, model: str, name: str, *, author: str, branch: str, at: str, message: str) -> str:
         """Make what the version `name` holds the next one of `branch`, after the commit `at` that it is at; its number.
 
         Raises what `trusted` does, and Conflict where the branch is elsewhere.
         """
         history, commit = self.history(model), self.trusted(model, name)
         history.expect(HEADS + branch, at)
-        content, reason = history.files(commit), message or f"Restore {name}"
-        made = history.commit(content, (at,), author, int(self._clock()), reason, self._signer.sign)
+        made = history.commit(history.files(commit), (at,), author, int(self._clock()), message, self._signer.sign)
         return history.number(made, branch, at, self._signed)
 
     def trusted(self, model: str, name: str) -> str:

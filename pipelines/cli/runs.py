@@ -19,7 +19,7 @@ from pipelines.cli.config import settle
 from pipelines.cli.entrance import who
 from pipelines.lifecycle import places, starting
 from pipelines.lifecycle.drive import driven
-from pipelines.lifecycle.run import ACTIVE, CUT, OVER, UNDER_WAY, Run, State, Step, progress, upcoming, waits
+from pipelines.lifecycle.run import ACTIVE, CUT, OVER, UNDER_WAY, Run, State, Step, goes_on, progress, upcoming, waits
 from pipelines.lifecycle.runs import Runs
 from pipelines.settings import Settings
 
@@ -27,7 +27,6 @@ LOOK_SECONDS = 0.5
 START_SECONDS = 60.0  # until the job of a driver has begun; what is stored before is of the last one
 BAR = 12
 SHOWN = (ACTIVE, OVER, *CUT)  # states of a step that somebody who follows is told of
-_GOES_ON = "`strata runs resume {}` goes on, or a watch by itself"
 PATIENCE_SECONDS = 5.0  # with the job of a driver, before it is asked whether it has ended
 FOLLOWED = (State.QUEUED, State.RUNNING)
 COLOURS = {State.DONE: "green", State.STOPPED: "red", State.FAILED: "red", State.TAKEN_BACK: "red"}
@@ -136,9 +135,9 @@ def standing(settings: Settings, run: Run) -> str:
     if run.state is State.WAITING:
         return waits(run.id, *starting.undecided(settings, run))
     if run.state is State.RUNNING and not driven(places.folder_of(settings, run.id)):
-        return f"its driver is gone: {_GOES_ON.format(run.id)}"
+        return f"its driver is gone: {goes_on(run.id)}"
     if said := starting.fallen(settings, run):
-        return f"its driver ended before the first step ({said}); {_GOES_ON.format(run.id)}"
+        return f"its driver ended before the first step ({said}); {goes_on(run.id)}"
     return ""
 
 

@@ -120,10 +120,14 @@ def upcoming(steps: Sequence[Step]) -> Step | None:
 
 def waits(run: str, number: int, missing: Sequence[str]) -> str:
     """What a run waits for whose merge request lacks `missing`, or lacks nothing any more, and what goes on with it."""
-    goes = f"`strata runs resume {run}` goes on, or a watch by itself"
     if missing:
-        return f"merge request !{number} needs {'; '.join(missing)}. Once that is seen to, {goes}"
-    return f"merge request !{number} waits for nobody any more: {goes}"
+        return f"merge request !{number} needs {'; '.join(missing)}. Once that is seen to, {goes_on(run)}"
+    return f"merge request !{number} waits for nobody any more: {goes_on(run)}"
+
+
+def goes_on(run: str) -> str:
+    """Who takes up a run that nobody drives."""
+    return f"`strata runs resume {run}` goes on, or a watch by itself"
 
 
 def branch(run: str) -> str:

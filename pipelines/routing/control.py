@@ -176,18 +176,19 @@ class Control:
         return tuple(sorted((version for version, share in weights.items() if share), key=lambda name: -weights[name]))
 
     def spare(self, model: str) -> tuple[tuple[str, ...], float]:
-        """Versions of a model that nothing leads to since a release of it, and for how many seconds by now."""
-        route, over = self._routes[model], [each for each in self._rollouts.values() if each.terms.model == model]
+        """Versions of a model that no user has since a release of it, and for how many seconds by now.
+
+        Of one that is released by itself, beside which there are no rules and no shadow.
+        """
+        over = [each for each in self._rollouts.values() if each.terms.model == model]
         ended = [each.ended for each in over if each.ended is not None]
         if not ended or self.running(model) or self.trial(model):
             return (), 0.0
-        users = {version for version, share in route.weights.items() if share}
-        led = users | {rule.to for rule in route.settings.rules}
-        shadow = route.settings.shadow.version if route.settings.shadow else None
         tried = {version for each in over for version in (each.terms.old, each.terms.new)}  # others are yet to come
-        there = [version for version in self._versions[model] if version in tried and version not in led]
-        left = tuple(version for version in there if version != shadow)
-        return left, max(0.0, self._wall() - max(ended))
+        left = tried - set(self.users(model))
+        return tuple(version for version in self._versions[model] if version in left), max(
+            0.0, self._wall() - max(ended)
+        )
 
     def waits(self, model: str, reason: str) -> None:
         """Why a release does not go on; nothing where it does."""

@@ -93,8 +93,8 @@ class Witness:
         """It was answered; `head` is how, `lost` the replicas that died of it or under it."""
         self.said = head
         seconds, figures = self.guide.clock() - self.began, self.figures
-        arm = Arm(1, 0, int(refuses(head)), int(cut), Sketch.of(seconds), tokens=Sketch.of(max(1, tokens)))
-        arm = replace(arm, losses=int(lost > 0))
+        made = Sketch.of(max(1, tokens))
+        arm = Arm(1, 0, int(refuses(head)), int(cut), Sketch.of(seconds), tokens=made, losses=int(lost > 0))
         if figures is not None and figures.ttft:
             arm = replace(arm, ttft=Sketch.of(figures.ttft))
         if figures is not None and figures.itl is not None and not self.paced:

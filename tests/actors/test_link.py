@@ -116,17 +116,23 @@ async def test_a_request_is_held_until_the_next_replica_is_up(directory: Directo
     second.close()
 
 
-@pytest.mark.parametrize(("deadline", "error"), [(None, Unavailable), (0.01, DeadlineExceeded)])
-async def test_what_is_held_in_vain_hears_why(
-    directory: Directory, deadline: float | None, error: type[StrataError]
-) -> None:
+async def abandoned(directory: Directory, hold: Hold) -> tuple[Leader, Replicas]:
+    """A model that had one replica and has none; the leader is to be closed."""
     leader = await lead(directory, "one")
-    replicas = Replicas(MODEL, hold=Hold(0.05, 9))
+    replicas = Replicas(MODEL, hold=hold)
     roster = Roster({MODEL: replicas}, directory.watch)
     roster.start()
     await until_ready(replicas)
     await roster.close()
     replicas.drop("one")
+    return leader, replicas
+
+
+@pytest.mark.parametrize(("deadline", "error"), [(None, Unavailable), (0.01, DeadlineExceeded)])
+async def test_what_is_held_in_vain_hears_why(
+    directory: Directory, deadline: float | None, error: type[StrataError]
+) -> None:
+    leader, replicas = await abandoned(directory, Hold(0.05, 9))
     with pytest.raises(error):
         await replicas.submit(PROMPT, greedy(), seed=1, deadline=deadline)
     leader.close()
@@ -136,13 +142,7 @@ async def test_nobody_waits_for_a_model_that_was_taken_off(
     directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("actors.replicas.TAKEN_OFF_SECONDS", 0.0)
-    leader = await lead(directory, "one")
-    replicas = Replicas(MODEL, hold=Hold(60.0, 9))
-    roster = Roster({MODEL: replicas}, directory.watch)
-    roster.start()
-    await until_ready(replicas)
-    await roster.close()
-    replicas.drop("one")
+    leader, replicas = await abandoned(directory, Hold(60.0, 9))
     answers = iter([False, True])
 
     async def withdrawn() -> bool:
