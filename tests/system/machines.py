@@ -60,8 +60,9 @@ class Machines:
             self.end(name)
 
     def _begin(self, name: str) -> subprocess.Popen[bytes]:
-        surroundings = runtime.surroundings(self._settings, loopback.ingress(self._settings.run_dir / name))
-        command = [sys.executable, "-m", "tests.system.node", self._address, name, str(CORES)]
+        folder = self._settings.run_dir / name
+        surroundings = runtime.surroundings(self._settings, loopback.ingress(folder))
+        command = [sys.executable, "-m", "tests.system.node", self._address, name, str(CORES), str(folder / "ray")]
         with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command, env=surroundings, cwd=ROOT, start_new_session=True, stdout=log, stderr=log

@@ -1,7 +1,8 @@
-"""One more node of a Ray cluster on this machine, until SIGTERM: `python -m tests.system.node ADDRESS NAME CPUS`.
+"""One more node of a Ray cluster on this machine, until SIGTERM: `python -m tests.system.node ADDRESS NAME CPUS DIR`.
 
 `ray start` refuses a second node on loopback; this is what ray.cluster_utils does for its simulated nodes. It is there
-when its machine had the time for that: see cluster/registration.py.
+when its machine had the time for that: see cluster/registration.py. It has a DIR of its own, as a machine would: an
+agent of Ray that needs a working directory for the first time removes what another has unpacked there for its jobs.
 """
 
 import signal
@@ -15,10 +16,11 @@ from cluster.forking import SETUP
 from cluster.registration import agent_ports, patient
 
 
-def main(address: str, name: str, cpus: str) -> None:
+def main(address: str, name: str, cpus: str, folder: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     parameters = RayParams(
         gcs_address=address,
+        temp_dir=folder,
         node_ip_address="127.0.0.1",
         num_cpus=int(cpus),
         num_gpus=0,
