@@ -29,6 +29,7 @@ from pipelines import placing, preflight, revision, room, scaler, workers
 from pipelines.evals import declared
 from pipelines.front import Gateway
 from pipelines.links import DIRECTORY, demand, directory, watching
+from pipelines.placing import APPLICATION
 from pipelines.routing.control import Control
 from pipelines.settings import Settings, load
 from pipelines.standing import Standing
@@ -44,6 +45,7 @@ POST = "webhooks"
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}  # the gateway writes its own, with the principal
 _GROUP = "ray.io/node-group"  # Ray's label on nodes that an autoscaler started: it may start more
 _LOOK_SECONDS = 0.2  # how often what stops looks whether it still answers; a gang sleeps it once, of Serve's 2 s
+_ASKED_SECONDS = 10.0
 _MANY = 100_000  # Serve's own limit stays out of the way: the engine's queue decides who is refused
 
 
@@ -58,6 +60,11 @@ def build(settings: Settings | Mapping[str, Any] | None = None) -> serve.Applica
     settled = settle(settings)
     if not ray.is_initialized():
         _join(settled.cluster)
+    return compose(overlapping(settled))
+
+
+def compose(settled: Settings) -> serve.Application:
+    """The application of settings whose versions are settled, by a driver. Raises as `build`."""
     gangs = [room.gang(model, device_of(model)) for model in settled.models]
     place(settled, gangs)
     standing = Standing.of(_details())
@@ -133,6 +140,51 @@ def settle(settings: Settings | Mapping[str, Any] | None) -> Settings:
 
         return versions.pinned(settings)
     return settings
+
+
+def overlapping(settings: Settings) -> Settings:
+    """The settled settings and, of models that are released by themselves, the versions that users have now: these stay
+    until the users have others, which `Control` sees to, where all that is new has room beside them.
+    """
+    released = [name for name, route in settings.routes.items() if route.release is not None]
+    standing = Standing.of(_details()) if released else Standing()
+    if CONTROL not in standing.environments:
+        return settings
+    found = settings
+    for model, version in _used(released):
+        if version in settings.versions.get(model, ()):
+            continue
+        if not _beside(settings, standing):
+            log.warning("%s: %s ends before what replaces it answers: no room for both", model, version)
+            continue
+        from pipelines import versions  # noqa: PLC0415 - what opens the registry takes 0.4 s, and few are released so
+
+        try:
+            found = versions.beside(found, model, version)
+        except StrataError as wrong:
+            log.warning("%s: %s, which users have, ends before what replaces it answers: %s", model, version, wrong)
+    return found
+
+
+def _used(models: Sequence[str]) -> list[tuple[str, str]]:
+    """Each version that users of these models have; none where the controller of releases does not say."""
+    control = serve.get_deployment_handle(CONTROL, APPLICATION)
+    if not control.is_initialized:  # one is kept for each process
+        control._init(_run_router_in_separate_loop=True)  # there is no loop here
+    try:
+        rows = control.routes.remote().result(timeout_s=_ASKED_SECONDS)
+    except (ray.exceptions.RayError, ray.serve.exceptions.RayServeException, TimeoutError) as wrong:
+        log.warning("the controller of releases does not say which versions have users: %s", wrong)
+        return []
+    return [(row["model"], version) for row in rows if row["model"] in models for version in row["weights"]]
+
+
+def _beside(settings: Settings, standing: Standing) -> bool:
+    """Whether all gangs of models that are new have room now, or an autoscaler may make it."""
+    new = [each for each in settings.models if placing.deployment_name(each.name) not in standing.environments]
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    scaled = any(_GROUP in node.get("Labels", ()) for node in nodes)
+    return scaled or room.holds([room.gang(model, device_of(model)) for model in new], free())
 
 
 def answer(cluster: ClusterSettings) -> None:

@@ -34,6 +34,8 @@ class Rollouts(Protocol):
 
     def users(self, model: str) -> tuple[str, ...]: ...
 
+    def follow(self, model: str) -> tuple[str, ...]: ...
+
     def begun(self, model: str, version: str) -> bool: ...
 
     def trial(self, model: str) -> str | None: ...
@@ -104,7 +106,7 @@ class Releaser:
         due = await asyncio.to_thread(found.next, watched.name, watched.alias, watched.release.on)
         if due is None:
             live = await asyncio.to_thread(found.live, watched.name, watched.alias)
-            said = apart(watched, live, control.users(watched.model))
+            said = apart(watched, live, control.users(watched.model), control.follow(watched.model))
             control.waits(watched.model, said or self._lost.get(watched.model, ""))
             if not said:
                 await asyncio.to_thread(found.settle, watched.name, watched.alias)
@@ -114,6 +116,9 @@ class Releaser:
         elif trial := control.trial(watched.model):
             remedy = f"`strata experiment end {trial}` ends it"
             control.waits(watched.model, f"{due.version} ({due.cause}) waits for the experiment {trial}; {remedy}")
+        elif follow := control.follow(watched.model):
+            users = f"users of {' and '.join(control.users(watched.model))} have {' and '.join(follow)}"
+            control.waits(watched.model, f"{due.version} ({due.cause}) waits until {users}")
         elif control.serves(watched.model, due.version):
             control.release({"model": watched.model, "to": due.version, **watched.release.asked}, due.cause)
             control.waits(watched.model, "")
@@ -202,10 +207,15 @@ def told(found: Candidates, watched: Watched, rollout: Mapping[str, Any]) -> str
     return f"{name}@{watched.alias} stays {live}{more}"
 
 
-def apart(watched: Watched, live: str, users: Sequence[str]) -> str:
-    """What is wrong where no user has the version that the alias is at, and what to do; nothing where some have."""
+def apart(watched: Watched, live: str, users: Sequence[str], follow: Sequence[str] = ()) -> str:
+    """What is wrong where no user has the version that the alias is at, and what to do; nothing where some have.
+
+    `follow`: the versions that they get as soon as these answer.
+    """
     if live in users:
         return ""
     alias, theirs = f"{watched.name}@{watched.alias}", " and ".join(users)
+    if live in follow:
+        return f"{alias} is {live}: users of {theirs} get it as soon as it answers"
     keep = f"strata models alias {watched.name}@{users[0]} {watched.alias} --from {live}"
     return f"{alias} is {live} and users have {theirs}: `strata deploy` gives them {live}, `{keep}` moves the alias"

@@ -33,6 +33,11 @@ def at_once(before: int, wanted: int) -> float:
     return max(SERVES_SHARE, min(1.0, (max(0, wanted - before) + 1.5) / max(1, wanted)))
 
 
+def holds(gangs: Sequence[Gang], nodes: Sequence[Node]) -> bool:
+    """Whether all gangs of these models have room at once."""
+    return roomy([gang for gang in gangs for _ in range(gang.replicas)], nodes)
+
+
 def roomy(gangs: Sequence[Gang], nodes: Sequence[Node]) -> bool:
     """Whether one more gang of every model has room: then a changed model's new gang starts beside the old one.
 

@@ -54,6 +54,19 @@ def pinned(settings: Settings, progress: Progress = quietly) -> Settings:
     return settings.model_copy(update={"models": models})
 
 
+def beside(settings: Settings, model: str, version: str) -> Settings:
+    """The settings with one more version of a model that is released by itself, behind those that it has.
+
+    Raises as `pinned`.
+    """
+    origins = (each.origin for each in settings.models if isinstance(each, Pinned) and each.model == model)
+    origin = next(each for each in origins if each is not None and each.registry is not None)
+    name = (origin.registry or "").partition("@")[0]
+    more = origin.model_copy(update={"name": f"{model}@{version}", "registry": f"{name}@{version}"})
+    made = _pinned(more, registry_of(settings), settings, quietly, origin)
+    return settings.model_copy(update={"models": (*settings.models, made)})
+
+
 def declared(settings: Settings) -> Settings:
     """The settings as they were before versions that are released became models of their own."""
     models: list[ModelSettings] = []

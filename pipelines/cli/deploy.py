@@ -18,7 +18,7 @@ def run(file: Path | None, *, as_json: bool) -> None:
         for line in runtime.unread(settings.cluster, running):
             show.warning(line)
     runtime.join(settings.cluster, workers.python())
-    serving.publish(settings)
+    settings = serving.publish(settings)
     serving.wait(settings, keys.operator(settings.cluster), show.progress)
     for group in places.sweep():
         show.progress(f"removed {group}: a placement group that no gang owned")

@@ -78,6 +78,8 @@ def under_way(route: Mapping[str, Any]) -> list[str]:
 def notes(route: Mapping[str, Any]) -> list[str]:
     """What goes on besides, a line each."""
     said = [f"{route['model']}: {route['waits']}"] if route.get("waits") else []
+    if follow := route.get("follow"):
+        said.append(f"{route['model']}: its users get {' and '.join(follow)} as soon as it answers")
     if spare := route.get("spare"):
         names = " and ".join(spare["versions"])
         said.append(f"{route['model']}: {names} without users, kept for {spare['seconds']:.0f} s more")

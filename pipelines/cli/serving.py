@@ -40,8 +40,9 @@ def anticipate(settings: Settings) -> threading.Thread:
     return thread
 
 
-def publish(settings: Settings, check: Callable[[], None] = lambda: None) -> None:
-    """Deploy the application; returns when Serve has taken it, which is before it answers.
+def publish(settings: Settings, check: Callable[[], None] = lambda: None) -> Settings:
+    """Deploy the application; returns when Serve has taken it, which is before it answers: what is deployed, with the
+    versions besides that users have until others answer.
 
     `check` is called just before Serve is given it, as versions may be copied for minutes until then. Raises what it
     and `build` raise, before anything is deployed, and Unavailable if Serve itself does not come up.
@@ -49,17 +50,19 @@ def publish(settings: Settings, check: Callable[[], None] = lambda: None) -> Non
     import ray  # noqa: PLC0415 - not before Ray's environment stands
     from ray import serve  # noqa: PLC0415
 
-    from pipelines.app import answer, build  # noqa: PLC0415 - as above
+    from pipelines.app import answer, compose, overlapping, settle  # noqa: PLC0415 - as above
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        application = build(settings)
+        settings = overlapping(settle(settings))
+        application = compose(settings)
         target = serve.RunTarget(application, name=APPLICATION, route_prefix="/")
         with _beside(partial(answer, settings.cluster)) as answering:  # models need not wait until HTTP is there
             _controlled(answering)
             check()
             serve.run_many([target], wait_for_applications_running=False)
             answering.result()
+        return settings
     except (ray.exceptions.RayError, ray.serve.exceptions.RayServeException) as wrong:
         raise Unavailable("Serve", f"{sentence(str(wrong))}; its logs are in {logs(settings)}") from None
 
@@ -102,7 +105,7 @@ def wait(settings: Settings, key: str, tell: Tell) -> None:
                 look = now + (LOOK_SECONDS if not settled else STEADY_SECONDS)
                 settled = _settled(settings)
                 why = "" if settled else "; ".join(lasting.of(waits(settings)).values())
-            state = _ready(http, key, names)
+            state = _ready(http, key, names) or _followed(http, key, settings)
             if settled and not state:
                 return
             look = look if state else now  # all that is missing is Serve's word: ask at every turn
@@ -228,6 +231,18 @@ def _ready(http: httpx.Client, key: str, names: set[str]) -> str:
     if waiting:
         return f"waiting for the first token of {', '.join(waiting)}"
     return "" if set(models) == names else "waiting for the gateway that serves nothing else"
+
+
+def _followed(http: httpx.Client, key: str, settings: Settings) -> str:
+    """Nothing if users have the versions that they are to have, else which these are."""
+    if not any(route.release for route in settings.routes.values()):
+        return ""
+    try:
+        rows = http.get("/v1/routes", headers={"authorization": f"Bearer {key}"}).json()["data"]
+        follow = {row["model"]: row["follow"] for row in rows if row["follow"]}
+    except (httpx.TransportError, ValueError, KeyError, TypeError):
+        return "waiting for the controller of releases"
+    return "; ".join(f"users of {model} get {' and '.join(each)} next" for model, each in follow.items())
 
 
 def _application() -> Any:

@@ -77,7 +77,7 @@ def serve(settings: Settings, running: runtime.Running) -> None:
     runtime.connect(settings.cluster, running, workers.python())
     interruptible()  # again: Ray has put its own answer to SIGTERM in place
     key = keys.operator(settings.cluster)
-    serving.publish(settings)
+    settings = serving.publish(settings)
     serving.wait(settings, key, tell)
     tell("every rank of every model has made a token")
 
@@ -95,7 +95,8 @@ def announce(settings: Settings, as_json: bool) -> None:
         show.line(f"Your first API key, shown this once: [bold]{key}[/]")
     else:
         show.line("Use the API key that you have, or make another: strata keys issue")
-    show.line(f"\n{curl(url, shown, settings.models[0].name)}\n\n{python(url, shown, settings.models[0].name)}\n")
+    model = settings.models[0].model  # without a version, as versions come and go
+    show.line(f"\n{curl(url, shown, model)}\n\n{python(url, shown, model)}\n")
     show.line("[dim]Or: strata chat. `strata status` shows what runs; `strata down` or Ctrl-C here stops it.[/]")
 
 

@@ -19,6 +19,7 @@ from pipelines.routing import asking, cases, reroute, trials
 from pipelines.routing.arms import Arms
 from pipelines.routing.casebook import Casebook
 from pipelines.routing.evidence import Arm, Score
+from pipelines.routing.handover import Handover
 from pipelines.routing.hearing import Gateways
 from pipelines.routing.ledger import Ledger
 from pipelines.routing.rollout import (
@@ -79,6 +80,7 @@ class Control:
         self._rollouts: dict[str, Rollout] = {}
         self._arms: dict[str, Arms] = {}
         self._routes: dict[str, Route] = {}
+        self._handovers: dict[str, Handover] = {}
         self._unsaved = False
         self._releaser, self._waits = releaser, dict[str, str]()
         self._tasks: list[asyncio.Task[None]] = []
@@ -175,6 +177,11 @@ class Control:
         weights = self._routes[model].weights
         return tuple(sorted((version for version, share in weights.items() if share), key=lambda name: -weights[name]))
 
+    def follow(self, model: str) -> tuple[str, ...]:
+        """The versions that its users get as soon as these answer; none where they have what a deploy gave them."""
+        found = self._handovers.get(model)
+        return tuple(found.to) if found and found.at is None else ()
+
     def spare(self, model: str) -> tuple[tuple[str, ...], float]:
         """Versions of a model that no user has since a release of it, and for how many seconds by now.
 
@@ -182,9 +189,13 @@ class Control:
         """
         over = [each for each in self._rollouts.values() if each.terms.model == model]
         ended = [each.ended for each in over if each.ended is not None]
-        if not ended or self.running(model) or self.trial(model):
-            return (), 0.0
         tried = {version for each in over for version in (each.terms.old, each.terms.new)}  # others are yet to come
+        handed = self._handovers.get(model)
+        if handed and handed.at is not None:
+            ended.append(handed.at)
+            tried.update(handed.left)
+        if not ended or self.running(model) or self.trial(model) or self.follow(model):
+            return (), 0.0
         left = tried - set(self.users(model))
         return tuple(version for version in self._versions[model] if version in left), max(
             0.0, self._wall() - max(ended)
@@ -206,6 +217,7 @@ class Control:
         for rollout in self._running():
             if rollout.terms.model == terms.model:
                 raise _held(rollout)
+        self._settled(terms.model)
         if trial := self._trials.running(terms.model):
             raise trials.held(trial)
         route = self._routes[terms.model]
@@ -256,6 +268,7 @@ class Control:
         for rollout in self._running():
             if rollout.terms.model == asked.get("model"):
                 raise _held(rollout)
+        self._settled(str(asked.get("model")))
         weights = {model: route.weights for model, route in self._routes.items()}
         made = self._trials.start(asked, self._versions, weights, by, self._wall())
         self._weigh(made.model, made.arms)
@@ -286,6 +299,7 @@ class Control:
                 **self._shown(model),
                 "waits": self._waits.get(model, ""),
                 "spare": self._spared(model),
+                "follow": list(self.follow(model)),
             }
             for model in self._routes
         ]
@@ -294,7 +308,7 @@ class Control:
         """One of them as it may be set again, with who set it. Raises NotFound."""
         (told,) = [each for each in await self.routes() if each["model"] == self._known(model)]
         audit = [line for line in self._ledger.audit() if line.get("route") == model]
-        more = {name: told[name] for name in ("versions", "ramp", "trial", "waits", "spare")}
+        more = {name: told[name] for name in ("versions", "ramp", "trial", "waits", "spare", "follow")}
         return {"model": model, **reroute.shown(self._routes[model]), **more, "audit": audit}
 
     async def reroute(self, model: str, asked: Mapping[str, Any], by: str) -> Plain:
@@ -331,6 +345,11 @@ class Control:
         if trial := self._trials.running(model):
             raise trials.held(trial)
 
+    def _settled(self, model: str) -> None:
+        """Raises Barred while its users are to go to what does not answer yet."""
+        if self.follow(model):
+            raise self._handovers[model].barred(model)
+
     def _look(self) -> None:
         """Decide from now on, whether anybody reports or not."""
         if not self._tasks:
@@ -350,10 +369,22 @@ class Control:
 
     def _decide(self) -> None:
         self._gateways.forget()
+        self._hand_over()
         for rollout in self._running():
             after, records = decide(rollout, self._seen(rollout), self._wall())
             if records:
                 self._keep(rollout, after, records, "")
+
+    def _hand_over(self) -> None:
+        """Give users what a deploy said, where that answers by now."""
+        for model, found in self._handovers.items():
+            if found.at is None and all(self._gateways.answers(model, version) for version in found.to):
+                was = reroute.shown(self._routes[model])
+                self._handovers[model] = found.done(self.users(model), self._wall())
+                self._weigh(model, found.to)
+                now = reroute.shown(self._routes[model])
+                self._save([{"route": model, "event": "set", "by": "the settings", "was": was, "now": now}])
+                log.info("users_followed", extra={"model": model, "versions": ", ".join(found.to)})
 
     def _seen(self, rollout: Rollout) -> Seen:
         terms, arms = rollout.terms, self._arms.get(rollout.name, Arms(self._news.revision))
@@ -480,6 +511,7 @@ class Control:
                 }
                 for model, route in self._routes.items()
             },
+            "handovers": {model: found.plain for model, found in self._handovers.items()},
             "experiments": self._trials.plain,
             "rollouts": [rollout.plain for rollout in self._rollouts.values()],
             "arms": {name: arms.plain for name, arms in self._arms.items()},
@@ -487,12 +519,16 @@ class Control:
         self._ledger.save(state, lines)
 
     def _load(self, state: Plain) -> None:
-        """What was kept; weights that the settings say anew count from now on, and end a rollout of that model."""
+        """What was kept; weights that the settings say anew count from now on, and end a rollout of that model.
+
+        Of one that is released by itself they count when what they lead to answers, if who has the users is there.
+        """
         self._news = News(int(state.get("revision", 0)) + 1)
         self._gateways = Gateways(self._clock, state.get("heard", {}))
         self._trials = Trials(state.get("experiments", ()))
         self._rollouts = {each["name"]: Rollout.of(each) for each in state.get("rollouts", ())}
         self._arms = {name: Arms.of(each) for name, each in state.get("arms", {}).items()}
+        handovers = {model: Handover.of(each) for model, each in state.get("handovers", {}).items()}
         renewed, lines = set(), list[Plain]()
         for model, versions in self._versions.items():
             route, kept = first(model, self._settings[model], versions), state.get("routes", {}).get(model)
@@ -503,9 +539,15 @@ class Control:
                 if lost:
                     line = {"event": "end", "by": "the settings", "reason": _RENEWED, "now": reroute.shown(route)}
                     lines.append({"route": model, **line})
-                if was.get("weights") == route.weights and set(kept["weights"]) <= set(versions):
+                same, there = was.get("weights") == route.weights, set(kept["weights"]) <= set(versions)
+                follow = there and settings.release is not None and not same and kept["weights"] != route.weights
+                if follow:
+                    self._handovers[model] = Handover(route.weights)
+                elif same and there and model in handovers:
+                    self._handovers[model] = handovers[model]
+                if there and (same or follow):
                     route = replace(route, weights=kept["weights"], seeds=kept["seeds"])
-                else:
+                if not (there and same):
                     renewed.add(model)
             self._routes[model] = route
         lines += [self._end(rollout) for rollout in self._running() if self._lacks(rollout, renewed)]

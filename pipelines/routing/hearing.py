@@ -67,6 +67,11 @@ class Gateways:
         everybody = self._everybody()
         return bool(everybody) and all(told.ready.get(_full(model, version)) for told in everybody)
 
+    def answers(self, model: str, version: str) -> bool:
+        """Whether every one that knows it has a replica, and there is such a one: others go on with what they know."""
+        said = [told.ready[name] for told in self._everybody() if (name := _full(model, version)) in told.ready]
+        return bool(said) and all(said)
+
     def begin(self, model: str) -> None:
         """A new version of this model is looked for from now on."""
         self._warm[model] = self._clock()

@@ -11,11 +11,12 @@ import ray
 from ray import serve
 
 from actors.replica import Replica
+from actors.settings import ModelSettings
 from cluster import runtime
-from cluster.errors import Barred, PlacementImpossible, SettingsInvalid, Unavailable
+from cluster.errors import Barred, ModelInvalid, PlacementImpossible, SettingsInvalid, Unavailable
 from cluster.scheduling.placement import Node
 from cluster.settings import ClusterSettings
-from pipelines import app
+from pipelines import app, placing, versions
 from pipelines.cli import serving
 from pipelines.settings import Settings
 from pipelines.standing import Standing
@@ -232,7 +233,9 @@ def test_a_release_replaces_only_the_settings_that_it_began_from(monkeypatch: py
 
     details = [deployed(runtime_env)]
     monkeypatch.setattr(app, "_details", lambda: details[-1])
-    monkeypatch.setattr(app, "build", build)
+    for name in ("settle", "overlapping"):
+        monkeypatch.setattr(app, name, lambda settings: settings)
+    monkeypatch.setattr(app, "compose", build)
     monkeypatch.setattr(app, "answer", lambda _: None)
     monkeypatch.setattr(serving, "_controlled", lambda _: None)
     monkeypatch.setattr(serve, "run_many", lambda targets, **_: given.extend(targets))
@@ -246,3 +249,47 @@ def test_a_release_replaces_only_the_settings_that_it_began_from(monkeypatch: py
     with pytest.raises(Barred):
         app._publish(*publish.args)
     assert len(given) == 1
+
+
+@pytest.mark.usefixtures("called")
+def test_what_users_have_stays_beside_what_a_deploy_brings_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    origin = ModelSettings(name="talk", registry="chat@prod", device="cpu")
+    pinned = [
+        origin.model_copy(update={"name": f"talk@{version}"}).pinned(
+            "chat@0", "d", "", "/cache", "m", None, origin, version
+        )
+        for version in ("v1", "v2")
+    ]
+    settings = Settings.of(RELEASED).model_copy(update={"models": (pinned[0],)})
+    there = {"deployment_config": {"ray_actor_options": {}}, "status": "HEALTHY"}
+    standing = {app.CONTROL: there, "model-talk-v2": there}
+    monkeypatch.setattr(app, "_details", lambda: {"applications": {"strata": {"deployments": standing}}})
+    monkeypatch.setattr(app, "_used", lambda models: [(model, version) for model in models for version in ("v1", "v2")])
+    kept = settings.model_copy(update={"models": tuple(pinned)})
+    asked: list[tuple[str, str]] = []
+
+    def beside(_: Settings, model: str, version: str) -> Settings:
+        asked.append((model, version))
+        return kept
+
+    monkeypatch.setattr(versions, "beside", beside)
+    assert app.overlapping(settings) is kept
+    assert asked == [("talk", "v2")]
+    assert app.overlapping(kept) is kept, "what is served anyway is no more"
+    assert not caplog.text
+    monkeypatch.setattr(app, "free", lambda: [Node("127.0.0.1", {"CPU": 0.0})])
+    assert app.overlapping(settings) is settings
+    assert "talk: v2 ends before what replaces it answers: no room for both" in caplog.text
+    standing[placing.deployment_name("talk@v1")] = there
+    assert app.overlapping(settings) is kept, "what stands already needs no room"
+
+    def altered(*_: object) -> Settings:
+        raise ModelInvalid("chat@v2", "is signed by nobody who may", "sign it")
+
+    monkeypatch.setattr(versions, "beside", altered)
+    assert app.overlapping(settings) is settings
+    assert "signed by nobody" in caplog.text
+    del standing[app.CONTROL]
+    assert app.overlapping(settings) is settings

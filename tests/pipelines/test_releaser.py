@@ -29,6 +29,7 @@ class World:
         self.served: tuple[str, ...] = ("v1",)
         self.others: dict[str, tuple[str, ...]] = {}  # models that are released, too
         self.fails: Exception | None = None
+        self.cold: set[str] = set()  # versions without a gang so far
         self.start()
 
     def start(self) -> None:
@@ -50,6 +51,13 @@ class World:
         self.served = (self.versions.candidates.live("chat", "prod"), *([due.version] if due else []))
         self.start()
 
+    def deploy_by_hand(self) -> None:
+        """As `strata deploy` does: what users have stays beside what the alias is at, until that answers."""
+        used, due = self.control.users("chat"), self.versions.next()
+        served = (self.versions.candidates.live("chat", "prod"), *([due.version] if due else []), *used)
+        self.served = tuple(dict.fromkeys(served))
+        self.start()
+
     async def turn(self, new: Arm | None = None) -> None:
         """A second of the releaser, and an answer of the gateway's."""
         self.now += 3.0
@@ -66,7 +74,7 @@ class World:
                     for version, arm in ((ramp["new"], new), (ramp["old"], GOOD))
                 ]
             self.number += 1
-            ready = {f"chat@{version}": True for version in self.served}
+            ready = {f"chat@{version}": True for version in self.served if version not in self.cold}
             report = {"number": self.number, "revision": table["revision"], "arms": arms, "ready": ready}
             await self.control.report("g", report)
 
@@ -325,3 +333,38 @@ async def test_a_version_that_is_about_to_be_released_is_not_spare(world):
     await world.turn(GOOD)
     (route,) = await world.control.routes()
     assert (world.served[0], len(world.served), route["spare"]) == (first, 2, None)
+
+
+async def test_an_alias_that_is_moved_by_hand_moves_users_when_its_version_answers(world):
+    version, _ = world.versions.merge()
+    await world.until_over(GOOD, killed=False)
+    world.now += 600
+    await world.turn(GOOD)
+    assert world.served == (version,), "v1 has given its place back"
+    world.versions.aliases.rollback("chat", "prod", author="ann")
+    await world.turn(GOOD)
+    (route,) = await world.control.routes()
+    assert "`strata deploy` gives them v1" in route["waits"]
+    world.cold = {"v1"}
+    world.deploy_by_hand()
+    assert world.served == ("v1", version)
+    for _ in range(3):
+        await world.turn(GOOD)
+    (route,) = await world.control.routes()
+    assert (route["waits"], route["spare"]) == (
+        f"chat@prod is v1: users of {version} get it as soon as it answers", None
+    )  # fmt: skip
+    later, number = world.versions.merge()
+    world.now += AGAIN_SECONDS
+    await world.turn(GOOD)
+    world.deploy_by_hand()
+    await world.turn(GOOD)
+    (route,) = await world.control.routes()
+    assert route["waits"] == f"{later} (!{number}) waits until users of {version} have v1"
+    world.cold.clear()
+    await world.turn(GOOD)
+    (route,) = await world.control.routes()
+    assert route["weights"] == {"v1": 100.0}
+    await world.until_over(GOOD, killed=False)
+    (route,) = await world.control.routes()
+    assert (route["weights"], world.versions.candidates.live("chat", "prod")) == ({later: 100.0}, later)

@@ -1,7 +1,7 @@
 """What gangs need and whether there is room for more."""
 
 from cluster.scheduling.placement import Gang, Node
-from pipelines.room import at_once, roomy
+from pipelines.room import at_once, holds, roomy
 
 
 def test_a_new_gang_starts_beside_the_old_one_only_where_there_is_room() -> None:
@@ -10,6 +10,13 @@ def test_a_new_gang_starts_beside_the_old_one_only_where_there_is_room() -> None
     assert roomy(gangs, [Node("x", {"CPU": 2.0}), Node("y", {"CPU": 1.0})])
     assert not roomy(gangs, [Node("x", {"CPU": 2.0})])
     assert not roomy(gangs, [Node("x", {})])
+
+
+def test_all_gangs_of_what_is_new_have_room_or_none_of_it_has() -> None:
+    gangs = [Gang("a", {"CPU": 2.0}, 2), Gang("b", {"CPU": 1.0}, 0)]
+    assert holds([], [])
+    assert holds(gangs, [Node("x", {"CPU": 2.0}), Node("y", {"CPU": 3.0})])
+    assert not holds(gangs, [Node("x", {"CPU": 3.0})])
 
 
 def test_where_there_is_no_room_some_of_the_old_ones_end_however_many_are_to_come() -> None:

@@ -60,6 +60,26 @@ def test_a_deploy_serves_what_the_alias_is_at_then(tmp_path: Path, registry: Reg
     assert digests(rolled)[1] == gateway, "with the tokenizer as it was the gateway need not start anew"
 
 
+def test_a_version_that_users_have_is_served_as_it_was_beside_the_one_that_the_alias_is_at(
+    tmp_path: Path, registry: Registry
+) -> None:
+    asked = settings(tmp_path, registry="chat@prod").model_dump(mode="json")
+    asked["routes"] = {"chat": {"release": {}}}
+    declared = Settings.of({name: asked[name] for name in ("cluster", "routes")} | {"models": [
+        {"name": "chat", "registry": "chat@prod"}
+    ]})  # fmt: skip
+    before = versions.pinned(declared)
+    Aliases(registry).move("chat", "prod", "v2", "v1", author="ada")
+    after = versions.beside(versions.pinned(declared), "chat", "v1")
+    assert [model.name for model in after.models] == ["chat@v2", "chat@v1"]
+    assert after.routed == {"chat": ("v2", "v1")}
+    old = [revision.of_model(each.models[-1], "cpu", ClusterSettings()) for each in (before, after)]
+    assert old[0] == old[1], "its gangs stay"
+    assert versions.declared(after) == declared
+    with pytest.raises(NotFound, match="v9"):
+        versions.beside(after, "chat", "v9")
+
+
 def test_a_deploy_of_the_same_version_is_no_change(tmp_path: Path, registry: Registry) -> None:
     found = versions.pinned(settings(tmp_path))
     assert digests(versions.pinned(settings(tmp_path))) == digests(found)

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -12,13 +13,13 @@ from actors.registry.aliases import Aliases
 from actors.registry.registry import Registry
 from cluster.security.keys import KeyRing
 from tests.pipelines.test_webhooks import SECRET, Ear
-from tests.system.conftest import Stack, also, until
+from tests.system.conftest import Stack, also, deploy, until
 from tests.system.model import write
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAME = "talk"
-RELEASE = {"on": "main", "steps": [50, 100], "every_seconds": 0.5, "answers": 5, "margin": None}
+RELEASE = {"on": "main", "steps": [50, 100], "every_seconds": 0.5, "answers": 5, "margin": None, "keep_seconds": 0}
 
 
 @pytest.fixture
@@ -49,8 +50,9 @@ def talk(stack: Stack, ear: Ear, tmp_path_factory: pytest.TempPathFactory) -> It
         yield registry
 
 
-def test_what_is_merged_becomes_live_and_nobody_is_failed(stack: Stack, talk: Registry, ear: Ear) -> None:
-    key = KeyRing(stack.settings.keys_file).issue("bob", "default", "developer", 0)
+@contextmanager
+def crowd(stack: Stack) -> Iterator[Counter[str]]:
+    """Two who ask all the time, each time as another user: the versions that answered. Nobody is failed."""
     over, outcomes, versions = threading.Event(), Counter[int](), Counter[str]()
 
     def keep_asking(number: int) -> None:
@@ -64,6 +66,20 @@ def test_what_is_merged_becomes_live_and_nobody_is_failed(stack: Stack, talk: Re
                 outcomes[answer.status_code] += 1
                 versions[answer.headers.get("x-strata-version", "")] += 1
 
+    threads = [threading.Thread(target=keep_asking, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield versions
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert set(outcomes) == {200}, outcomes
+
+
+def test_what_is_merged_becomes_live_and_goes_back_and_nobody_is_failed(stack: Stack, talk: Registry, ear: Ear) -> None:
+    key = KeyRing(stack.settings.keys_file).issue("bob", "default", "developer", 0)
     with httpx.Client(base_url=stack.url, headers=stack.headers, trust_env=False, timeout=60) as http:
 
         def call(method: str, path: str, body: Any = None, who: str = stack.key) -> dict[str, Any]:
@@ -71,29 +87,37 @@ def test_what_is_merged_becomes_live_and_nobody_is_failed(stack: Stack, talk: Re
             assert answer.status_code == 200, answer.text
             return dict(answer.json())
 
-        crowd = [threading.Thread(target=keep_asking, args=(number,)) for number in range(2)]
-        for thread in crowd:
-            thread.start()
-        try:
+        with crowd(stack) as versions:
             number = call("POST", "/merge-requests", {"source": "tuned", "title": "Better"}, key)["number"]
             call("POST", f"/merge-requests/{number}/reviews", {"approves": True})
             version = call("POST", f"/merge-requests/{number}/merge", {}, key)["version"]
-            until(lambda: call("GET", "/aliases/prod")["version"] == version, 120)
-        finally:
-            over.set()
-            for thread in crowd:
-                thread.join()
+            until(lambda: call("GET", "/aliases/prod")["version"] == version, 120, lambda: call_routes(http)["waits"])
+        assert set(versions) == {"v1", version}
         (rollout,) = (each for each in http.get("/v1/rollouts").json()["data"] if each["terms"]["model"] == NAME)
         assert (rollout["state"], rollout["by"]) == ("promoted", f"merge request !{number}")
         assert call("GET", f"/versions/{version}")["stage"] == "live"
         (card,) = (each for each in http.get("/v1/models").json()["data"] if each["id"] == NAME)
         assert card["strata"]["version"] == version
+        until(lambda: call_routes(http)["versions"] == [version], 60)  # the old one has given its place back
+        assert call("POST", "/aliases/prod/rollback")["version"] == "v1"
+        with crowd(stack) as versions:
+            deploy(stack)
+            route = call_routes(http)
+            assert (route["weights"], route["follow"]) == ({"v1": 100}, []), "deploy returns when it is so"
+            until(lambda: call_routes(http)["versions"] == ["v1"], 60)
+        assert set(versions) == {"v1", version}
     until(lambda: "alias.moved" in [each["type"] for each in ear.heard], 30)
     assert all(each["good"] for each in ear.heard)
     kinds = [str(each["type"]).removeprefix("merge_request.") for each in ear.heard]
-    assert kinds == ["opened", "reviewed", "merged", "alias.moved"]
-    assert set(outcomes) == {200}, outcomes
-    assert set(versions) == {"v1", version}
+    assert kinds[:4] == ["opened", "reviewed", "merged", "alias.moved"]
+
+
+def call_routes(http: httpx.Client) -> dict[str, Any]:
+    """The model's route; as it was where the controller of releases is being replaced."""
+    answer = http.get(f"/v1/routes/{NAME}")
+    return (
+        dict(answer.json()) if answer.status_code == 200 else {"versions": [], "weights": {}, "follow": [], "waits": ""}
+    )
 
 
 def bearer(key: str) -> dict[str, str]:

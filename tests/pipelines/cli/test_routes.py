@@ -14,7 +14,7 @@ TOLD = {
     "model": "chat", "versions": ["v6", "v7"], "weights": {"v6": 99.5, "v7": 0.5}, "rules": RULES,
     "shadow": None, "ramp": {"old": "v6", "new": "v7", "share": 5.0}, "audit": [],
     "settings": {"rules": RULES, "shadow": {"version": "v7", "share": 5.0}}, "trial": None,
-    "waits": "", "spare": {"versions": ["v5"], "seconds": 90.0},
+    "waits": "", "spare": {"versions": ["v5"], "seconds": 90.0}, "follow": ["v4"],
 }  # fmt: skip
 
 
@@ -32,6 +32,7 @@ def test_all_are_listed(far: Far, monkeypatch, capsys) -> None:
     assert "v6 99.5 %, v7 0.5 %" in said
     assert "v7 5 %" in said
     assert "chat: v5 without users, kept for 90 s more" in said
+    assert "chat: its users get v4 as soon as it answers" in said
     assert strata(monkeypatch, "routes", "--json") == 0
     assert json.loads(capsys.readouterr().out)["data"][0]["model"] == "chat"
 

@@ -285,6 +285,76 @@ async def test_promoted_weights_outlive_a_restart_and_the_old_version(world):
     assert (await world.control.routes())[0]["weights"] == {"v7": 100.0}
 
 
+@pytest.fixture
+async def moved(tmp_path: Path) -> World:
+    """A deploy, after an alias was moved by hand, has brought v5 beside v6, which users have."""
+    made = World(tmp_path / "releases", {"chat": {"release": {}}}, {"chat": ("v6",)})
+    await made.turn(ready=("v6",))
+    made.versions = {"chat": ("v5", "v6")}
+    made.start()
+    await made.turn(ready=("v6",))
+    return made
+
+
+async def route_of(world: World) -> dict:
+    return await world.control.route("chat")
+
+
+async def test_users_follow_a_deploy_when_what_it_brought_answers(moved):
+    for _ in range(3):
+        assert (await route_of(moved))["weights"] == {"v6": 100.0}
+        assert (await route_of(moved))["follow"] == ["v5"]
+        await moved.turn(ready=("v6",))
+        moved.start()  # whatever is killed in between
+        await moved.turn(ready=("v6",))
+    await moved.report("g1", ready=("v5", "v6"))
+    assert (await route_of(moved))["follow"] == [], "g2 does not know it and goes on with what it knows"
+    await moved.turn(ready=("v5", "v6"))
+    assert moved.table["routes"]["chat"]["weights"] == {"v5": 100.0}
+    found = await route_of(moved)
+    assert (found["spare"]["versions"], found["spare"]["seconds"]) == (["v6"], 595.0)
+    (line,) = found["audit"]
+    assert (line["by"], line["was"]["weights"], line["now"]["weights"]) == ("the settings", {"v6": 100}, {"v5": 100})
+    moved.start()
+    await moved.turn(ready=("v5", "v6"))
+    assert (await route_of(moved))["spare"]["versions"] == ["v6"]
+    assert moved.table["routes"]["chat"]["weights"] == {"v5": 100.0}
+    moved.versions = {"chat": ("v5",)}
+    moved.start()
+    assert (await route_of(moved))["spare"] is None
+
+
+async def test_nobody_else_gets_users_who_are_to_follow(moved):
+    experiment = {"name": "ab", "model": "chat", "arms": {"v5": 50, "v6": 50}, "rate": 0.5, "effect": 0.2, "users": 9e3}
+    for asked in (moved.control.start(ASKED | {"to": "v5"}, "ann"), moved.control.experiment(experiment, "ann")):
+        with pytest.raises(Conflict, match=r"go to v5 as soon as it answers.*move its alias back"):
+            await asked
+    await moved.turn(ready=("v5", "v6"))
+    await moved.control.start(ASKED | {"to": "v6"}, "ann")
+
+
+async def test_users_of_what_the_alias_goes_back_to_do_not_move(moved):
+    moved.versions = {"chat": ("v6",)}
+    moved.start()
+    await moved.turn(ready=("v6",))
+    assert (await route_of(moved))["follow"] == []
+    assert moved.table["routes"]["chat"]["weights"] == {"v6": 100.0}
+
+
+async def test_a_deploy_that_moves_users_ends_their_rollout_and_they_stay_until_then(tmp_path):
+    world = World(tmp_path / "releases", {"chat": {"release": {}}})
+    await world.turn()
+    await world.control.start(ASKED, "ann")
+    await world.turn()
+    world.versions = {"chat": ("v5", "v7", "v6")}
+    world.start()
+    await world.turn()
+    assert await world.state() == "rolled back"
+    assert (world.ramp, world.table["routes"]["chat"]["weights"]) == (None, {"v6": 100.0})
+    await world.turn(ready=("v5", "v6", "v7"))
+    assert world.table["routes"]["chat"]["weights"] == {"v5": 100.0}
+
+
 def test_a_state_that_somebody_broke_is_said(tmp_path):
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(SettingsInvalid, match=r"state\.json.*put back a copy"):

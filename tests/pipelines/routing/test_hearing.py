@@ -32,3 +32,17 @@ def test_while_no_gateway_spoke_no_version_was_lost() -> None:
     gateways.report("two", said(2, ready=False))
     gateways.look("chat", "v7")
     assert gateways.lost("chat") == 3.0
+
+
+def test_a_version_answers_where_all_who_know_it_have_a_replica() -> None:
+    """A gateway that drains knows nothing of what has come since."""
+    clock = Clock()
+    gateways = Gateways(clock, {})
+    gateways.report("new", said(1, ready=True))
+    assert not gateways.answers("chat", "v7"), "others may be yet to be heard"
+    clock.now += GATHER_SECONDS
+    gateways.report("old", {"number": 1, "revision": 1, "ready": {"chat@v6": True}})
+    assert gateways.answers("chat", "v7")
+    assert not gateways.answers("chat", "v8")
+    gateways.report("other", said(1, ready=False))
+    assert not gateways.answers("chat", "v7")
