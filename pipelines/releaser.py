@@ -36,6 +36,8 @@ class Rollouts(Protocol):
 
     def follow(self, model: str) -> tuple[str, ...]: ...
 
+    def hand(self, model: str, version: str, by: str) -> None: ...
+
     def begun(self, model: str, version: str) -> bool: ...
 
     def trial(self, model: str) -> str | None: ...
@@ -103,9 +105,10 @@ class Releaser:
             if running["owes"]:
                 await self._go_on(found, control, watched, running)
             return
+        live = await asyncio.to_thread(found.live, watched.name, watched.alias)
+        self._hand(control, watched, live)
         due = await asyncio.to_thread(found.next, watched.name, watched.alias, watched.release.on)
         if due is None:
-            live = await asyncio.to_thread(found.live, watched.name, watched.alias)
             said = apart(watched, live, control.users(watched.model), control.follow(watched.model))
             control.waits(watched.model, said or self._lost.get(watched.model, ""))
             if not said:
@@ -124,6 +127,12 @@ class Releaser:
             control.waits(watched.model, "")
         else:
             await self._bring(found, control, watched, due)
+
+    def _hand(self, control: Rollouts, watched: Watched, live: str) -> None:
+        """Give users the version that somebody has moved the alias to, where that is served: no deploy brings it."""
+        have = control.follow(watched.model) or control.users(watched.model)
+        if live not in have and control.serves(watched.model, live) and not control.trial(watched.model):
+            control.hand(watched.model, live, f"{watched.name}@{watched.alias} is {live}")
 
     async def _go_on(self, found: Candidates, control: Rollouts, watched: Watched, running: Mapping[str, Any]) -> None:
         """Have the registry know its version as a canary, once; where somebody made it another since, it goes back."""

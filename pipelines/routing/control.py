@@ -182,6 +182,11 @@ class Control:
         found = self._handovers.get(model)
         return tuple(found.to) if found and found.at is None else ()
 
+    def hand(self, model: str, version: str, by: str) -> None:
+        """Give all users of a model a version that is served here, as soon as it answers."""
+        self._handovers[model] = Handover({version: WHOLE}, by)
+        self._save()
+
     def spare(self, model: str) -> tuple[tuple[str, ...], float]:
         """Versions of a model that no user has since a release of it, and for how many seconds by now.
 
@@ -383,7 +388,7 @@ class Control:
                 self._handovers[model] = found.done(self.users(model), self._wall())
                 self._weigh(model, found.to)
                 now = reroute.shown(self._routes[model])
-                self._save([{"route": model, "event": "set", "by": "the settings", "was": was, "now": now}])
+                self._save([{"route": model, "event": "set", "by": found.by, "was": was, "now": now}])
                 log.info("users_followed", extra={"model": model, "versions": ", ".join(found.to)})
 
     def _seen(self, rollout: Rollout) -> Seen:
@@ -542,7 +547,7 @@ class Control:
                 same, there = was.get("weights") == route.weights, set(kept["weights"]) <= set(versions)
                 follow = there and settings.release is not None and not same and kept["weights"] != route.weights
                 if follow:
-                    self._handovers[model] = Handover(route.weights)
+                    self._handovers[model] = Handover(route.weights, "the settings")
                 elif same and there and model in handovers:
                     self._handovers[model] = handovers[model]
                 if there and (same or follow):

@@ -1,6 +1,7 @@
-"""Users that a deploy gives another version: they follow when it answers, and who had them stays for a while.
+"""Users that get another version without a rollout: they follow when it answers, and who had them stays for a while.
 
-So it is where an alias was moved by hand, to go back, say. Knows names, weights and the time of day. Knows no gateways.
+So it is where an alias was moved by hand, to go back, say: at once where its version stands, else after a deploy.
+Knows names, weights and the time of day. Knows no gateways.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,16 +13,17 @@ from cluster.errors import Barred
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Of one model. `to`: the weights that its users get. `left`: who had them, once they have got those, at `at`."""
+    """Of one model. `to`: the weights that its users get, `by` what. `left`: who had them until then, at `at`."""
 
     to: Mapping[str, float]
+    by: str
     left: tuple[str, ...] = ()
     at: float | None = None
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Handover":
         """From plain values."""
-        return cls(dict(plain["to"]), tuple(plain["left"]), plain["at"])
+        return cls(dict(plain["to"]), plain.get("by", "the settings"), tuple(plain["left"]), plain["at"])
 
     @property
     def plain(self) -> dict[str, Any]:

@@ -368,3 +368,37 @@ async def test_an_alias_that_is_moved_by_hand_moves_users_when_its_version_answe
     await world.until_over(GOOD, killed=False)
     (route,) = await world.control.routes()
     assert (route["weights"], world.versions.candidates.live("chat", "prod")) == ({later: 100.0}, later)
+
+
+async def test_going_back_to_a_version_that_stands_takes_no_deploy(world):
+    version, _ = world.versions.merge()
+    await world.until_over(GOOD, killed=False)
+
+    async def users() -> dict[str, float]:
+        (route,) = await world.control.routes()
+        return route["weights"]
+
+    assert (world.served, await users()) == (("v1", version), {version: 100.0})
+    world.cold = {"v1"}
+    world.versions.aliases.rollback("chat", "prod", author="ann")
+    for _ in range(2):
+        await world.turn(GOOD)
+        world.start()  # whatever is killed in between
+        await world.turn(GOOD)
+        assert (await users(), world.control.follow("chat")) == ({version: 100.0}, ("v1",))
+    world.versions.aliases.move("chat", "prod", version, "v1", author="ann")
+    world.cold.clear()
+    await world.turn(GOOD)
+    assert (await users(), world.control.follow("chat")) == ({version: 100.0}, ()), "who changes their mind counts"
+    world.versions.aliases.rollback("chat", "prod", author="ann")
+    await world.turn(GOOD)
+    assert (await users(), world.control.follow("chat"), world.deploys) == ({"v1": 100.0}, (), 1)
+    audit = (await world.control.route("chat"))["audit"]
+    assert [line["by"] for line in audit] == [f"chat@prod is {version}", "chat@prod is v1"]
+    await world.turn(GOOD)
+    assert world.versions.stages.of("chat", "v1") is Stage.LIVE
+    (route,) = await world.control.routes()
+    assert (route["waits"], route["spare"]["versions"]) == ("", [version])
+    world.now += 600
+    await world.turn(GOOD)
+    assert (world.served, world.deploys) == (("v1",), 2)
