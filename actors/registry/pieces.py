@@ -11,23 +11,26 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from actors.registry import finite
 from cluster.errors import ModelInvalid, NotFound, Unavailable
 from cluster.storage import Blobs
+from cluster.storage.blobs import quick_of
 from cluster.storage.tensors import ITEM_BYTES, headers
 
 PIECE = 4 << 20  # bytes: what a changed number costs at most, and a thousandth of a blob's own cost
 SUFFIX = ".pieces"
 FORMAT = 1
+CHECKS = "blake3"  # what `Quick` is called in a list
 THREADS = max(4, min(16, os.cpu_count() or 1))  # that hash and write: SHA-256 leaves Python's lock
 _threads = threading.local()
 
 Progress = Callable[[int], None]  # told of bytes that are done
-Read = Callable[[str, bytearray], memoryview]  # a piece by its digest, checked, perhaps in the memory that is given
+Read = Callable[[str, bytearray, str], memoryview]  # a piece, checked: its digest, memory that may be used, its BLAKE3
+Quick = tuple[str, ...]  # the BLAKE3 of each piece, to check it by; none of what was pushed before these were kept
 
 
 def quietly(_done: int) -> None:
@@ -42,6 +45,7 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
     pieces: tuple[str, ...]
+    quick: Quick = field(default=(), compare=False)
 
     @property
     def size(self) -> int:
@@ -56,6 +60,7 @@ class Pieces:
     size: int
     head: tuple[str, ...]
     tensors: tuple[Tensor, ...] = ()
+    quick: Quick = field(default=(), compare=False)  # of the head
 
     @property
     def head_size(self) -> int:
@@ -68,19 +73,25 @@ class Pieces:
         for tensor in self.tensors:
             yield from tensor.pieces
 
-    def spans(self) -> Iterator[tuple[int, int, str]]:
-        """First byte, number of bytes and digest of each piece."""
+    def spans(self) -> Iterator[tuple[int, int, str, str]]:
+        """First byte, number of bytes, digest and BLAKE3 of each piece; the last empty where it is not known."""
         at = 0
-        for size, digests in [(self.head_size, self.head), *((tensor.size, tensor.pieces) for tensor in self.tensors)]:
-            for start, digest in zip(range(0, size, PIECE), digests, strict=True):
-                yield at + start, min(PIECE, size - start), digest
+        parts = [
+            (self.head_size, self.head, self.quick),
+            *((each.size, each.pieces, each.quick) for each in self.tensors),
+        ]
+        for size, digests, quick in parts:
+            for start, digest, check in zip(range(0, size, PIECE), digests, quick or ("",) * len(digests), strict=True):
+                yield at + start, min(PIECE, size - start), digest, check
             at += size
 
     def text(self) -> bytes:
         """What stands in a version's tree: a line a tensor, so that a diff of two versions names those that changed."""
-        lines = [json.dumps({"format": FORMAT, "size": self.size, "head": list(self.head)})]
+        lines = [json.dumps({"format": FORMAT, "size": self.size, "head": list(self.head)} | _checks(self.quick))]
         lines += [
-            json.dumps({"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "pieces": list(t.pieces)})
+            json.dumps(
+                {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "pieces": list(t.pieces)} | _checks(t.quick)
+            )
             for t in self.tensors
         ]
         return "\n".join([*lines, ""]).encode()
@@ -93,7 +104,8 @@ def parse(name: str, text: bytes) -> Pieces:
         if first["format"] != FORMAT:
             raise ValueError(f"format {first['format']}")
         tensors = tuple(_tensor(entry) for entry in rest)
-        made = Pieces(_whole(first["size"]), _digests(first["head"]), tensors)
+        head = _digests(first["head"])
+        made = Pieces(_whole(first["size"]), head, tensors, _quick(first, head))
         wanted = [(made.head_size, made.head), *((tensor.size, tensor.pieces) for tensor in tensors)]
         if made.head_size < 0 or any(len(digests) != -(-size // PIECE) for size, digests in wanted):
             raise ValueError("the number of pieces does not fit the sizes")
@@ -115,14 +127,14 @@ def cut(file: Path, blobs: Blobs, progress: Progress) -> tuple[Pieces, int, dict
     with file.open("rb") as opened, ThreadPoolExecutor(THREADS) as pool:
         descriptor = opened.fileno()
 
-        def keep(span: tuple[int, int, str]) -> tuple[str, int, int]:
+        def keep(span: tuple[int, int, str]) -> tuple[str, int, int, str]:
             at, count, dtype = span
             content = memoryview(_room())[:count]
             if os.preadv(descriptor, [content], at) != count:
                 raise ModelInvalid(str(file), "became shorter while it was read", "push it again once it is whole")
             digest, new = blobs.put(content)
             progress(count)
-            return digest, count if new else 0, finite.wrong(content, dtype)
+            return digest, count if new else 0, finite.wrong(content, dtype), quick_of(content)
 
         places = [
             (at + start, min(PIECE, count - start), dtype)
@@ -130,14 +142,16 @@ def cut(file: Path, blobs: Blobs, progress: Progress) -> tuple[Pieces, int, dict
         ]  # fmt: skip
         kept = iter(list(pool.map(keep, places)))
     found = [[next(kept) for _ in range(0, count, PIECE)] for _, count, _ in spans]
-    new = sum(count for pieces in found for _, count, _ in pieces)
-    digests = [tuple(digest for digest, _, _ in pieces) for pieces in found]
-    wrong = {name: sum(each for *_, each in pieces) for (name, _), pieces in zip(declared, found[1:], strict=True)}
+    new = sum(count for pieces in found for _, count, *_ in pieces)
+    digests = [tuple(digest for digest, *_ in pieces) for pieces in found]
+    checks = [tuple(check for *_, check in pieces) for pieces in found]
+    wrong = {name: sum(each for *_, each, _ in pieces) for (name, _), pieces in zip(declared, found[1:], strict=True)}
     tensors = [
-        Tensor(name, stored.dtype, stored.shape, pieces)
-        for (name, stored), pieces in zip(declared, digests[1:], strict=True)
+        Tensor(name, stored.dtype, stored.shape, pieces, quick)
+        for (name, stored), pieces, quick in zip(declared, digests[1:], checks[1:], strict=True)
     ]
-    return Pieces(size, digests[0], tuple(tensors)), new, {name: count for name, count in wrong.items() if count}
+    made = Pieces(size, digests[0], tuple(tensors), checks[0])
+    return made, new, {name: count for name, count in wrong.items() if count}
 
 
 def join(pieces: Pieces, read: Read, file: Path, progress: Progress) -> None:
@@ -146,9 +160,9 @@ def join(pieces: Pieces, read: Read, file: Path, progress: Progress) -> None:
         os.truncate(opened.fileno(), pieces.size)
         descriptor = opened.fileno()
 
-        def put(span: tuple[int, int, str]) -> None:
-            at, count, digest = span
-            content = read(digest, _room())
+        def put(span: tuple[int, int, str, str]) -> None:
+            at, count, digest, check = span
+            content = read(digest, _room(), check)
             if len(content) != count:
                 raise Unavailable(str(file), f"the piece {digest} has {len(content)} bytes of {count}")
             os.pwrite(descriptor, content, at)
@@ -195,7 +209,19 @@ def _tensor(entry: dict[str, Any]) -> Tensor:
     name, dtype, shape = entry["name"], entry["dtype"], tuple(_whole(number) for number in entry["shape"])
     if not isinstance(name, str) or dtype not in ITEM_BYTES or len(shape) > 8:
         raise ValueError(f"the tensor {name!r}")
-    return Tensor(name, dtype, shape, _digests(entry["pieces"]))
+    pieces = _digests(entry["pieces"])
+    return Tensor(name, dtype, shape, pieces, _quick(entry, pieces))
+
+
+def _quick(entry: dict[str, Any], pieces: tuple[str, ...]) -> Quick:
+    found = _digests(entry.get(CHECKS, []))
+    if found and len(found) != len(pieces):
+        raise ValueError(f"as many as {CHECKS}")
+    return found
+
+
+def _checks(quick: Quick) -> dict[str, list[str]]:
+    return {CHECKS: list(quick)} if quick else {}
 
 
 def _whole(number: Any) -> int:

@@ -80,7 +80,7 @@ def _check(kept: Kept, good: set[str], progress: Progress) -> list[Fault]:
         except Unavailable as wrong:  # of the list of whom to trust
             faults.add(place, wrong)
         for file, found in inspection.listed(place, content, faults):
-            for _, count, digest in found.spans():
+            for _, count, digest, _ in found.spans():
                 if digest not in good and digest not in bad:
                     if problem := _wrong(kept.blobs, digest):
                         bad[digest] = problem

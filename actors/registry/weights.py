@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from actors.registry.merging import Change, bytes_of, tensor_of
-from actors.registry.pieces import PIECE, THREADS, Pieces, Progress, Tensor
+from actors.registry.pieces import PIECE, THREADS, Pieces, Progress, Quick, Tensor
 from cluster.errors import ModelInvalid, Unavailable
 from cluster.storage import Blobs
+from cluster.storage.blobs import quick_of
 from cluster.storage.tensors import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ def computed(
     for tensor in file.tensors:
         if tensor.name in names:
             own = read(tensor, blobs)
-            pieces, new = _put(bytes_of(change(tensor.name, own).to(own.dtype)), blobs)
-            tensors.append(Tensor(tensor.name, tensor.dtype, tensor.shape, pieces))
+            pieces, quick, new = _put(bytes_of(change(tensor.name, own).to(own.dtype)), blobs)
+            tensors.append(Tensor(tensor.name, tensor.dtype, tensor.shape, pieces, quick))
             stored += new
         else:
             tensors.append(tensor)
         progress(tensor.size)
-    return Pieces(file.size, file.head, tuple(tensors)), stored
+    return Pieces(file.size, file.head, tuple(tensors), file.quick), stored
 
 
 def mixed(
@@ -53,14 +54,14 @@ def mixed(
     for file in files:
         if {each.name: (each.dtype, each.shape) for each in file.tensors} == kinds:
             progress(file.size)
-            return Pieces(file.size, file.head, tuple(tensors[each.name] for each in file.tensors)), 0
+            return Pieces(file.size, file.head, tuple(tensors[each.name] for each in file.tensors), file.quick), 0
     # the order in which the safetensors library writes them, which keeps each aligned to its type
     ordered = tuple(sorted(tensors.values(), key=lambda each: (-ITEM_BYTES[each.dtype], each.name)))
     head = _head(ordered, _said(files[0], blobs))
-    pieces, new = _put(memoryview(head), blobs)
+    pieces, quick, new = _put(memoryview(head), blobs)
     size = len(head) + sum(each.size for each in ordered)
     progress(size)
-    return Pieces(size, pieces, ordered), new
+    return Pieces(size, pieces, ordered, quick), new
 
 
 def _head(tensors: Iterable[Tensor], said: Any) -> bytes:
@@ -94,10 +95,10 @@ def _content(pieces: tuple[str, ...], size: int, blobs: Blobs) -> bytearray:
     return content
 
 
-def _put(content: memoryview, blobs: Blobs) -> tuple[tuple[str, ...], int]:
-    """Its pieces, and how many bytes of them were new."""
+def _put(content: memoryview, blobs: Blobs) -> tuple[tuple[str, ...], Quick, int]:
+    """Its pieces, what they are checked by, and how many bytes of them were new."""
     parts = [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
     with ThreadPoolExecutor(THREADS) as pool:
-        kept = list(pool.map(blobs.put, parts))
+        kept, quick = list(pool.map(blobs.put, parts)), tuple(pool.map(quick_of, parts))
     new = sum(len(part) for part, (_, is_new) in zip(parts, kept, strict=True) if is_new)
-    return tuple(digest for digest, _ in kept), new
+    return tuple(digest for digest, _ in kept), quick, new

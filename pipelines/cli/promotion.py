@@ -34,7 +34,8 @@ def rollback(reference: str, to: str | None, file: Path | None, *, as_json: bool
         show.document({"model": model, "alias": alias, "was": moved.was, "commit": moved.commit})
     else:
         names = " and is ".join(registry.number(model, commit) for commit in (moved.was, moved.commit) if commit)
-        show.line(f"{model}@{alias} was {names} {moved.commit[:12]}; deploy to have it served")
+        show.line(f"{model}@{alias} was {names} {moved.commit[:12]}")
+        show.progress("users have it after `strata deploy`, or at once where it still stands after a release")
 
 
 def history(reference: str, file: Path | None, *, as_json: bool) -> None:
