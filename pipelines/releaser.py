@@ -36,6 +36,8 @@ class Rollouts(Protocol):
 
     def follow(self, model: str) -> tuple[str, ...]: ...
 
+    def moved(self, model: str, live: str) -> bool: ...
+
     def hand(self, model: str, version: str, by: str) -> None: ...
 
     def begun(self, model: str, version: str) -> bool: ...
@@ -129,9 +131,14 @@ class Releaser:
             await self._bring(found, control, watched, due)
 
     def _hand(self, control: Rollouts, watched: Watched, live: str) -> None:
-        """Give users the version that somebody has moved the alias to, where that is served: no deploy brings it."""
+        """Give users the version that somebody has moved the alias to, where that is served: no deploy brings it.
+
+        An alias that stays where it was takes nobody from what an experiment has kept, say.
+        """
+        if control.trial(watched.model) or not control.moved(watched.model, live):
+            return
         have = control.follow(watched.model) or control.users(watched.model)
-        if live not in have and control.serves(watched.model, live) and not control.trial(watched.model):
+        if live not in have and control.serves(watched.model, live):
             control.hand(watched.model, live, f"{watched.name}@{watched.alias} is {live}")
 
     async def _go_on(self, found: Candidates, control: Rollouts, watched: Watched, running: Mapping[str, Any]) -> None:

@@ -81,6 +81,7 @@ class Control:
         self._arms: dict[str, Arms] = {}
         self._routes: dict[str, Route] = {}
         self._handovers: dict[str, Handover] = {}
+        self._live: dict[str, str] = {}  # who is, by the registry, of models that are released by themselves
         self._unsaved = False
         self._releaser, self._waits = releaser, dict[str, str]()
         self._tasks: list[asyncio.Task[None]] = []
@@ -181,6 +182,14 @@ class Control:
         """The versions that its users get as soon as these answer; none where they have what a deploy gave them."""
         found = self._handovers.get(model)
         return tuple(found.to) if found and found.at is None else ()
+
+    def moved(self, model: str, live: str) -> bool:
+        """Whether the registry says that another version is `live` than it did when this was asked last."""
+        before = self._live.get(model)
+        if before != live:
+            self._live[model] = live
+            self._save()
+        return before not in (None, live)
 
     def hand(self, model: str, version: str, by: str) -> None:
         """Give all users of a model a version that is served here, as soon as it answers."""
@@ -516,6 +525,7 @@ class Control:
                 }
                 for model, route in self._routes.items()
             },
+            "live": self._live,
             "handovers": {model: found.plain for model, found in self._handovers.items()},
             "experiments": self._trials.plain,
             "rollouts": [rollout.plain for rollout in self._rollouts.values()],
@@ -533,6 +543,7 @@ class Control:
         self._trials = Trials(state.get("experiments", ()))
         self._rollouts = {each["name"]: Rollout.of(each) for each in state.get("rollouts", ())}
         self._arms = {name: Arms.of(each) for name, each in state.get("arms", {}).items()}
+        self._live = dict(state.get("live", {}))
         handovers = {model: Handover.of(each) for model, each in state.get("handovers", {}).items()}
         renewed, lines = set(), list[Plain]()
         for model, versions in self._versions.items():

@@ -402,3 +402,25 @@ async def test_going_back_to_a_version_that_stands_takes_no_deploy(world):
     world.now += 600
     await world.turn(GOOD)
     assert (world.served, world.deploys) == (("v1",), 2)
+
+
+async def test_what_an_experiment_keeps_stays_until_the_alias_is_moved(world):
+    version, _ = world.versions.merge()
+    await world.until_over(GOOD, killed=False)
+    await world.turn(GOOD)
+    wanted = {"metric": "thumbs", "rate": 0.5, "effect": 0.1, "users": 10_000}
+    asked = {"name": "ab", "model": "chat", "arms": dict.fromkeys(world.served, 50)} | wanted
+    await world.control.experiment(asked, "ada")
+    await world.turn(GOOD)
+    await world.control.end("ab", "v1", "ada")
+    for _ in range(3):
+        await world.turn(GOOD)
+    (route,) = await world.control.routes()
+    assert (route["weights"], route["follow"]) == ({"v1": 100.0}, [])
+    assert f"chat@prod is {version} and users have v1" in route["waits"]
+    assert "`strata models alias chat@v1 prod" in route["waits"], "or the other way"
+    world.versions.aliases.move("chat", "prod", "v1", version, author="ann")
+    for _ in range(2):
+        await world.turn(GOOD)
+    (route,) = await world.control.routes()
+    assert (route["weights"], route["waits"]) == ({"v1": 100.0}, "")
