@@ -9,17 +9,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.news import News
-from cluster.errors import Barred, InvalidRequest, NotFound
-from pipelines.routing import asking, cases, reroute, trials
+from cluster.errors import InvalidRequest, NotFound
+from pipelines.routing import accounts, asking, cases, reroute, trials
 from pipelines.routing.arms import Arms
 from pipelines.routing.casebook import Casebook
 from pipelines.routing.evidence import Arm, Score
-from pipelines.routing.handover import Handover
+from pipelines.routing.handover import Handovers
 from pipelines.routing.hearing import Gateways
 from pipelines.routing.ledger import Ledger
 from pipelines.routing.rollout import (
@@ -80,7 +80,6 @@ class Control:
         self._rollouts: dict[str, Rollout] = {}
         self._arms: dict[str, Arms] = {}
         self._routes: dict[str, Route] = {}
-        self._handovers: dict[str, Handover] = {}
         self._live: dict[str, str] = {}  # who is, by the registry, of models that are released by themselves
         self._unsaved = False
         self._releaser, self._waits = releaser, dict[str, str]()
@@ -128,13 +127,13 @@ class Control:
 
     def owing(self) -> list[Plain]:
         """The rollouts that are over and that the registry is to be told of."""
-        return [_owed(rollout) for rollout in self._rollouts.values() if rollout.owes and rollout.over]
+        return [accounts.owed(rollout) for rollout in self._rollouts.values() if rollout.owes and rollout.over]
 
     def paid(self, name: str, said: str) -> None:
         """The registry has been told of one."""
         rollout = self._rollouts[name]
         self._rollouts[name] = replace(rollout, owes=False)
-        self._save([self._line(rollout, None, "") | {"event": "registry", "reason": said}])
+        self._save([accounts.line(rollout, None, "") | {"event": "registry", "reason": said}])
 
     def tried(self, name: str) -> None:
         """The registry knows the version of a rollout as a canary."""
@@ -151,7 +150,7 @@ class Control:
 
     def running(self, model: str) -> Plain | None:
         """The rollout of a model that is not over."""
-        return next((_owed(rollout) for rollout in self._running() if rollout.terms.model == model), None)
+        return next((accounts.owed(rollout) for rollout in self._running() if rollout.terms.model == model), None)
 
     def serves(self, model: str, version: str) -> bool:
         """Whether gateways know it."""
@@ -180,8 +179,7 @@ class Control:
 
     def follow(self, model: str) -> tuple[str, ...]:
         """The versions that its users get as soon as these answer; none where they have what a deploy gave them."""
-        found = self._handovers.get(model)
-        return tuple(found.to) if found and found.at is None else ()
+        return self._handovers.follow(model)
 
     def moved(self, model: str, live: str) -> bool:
         """Whether the registry says that another version is `live` than it did when this was asked last."""
@@ -193,7 +191,7 @@ class Control:
 
     def hand(self, model: str, version: str, by: str) -> None:
         """Give all users of a model a version that is served here, as soon as it answers."""
-        self._handovers[model] = Handover({version: WHOLE}, by)
+        self._handovers.set(model, {version: WHOLE}, by)
         self._save()
 
     def spare(self, model: str) -> tuple[tuple[str, ...], float]:
@@ -204,16 +202,15 @@ class Control:
         over = [each for each in self._rollouts.values() if each.terms.model == model]
         ended = [each.ended for each in over if each.ended is not None]
         tried = {version for each in over for version in (each.terms.old, each.terms.new)}  # others are yet to come
-        handed = self._handovers.get(model)
-        if handed and handed.at is not None:
-            ended.append(handed.at)
-            tried.update(handed.left)
+        left, at = self._handovers.left(model)
+        if at is not None:
+            ended.append(at)
+            tried.update(left)
         if not ended or self.running(model) or self.trial(model) or self.follow(model):
             return (), 0.0
-        left = tried - set(self.users(model))
-        return tuple(version for version in self._versions[model] if version in left), max(
-            0.0, self._wall() - max(ended)
-        )
+        spare = tried - set(self.users(model))
+        since = max(0.0, self._wall() - max(ended))
+        return tuple(version for version in self._versions[model] if version in spare), since
 
     def waits(self, model: str, reason: str) -> None:
         """Why a release does not go on; nothing where it does."""
@@ -230,8 +227,8 @@ class Control:
         terms = asking.terms(asked, self._versions, weights, sets, shadow.version if shadow else None)
         for rollout in self._running():
             if rollout.terms.model == terms.model:
-                raise _held(rollout)
-        self._settled(terms.model)
+                raise accounts.held(rollout)
+        self._handovers.settled(terms.model)
         if trial := self._trials.running(terms.model):
             raise trials.held(trial)
         route = self._routes[terms.model]
@@ -246,7 +243,7 @@ class Control:
             self._rollouts[made.name] = made
             self._gateways.begin(terms.model)
             self._news.bump()
-            self._save([self._line(made, None, by)])
+            self._save([accounts.line(made, None, by)])
         return self._told_of(made)
 
     async def command(self, name: str, verb: str, by: str) -> Plain:
@@ -281,8 +278,8 @@ class Control:
         """Begin an A/B experiment. Raises InvalidRequest, NotFound or Conflict."""
         for rollout in self._running():
             if rollout.terms.model == asked.get("model"):
-                raise _held(rollout)
-        self._settled(str(asked.get("model")))
+                raise accounts.held(rollout)
+        self._handovers.settled(str(asked.get("model")))
         weights = {model: route.weights for model, route in self._routes.items()}
         made = self._trials.start(asked, self._versions, weights, by, self._wall())
         self._weigh(made.model, made.arms)
@@ -355,14 +352,9 @@ class Control:
         """Raises Conflict while a rollout or an experiment has the model's users."""
         for rollout in self._running():
             if rollout.terms.model == model:
-                raise _held(rollout)
+                raise accounts.held(rollout)
         if trial := self._trials.running(model):
             raise trials.held(trial)
-
-    def _settled(self, model: str) -> None:
-        """Raises Barred while its users are to go to what does not answer yet."""
-        if self.follow(model):
-            raise self._handovers[model].barred(model)
 
     def _look(self) -> None:
         """Decide from now on, whether anybody reports or not."""
@@ -391,14 +383,13 @@ class Control:
 
     def _hand_over(self) -> None:
         """Give users what a deploy said, where that answers by now."""
-        for model, found in self._handovers.items():
-            if found.at is None and all(self._gateways.answers(model, version) for version in found.to):
-                was = reroute.shown(self._routes[model])
-                self._handovers[model] = found.done(self.users(model), self._wall())
-                self._weigh(model, found.to)
-                now = reroute.shown(self._routes[model])
-                self._save([{"route": model, "event": "set", "by": found.by, "was": was, "now": now}])
-                log.info("users_followed", extra={"model": model, "versions": ", ".join(found.to)})
+        for model, found in list(self._handovers.due(self._gateways.answers)):
+            was = reroute.shown(self._routes[model])
+            self._handovers.done(model, self.users(model), self._wall())
+            self._weigh(model, found.to)
+            now = reroute.shown(self._routes[model])
+            self._save([{"route": model, "event": "set", "by": found.by, "was": was, "now": now}])
+            log.info("users_followed", extra={"model": model, "versions": ", ".join(found.to)})
 
     def _seen(self, rollout: Rollout) -> Seen:
         terms, arms = rollout.terms, self._arms.get(rollout.name, Arms(self._news.revision))
@@ -440,7 +431,7 @@ class Control:
                 "rollout_moved",
                 extra={"rollout": after.name, "was": record.was, "now": record.now, "reason": record.reason},
             )
-        self._save([self._line(after, record, by) for record in records])
+        self._save([accounts.line(after, record, by) for record in records])
 
     def _weigh(self, model: str, weights: Mapping[str, float]) -> None:
         """Other weights; the gateways know next."""
@@ -489,17 +480,7 @@ class Control:
         )
 
     def _told_of(self, rollout: Rollout) -> Plain:
-        arms = self._arms.get(rollout.name)
-        counted = {"new": arms.new.answers, "old": arms.old.answers} if arms else {}
-        elapsed = (rollout.ended or self._wall()) - rollout.began
-        return {**rollout.plain, "share": rollout.share, "answers": counted, "seconds": round(elapsed, 3)}
-
-    def _line(self, rollout: Rollout, record: Record | None, by: str) -> Plain:
-        terms = rollout.terms
-        line: Plain = {"rollout": rollout.name, "model": terms.model, "old": terms.old, "new": terms.new, "by": by}
-        if record is None:
-            return line | {"event": "start", "cause": rollout.cause, "terms": asdict(terms)}
-        return line | {"step": rollout.step, **asdict(record)}
+        return accounts.told(rollout, self._arms.get(rollout.name), self._wall())
 
     def _forget(self) -> None:
         over = sorted(
@@ -526,7 +507,7 @@ class Control:
                 for model, route in self._routes.items()
             },
             "live": self._live,
-            "handovers": {model: found.plain for model, found in self._handovers.items()},
+            "handovers": self._handovers.plain,
             "experiments": self._trials.plain,
             "rollouts": [rollout.plain for rollout in self._rollouts.values()],
             "arms": {name: arms.plain for name, arms in self._arms.items()},
@@ -544,8 +525,8 @@ class Control:
         self._rollouts = {each["name"]: Rollout.of(each) for each in state.get("rollouts", ())}
         self._arms = {name: Arms.of(each) for name, each in state.get("arms", {}).items()}
         self._live = dict(state.get("live", {}))
-        handovers = {model: Handover.of(each) for model, each in state.get("handovers", {}).items()}
         renewed, lines = set(), list[Plain]()
+        self._handovers, handed = Handovers(), state.get("handovers", {})
         for model, versions in self._versions.items():
             route, kept = first(model, self._settings[model], versions), state.get("routes", {}).get(model)
             if kept:
@@ -558,18 +539,23 @@ class Control:
                 same, there = was.get("weights") == route.weights, set(kept["weights"]) <= set(versions)
                 follow = there and settings.release is not None and not same and kept["weights"] != route.weights
                 if follow:
-                    self._handovers[model] = Handover(route.weights, "the settings")
-                elif same and there and model in handovers:
-                    self._handovers[model] = handovers[model]
+                    self._handovers.set(model, route.weights, "the settings")
+                elif same and there and model in handed:
+                    self._handovers.keep(model, handed[model])
                 if there and (same or follow):
                     route = replace(route, weights=kept["weights"], seeds=kept["seeds"])
                 if not (there and same):
                     renewed.add(model)
             self._routes[model] = route
-        lines += [self._end(rollout) for rollout in self._running() if self._lacks(rollout, renewed)]
+        for rollout in [rollout for rollout in self._running() if self._lacks(rollout, renewed)]:
+            self._rollouts[rollout.name], line = accounts.redeployed(rollout, self._wall())
+            self._arms.pop(rollout.name, None)
+            lines.append(line)
         for trial in [trial for model in renewed if (trial := self._trials.running(model))]:
             self._trials.end(trial.name, self._wall())
-            lines.append({"experiment": trial.name, "event": "end", "by": "the settings", "reason": _REDEPLOYED})
+            lines.append(
+                {"experiment": trial.name, "event": "end", "by": "the settings", "reason": accounts.REDEPLOYED}
+            )
         self._save(lines)
 
     def _declared(self, model: str) -> Plain:
@@ -581,32 +567,5 @@ class Control:
         there = self._versions.get(terms.model, ())
         return terms.model in renewed or terms.old not in there or terms.new not in there
 
-    def _end(self, rollout: Rollout) -> Plain:
-        now = self._wall()
-        over = Rollout.of({**rollout.plain, "state": State.ROLLED_BACK, "ended": now, "reason": _REDEPLOYED})
-        self._rollouts[rollout.name] = over
-        self._arms.pop(rollout.name, None)
-        record = Record(Event.ABORT, rollout.state, State.ROLLED_BACK, 0.0, _REDEPLOYED)
-        return self._line(over, record, "the settings")
-
 
 _RENEWED = "a deploy changed the rules or the shadow of this model, or took off a version that they lead to"
-_REDEPLOYED = "a deploy changed the weights of this model, or took one of the two versions off"
-
-
-def _held(rollout: Rollout) -> Barred:
-    """What is told who wants the users of a model that has a rollout."""
-    remedy = f"wait for its end, or abort it: `strata rollout abort {rollout.name}`"
-    return Barred(rollout.terms.model, f"has the rollout {rollout.name}, {rollout.state}", remedy)
-
-
-def _owed(rollout: Rollout) -> Plain:
-    """What the registry is told of a rollout by."""
-    terms = rollout.terms
-    return {
-        "name": rollout.name, "model": terms.model, "old": terms.old, "new": terms.new,
-        "cause": rollout.cause or f"by {rollout.by}",
-        "owes": rollout.owes, "canary": rollout.canary,
-        "promoted": rollout.state is State.PROMOTED, "reason": rollout.reason,
-        "redeployed": rollout.reason == _REDEPLOYED,
-    }  # fmt: skip

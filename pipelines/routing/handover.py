@@ -4,7 +4,7 @@ So it is where an alias was moved by hand, to go back, say: at once where its ve
 Knows names, weights and the time of day. Knows no gateways.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -39,3 +39,48 @@ class Handover:
         to = " and ".join(self.to)
         remedy = "wait for it (`strata status` says what for), or move its alias back and `strata deploy`"
         return Barred(model, f"has users who go to {to} as soon as it answers", remedy)
+
+
+class Handovers:
+    """Those of all models, one each: that which is to come, or else the last."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Handover] = {}
+
+    def set(self, model: str, to: Mapping[str, float], by: str) -> None:
+        """The users of a model get these weights as soon as that answers."""
+        self._found[model] = Handover(to, by)
+
+    def keep(self, model: str, plain: Mapping[str, Any]) -> None:
+        """One from before a restart, in plain values."""
+        self._found[model] = Handover.of(plain)
+
+    def follow(self, model: str) -> tuple[str, ...]:
+        """The versions that its users get as soon as these answer; none where they have what they were given."""
+        found = self._found.get(model)
+        return tuple(found.to) if found and found.at is None else ()
+
+    def left(self, model: str) -> tuple[tuple[str, ...], float | None]:
+        """Who had the users until the last handover, and when that was; None where none has been."""
+        found = self._found.get(model)
+        return (found.left, found.at) if found else ((), None)
+
+    def settled(self, model: str) -> None:
+        """Raises Barred while its users are to go to what does not answer yet."""
+        if self.follow(model):
+            raise self._found[model].barred(model)
+
+    def due(self, answers: Callable[[str, str], bool]) -> Iterator[tuple[str, Handover]]:
+        """Those that may take place now, as each version of theirs `answers`."""
+        for model, found in self._found.items():
+            if found.at is None and all(answers(model, version) for version in found.to):
+                yield model, found
+
+    def done(self, model: str, had: Sequence[str], now: float) -> None:
+        """The users, who had these versions, have got theirs."""
+        self._found[model] = self._found[model].done(had, now)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """In plain values."""
+        return {model: found.plain for model, found in self._found.items()}
