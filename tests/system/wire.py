@@ -74,6 +74,12 @@ class Door:
             pass
         return not self._got
 
+    def rest(self) -> bytes:
+        """All that comes until the other side hangs up. Raises TimeoutError where it stays."""
+        while self._more():
+            pass
+        return self._got
+
     def _more(self) -> bool:
         try:
             piece = self.socket.recv(1 << 16)
