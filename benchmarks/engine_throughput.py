@@ -6,11 +6,12 @@
     python -m benchmarks.engine_throughput --report        the table of what was measured
 
 Of 22, 125 or 473 M random parameters, in bf16 or rounded. Greedy, no guesses, no prefix found again, end tokens
-ignored. Prefill: 512 tokens in, 1 out. Batches of 1, 8 and 32: 64 tokens in, 128 out, prefill included in the time.
-Tokens per second, medians. Each engine is a process of its own; the two of a piece get the same prompts in turns, once
-we first and once the peer first, and whoever waits is stopped. Load time: from the start of the process, imports
-included. Peak memory: resident, of the process and its children, mapped files and KV cache included. First of 16: how
-many first tokens are those of Hugging Face in float32. A piece is one size, precision and peer, and stands in
+ignored; the same room for keys and values, where an engine can be told. Prefill: 512 tokens in, 1 out. Batches of 1,
+8 and 32: 64 tokens in, 128 out, prefill included in the time. Tokens per second, medians. Each engine is a process of
+its own; the two of a piece are warmed and left alone until they rest, then get the same prompts in turns, once we first
+and once the peer first, and whoever waits is stopped. Load time: from the start of the process, imports included. Peak
+memory: resident, of the process and its children, mapped files and KV cache included. First of 16: how many first
+tokens are those of Hugging Face in float32. A piece is one size, precision and peer, and stands in
 results/engine_throughput_SIZE_PRECISION.json, with _avx512 or _avx2 at its end where the processor has no AMX, with the
 machine's limits at that time.
 """
@@ -35,6 +36,7 @@ from benchmarks.peers.workload import COLUMNS, Order
 from benchmarks.record import provenance, quiet
 
 LOAD_SECONDS = 400.0  # vLLM compiles L for more than a minute
+REST_SECONDS = 10.0  # some engines spin for good
 Failure = (CannotPrepare, NotInstallable, EngineFailed)
 
 
@@ -108,7 +110,7 @@ def _piece(folder: Path, precision: str, name: str, options: argparse.Namespace)
         for peer in (STRATA, PEERS[name]):
             engine, side = open_.enter_context(_started(peer, folder, precision, options.threads))
             turns.warm(side, options.columns)
-            engine.pause()
+            engine.rest(REST_SECONDS)
             sides.append(side)
         watch = Watch([side.engine.pid for side in sides])
         seed = len(pieces.read(pieces.file(_size(folder), precision)))

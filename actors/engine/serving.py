@@ -52,8 +52,13 @@ def serving(
         speculates=assignment.speculation != "off",
         draft=draft,
         offload=_offload(cached, bytes_per_token, limits),
-        ahead=Ahead(cached, limits.block_tokens) if cached[0].device.type == "cpu" else None,
+        ahead=_ahead(cached, limits) if cached[0].device.type == "cpu" else None,
     )
+
+
+def _ahead(cached: "list[torch.Tensor]", limits: Limits) -> Ahead:
+    """What somebody has set aside for a cache may all be taken; what was only found free, as far as it is used."""
+    return Ahead(cached, limits.block_tokens, whole=limits.kv_cache_tokens is not None)
 
 
 def _offload(cached: "list[torch.Tensor]", bytes_per_token: int, limits: Limits) -> Offload | None:

@@ -4,6 +4,7 @@ A page is made when it is first touched, so that a cache takes no more memory th
 the middle of a step is dear: the system clears 2 MB while all other threads wait, and a second thread that touches the
 same page clears another 2 MB for nothing (`benchmarks/fresh_pages.py`). So a thread does that for the blocks that come
 next, which are the lowest numbers that were never used: at the start beside all else, later with the lowest priority.
+Of a cache whose size somebody has told, all pages are made so in the end.
 
 Knows addresses. Knows nothing of what lies there: making a page leaves what is in it.
 """
@@ -34,12 +35,16 @@ class Ahead:
         block_tokens: int,
         tokens: int | None = None,
         most_bytes: int = AHEAD_BYTES,
+        whole: bool = False,
     ) -> None:
-        """`tensors` [slots, ...] of main memory, of one number of slots, each in one piece; `tokens`: AHEAD_TOKENS."""
+        """`tensors` [slots, ...] of main memory, of one number of slots, each in one piece; `tokens`: AHEAD_TOKENS.
+
+        `whole`: beyond these the rest as well.
+        """
         each = sum(tensor[:1].nbytes for tensor in tensors)
         most = AHEAD_TOKENS if tokens is None else tokens
         self._block_tokens, self._ahead = block_tokens, min(most, most_bytes // max(1, each))
-        self._cache = _Cache(list(tensors), wanted=self._ahead)
+        self._cache = _Cache(list(tensors), wanted=self._ahead, later=len(tensors[0]) if whole else 0)
         weakref.finalize(self, self._cache.end)
         threading.Thread(target=_make, args=(self._cache,), name="kv-pages", daemon=True).start()
 
@@ -54,14 +59,18 @@ class Ahead:
 
     def wait(self, seconds: float) -> bool:
         """Until all that is wanted is ready, or cannot be; whether it came to that."""
-        with self._cache.changed:
-            return self._cache.changed.wait_for(lambda: not self._cache.lacks, seconds)
+        cache = self._cache
+        with cache.changed:
+            return cache.changed.wait_for(
+                lambda: cache.ended or (not cache.lacks and cache.wanted >= cache.later), seconds
+            )
 
 
 @dataclass
 class _Cache:
     tensors: list[torch.Tensor]  # held, so that their addresses stay theirs
     wanted: int  # slots
+    later: int = 0  # slots, once those are made that are wanted first
     made: int = 0
     ended: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -93,6 +102,8 @@ def _make(cache: _Cache) -> None:
         with cache.changed:
             if not cache.lacks:  # the first of them beside what else a start does
                 _yield_to_all()
+                cache.wanted = max(cache.wanted, cache.later)
+                cache.changed.notify_all()
             cache.changed.wait_for(lambda: cache.lacks or cache.ended)
             if cache.ended:
                 return

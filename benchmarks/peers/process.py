@@ -20,6 +20,9 @@ import psutil
 
 from benchmarks.peers.workload import Order
 
+LOOK_SECONDS = 0.3
+IDLE_SHARE = 0.1  # of a core: an engine that does less has nothing left to do
+
 
 class EngineFailed(Exception):
     """An engine's process ended, said something else, or took longer than it may; with its last words."""
@@ -63,6 +66,20 @@ class Engine:
     def pause(self) -> None:
         """Nothing of it runs, no thread that waits by spinning, either, until the next call."""
         self._signal(signal.SIGSTOP)
+
+    def rest(self, seconds: float) -> None:
+        """Let it end what it does unasked, a second or so, as between the requests of a server; then stop it."""
+        self._signal(signal.SIGCONT)
+        until, before = time.monotonic() + seconds, None
+        with suppress(psutil.Error):
+            process = psutil.Process(self._process.pid)
+            while time.monotonic() < until:
+                used = sum(process.cpu_times()[:2])
+                if before is not None and used - before < IDLE_SHARE * LOOK_SECONDS:
+                    break
+                before = used
+                time.sleep(LOOK_SECONDS)
+        self.pause()
 
     def peak_mb(self) -> float:
         """The most resident memory that the process and its children ever had, each for itself: shared libraries,

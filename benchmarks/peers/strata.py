@@ -7,10 +7,16 @@ from benchmarks.peers.workload import Generate, Order, serve
 
 
 def load(order: Order) -> tuple[Generate, dict[str, str]]:
-    """Load as a user of the offline entry does."""
+    """Load as a user of the offline entry does, with the room for keys and values that the others get."""
     torch.set_num_threads(order.threads)
     # random models repeat themselves, which makes guesses come true more often than people's texts do
-    llm = LLM(model=order.path, dtype="bfloat16", quantization=order.quantization, speculation="off")
+    llm = LLM(
+        model=order.path,
+        dtype="bfloat16",
+        quantization=order.quantization,
+        speculation="off",
+        kv_cache_tokens=order.cache_tokens(),
+    )
 
     def generate(prompts, new_tokens):
         wanted = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 32_000
 PREFILL_TOKENS = 512
@@ -42,11 +43,19 @@ class Order:
 
     def cache_gib(self) -> int:
         """Whole GiB of bf16 keys and values, for engines that take no less."""
-        config = json.loads((Path(self.path) / "config.json").read_text())
-        heads = config["num_attention_heads"]
-        wide = config.get("head_dim") or config["hidden_size"] // heads
-        token = 4 * config["num_hidden_layers"] * config.get("num_key_value_heads", heads) * wide
-        return max(1, -(-self.cached * token // 2**30))
+        return max(1, -(-self.cached * self._token_bytes // 2**30))
+
+    def cache_tokens(self) -> int:
+        """How many tokens that has room for."""
+        return self.cache_gib() * 2**30 // self._token_bytes
+
+    @property
+    def _token_bytes(self) -> int:
+        """A token's keys and values in bf16."""
+        config: dict[str, Any] = json.loads((Path(self.path) / "config.json").read_text())
+        heads: int = config["num_attention_heads"]
+        wide: int = config.get("head_dim") or config["hidden_size"] // heads
+        return 4 * int(config["num_hidden_layers"]) * int(config.get("num_key_value_heads", heads)) * wide
 
 
 def shape(column: str) -> tuple[int, int, int]:

@@ -57,6 +57,14 @@ def test_more_are_made_as_blocks_come_into_use_and_never_fewer(cache):
     assert all(resident(tensor) >= pages(tensor) for tensor in cache)
 
 
+def test_in_the_end_all_of_a_cache_whose_size_was_told(cache):
+    each = sum(tensor[:1].nbytes for tensor in cache)
+    ahead = Ahead(cache, BLOCK, tokens=SLOTS, most_bytes=PIECE_TOKENS * each, whole=True)
+    assert ahead.wait(SOON)
+    assert ahead.made == SLOTS
+    assert all(resident(tensor) >= pages(tensor) for tensor in cache)
+
+
 def test_no_more_bytes_are_made_ahead_than_may_be(cache):
     each = sum(tensor[:1].nbytes for tensor in cache)
     ahead = Ahead(cache, BLOCK, tokens=SLOTS, most_bytes=PIECE_TOKENS * each)

@@ -14,8 +14,12 @@ from benchmarks.peers.workload import Order
 
 ROOT = Path(__file__).parents[3]
 COUNTER = """
-import os, sys, time
+import os, sys, threading, time
 from benchmarks.peers.workload import Order, serve
+
+def spin():
+    while True:
+        pass
 
 def load(order):
     if order.path == "broken":
@@ -24,6 +28,8 @@ def load(order):
     def generate(prompts, new_tokens):
         if new_tokens == 99:
             time.sleep(60)
+        if new_tokens == 97:
+            threading.Thread(target=spin, daemon=True).start()
         if new_tokens == 98:
             new_tokens = 3
         return [[sum(prompt) + i for i in range(new_tokens)] for prompt in prompts]
@@ -52,6 +58,15 @@ def test_who_waits_is_stopped_and_goes_on_when_asked(engine: Engine) -> None:
     engine.load(Order("weights", 2), 30)
     assert os.waitid(os.P_PID, engine._process.pid, os.WSTOPPED | os.WNOWAIT).si_status == signal.SIGSTOP
     assert engine.generate([[5]], 1, 30)[0] == [[5]]
+
+
+def test_what_an_engine_does_unasked_goes_on_until_it_rests_or_for_so_long(engine: Engine) -> None:
+    engine.load(Order("weights", 2), 30)
+    engine.generate([[5]], 97, 30)  # and spins from then on
+    before = psutil.Process(engine.pid).cpu_times().user
+    engine.rest(1.0)
+    assert psutil.Process(engine.pid).cpu_times().user > before
+    assert os.waitid(os.P_PID, engine.pid, os.WSTOPPED | os.WNOWAIT).si_status == signal.SIGSTOP
 
 
 def test_an_engine_that_fails_says_its_last_error(engine: Engine) -> None:
