@@ -85,6 +85,7 @@ class Engine:
         self._stay, self._intake, self._standing = Stay(), Intake(), Standing(clock())
         self.lately = Lately(clock)
         self.last_result: Result | None = None
+        self._over = 0.0  # when the step before this one was; 0 after a rest
         self.steps = 0  # forward passes so far
         self.computing = False  # the ranks are at work; who watches them knows how long they may be
         self.capacity = min(facts.context_tokens, facts.blocks * limits.block_tokens)
@@ -159,6 +160,7 @@ class Engine:
         plan = plan_of(self._number, step)
         self._works = step.works
         for joined in step.joined:
+            joined.first_step = joined.first_step or self.steps
             self.lately.joined(joined.key)
         self.computing = True
         try:
@@ -179,6 +181,7 @@ class Engine:
         shape, took = step.shape, (now - began - result.load_seconds) / result.steps
         self._pace.learn(shape, took)
         self._intake.learn(shape.tokens, took)
+        self._stay.paced((now - (self._over or began)) / result.steps)
         deltas = expired
         for row in result.faulty:  # before settling: what it computed last is nothing to be found by others
             deltas.append((sampled[row].key, self._broken(sampled[row], *grown[row], now, row in result.stuck)))
@@ -187,6 +190,7 @@ class Engine:
             if row not in result.faulty:
                 deltas.append((sequence.key, self._grown(sequence, tokens, logprobs, now)))
         self._works = ()
+        self._over = now if self.busy else 0.0
         return deltas
 
     def drain(self, error: StrataError) -> list[tuple[int, Delta]]:
@@ -321,7 +325,7 @@ class Engine:
 
     def _end(self, sequence: Sequence) -> None:
         if sequence.started is not None:
-            self._stay.learn(self._clock() - sequence.started)
+            self._stay.learn(self._clock() - sequence.started, self.steps - sequence.first_step)
         del self._live[sequence.key]
         self._timed.discard(sequence.key)
         self.lately.left(sequence.key)

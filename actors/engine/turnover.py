@@ -8,6 +8,7 @@ import math
 
 LONGEST_SECONDS = 60  # nobody should be sent away for longer: the guess is too rough for that
 _LEARN = 0.1
+_LEARN_PACE = 0.05
 _KEPT = 0.98  # of what earlier steps with prompts told, at each further one
 _MEMORY_SECONDS = 3.0  # of whether somebody waited
 
@@ -22,15 +23,26 @@ def retry_after_seconds(waiting: int, running: int, stay_seconds: float) -> int:
 
 
 class Stay:
-    """How long sequences run, those of late counting most."""
+    """How long sequences run: so many steps as those of late, each as long as steps are by now.
+
+    Seconds of those that ended would be late by a whole answer where more of them run at once than did a moment ago.
+    """
 
     def __init__(self) -> None:
-        self._seconds: float | None = None
+        self._seconds: float | None = None  # of one that ended
+        self._steps = 0.0
+        self._pace: float | None = None  # seconds of a step
 
-    def learn(self, seconds: float) -> None:
-        """One ended, for whatever reason, after that long."""
+    def paced(self, seconds: float) -> None:
+        """A step took that long, with what was between it and the one before."""
+        known = self._pace
+        self._pace = seconds if known is None else known + _LEARN_PACE * (seconds - known)
+
+    def learn(self, seconds: float, steps: int) -> None:
+        """One ended, for whatever reason, after that long and so many steps."""
         known = self._seconds
         self._seconds = seconds if known is None else known + _LEARN * (seconds - known)
+        self._steps = steps if known is None else self._steps + _LEARN * (steps - self._steps)
 
     @property
     def known(self) -> bool:
@@ -39,7 +51,9 @@ class Stay:
 
     def seconds(self, oldest: float) -> float:
         """What to expect. `oldest`: how long the one that runs longest has run by now, where none has ended yet."""
-        return oldest if self._seconds is None else self._seconds
+        if self._seconds is None:
+            return oldest
+        return self._steps * self._pace if self._pace and self._steps else self._seconds
 
 
 class Intake:
