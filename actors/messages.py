@@ -208,7 +208,7 @@ class Load:
     `queued_tokens`: tokens of prompts that are not computed yet. `places`: sequences that run at once; `stay_seconds`:
     how long one of late kept its place; `token_seconds`: what a prompt token takes beside all else; 0.0: not known.
     `queue`: of those that wait the priority, how many have it, and their tokens. `standing`: the share of the last
-    seconds in which whose turn was next had waited too long for a queue that drains.
+    seconds in which somebody waited for a first turn.
     """
 
     running: int = 0

@@ -26,7 +26,7 @@ class Limits(BaseModel):
         2.0, gt=1.0, description="times the gap between an answer's tokens may grow while prompts join; null: any"
     )
     batch_stretch: float | None = Field(
-        2.0,
+        2.2,
         gt=1.0,
         description="times that a step may last what it lasts for one sequence, by more running at once: where they "
         "gain each other nothing, the next one waits for its turn; null: up to running_sequences, whatever it costs",

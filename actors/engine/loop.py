@@ -24,7 +24,6 @@ from actors.engine.worth import Worth
 from actors.messages import Delta, Load, Submit, TokenLogprob
 from actors.settings import Limits
 from cluster.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaLost, StrataError, SuspectLost
-from cluster.scheduling import admission
 from cluster.scheduling.admission import MOST_URGENT
 
 # A plan of one step costs the leader and the ranks a wake-up each, and those who carry the tokens on another: 0.1 ms of
@@ -203,11 +202,9 @@ class Engine:
         return [self._ended(s, suspected if s.key in beginners else error) for s in list(self._live.values())]
 
     def _look_at_queue(self) -> None:
-        """Whether whose turn it is has waited for longer than a queue that drains makes anybody wait."""
-        first, now = self._scheduler.next, self._clock()
-        longest = admission.standing_seconds(self._stay_seconds(), self._worth.places)
-        waits = first is not None and not first.preemptions and now - first.arrived > longest
-        self._standing.learn(waits, now)
+        """Whether somebody waits for a first turn, however short: a queue that is kept short stands none the less."""
+        first = self._scheduler.next
+        self._standing.learn(first is not None and not first.preemptions, self._clock())
 
     def _vacant(self) -> int:
         return max(0, self._limits.running_sequences - len(self._scheduler.running))

@@ -41,7 +41,7 @@ class Queue:
     `places`: sequences that run at once; `running` of them are taken. `ahead`: sequences that wait and have their turn
     before it. `tokens`: of prompts that are computed before its own. `stay_seconds`: how long a sequence keeps its
     place; `token_seconds`: what a prompt token takes beside answers under way. Both are 0.0 until they were measured.
-    `standing`: the share of late time, 0 to 1, in which whose turn was next had waited for `standing_seconds`.
+    `standing`: the share of late time, 0 to 1, in which somebody waited for a first turn.
     """
 
     places: int
@@ -71,7 +71,7 @@ def patience(queue: Queue, tokens: int, deadline: float | None, rules: Rules) ->
     return most if deadline is None else max(0.0, min(most, deadline - tokens * queue.token_seconds))
 
 
-def standing_seconds(stay_seconds: float, places: int) -> float:
+def _standing_seconds(stay_seconds: float, places: int) -> float:
     """The longest wait that is of use to a queue which never empties, where answers keep a place for `stay_seconds`."""
     turns = STANDING_TURNS * stay_seconds / max(1, places)
     return max(turns, min(LONGEST_SECONDS, max(STANDING_SECONDS, STANDING_SHARE * stay_seconds)))
@@ -80,7 +80,7 @@ def standing_seconds(stay_seconds: float, places: int) -> float:
 def _usual(queue: Queue) -> float:
     burst = min(LONGEST_SECONDS, max(SHORTEST_SECONDS, SHARE * queue.stay_seconds))
     overload = min(1.0, max(0.0, (queue.standing - OFTEN) / (ALWAYS - OFTEN)))
-    standing = standing_seconds(queue.stay_seconds, queue.places)
+    standing = _standing_seconds(queue.stay_seconds, queue.places)
     return max(burst, standing) + overload * (standing - max(burst, standing))
 
 

@@ -92,7 +92,7 @@ TABLE = (
         "strata_standing_queue",
         "gauge",
         "fraction",
-        "of late, with a queue that does not drain",
+        "of late time, in which somebody waited for a first turn",
         REPLICA,
         load="standing",
     ),

@@ -116,6 +116,16 @@ def test_a_queue_that_stands_is_told_from_a_burst() -> None:
     assert standing.share(0.0) == standing.share(20.0), "clocks that go back change nothing"
 
 
+def test_a_queue_that_is_kept_short_stands_as_well() -> None:
+    made, _ = engine(running_sequences=1, queued_sequences=20, blocks=400)
+    params = SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True)
+    for _ in range(300):
+        if not made.load.waiting:
+            made.add(Submit(0, (1,), params, seed=0))
+        made.step()
+    assert made.load.standing > 0.9
+
+
 def test_an_engine_says_how_long_its_queue_has_stood() -> None:
     made, _ = engine(running_sequences=1, queued_sequences=20, blocks=400)
     params = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
