@@ -2,14 +2,16 @@
 
 A step that decodes reads the weights once for all, so the first few more cost next to nothing; beyond, each costs its
 own arithmetic. What steps took that only decode is kept by how many they decoded, in powers of two, and between two of
-these thought linear. Beyond the most that was measured a few more are tried. Knows counts and seconds. Knows nothing of
-sequences or clocks.
+these thought linear. Beyond the most that was measured a few more are tried, and where all places are taken for long,
+what more would take is measured again: it may have been slow because of what else the machine did then. Knows counts
+and seconds. Knows nothing of sequences or clocks.
 """
 
 _UNSEEN_SECONDS = 0.001  # a step that is shorter is never too long: nobody reads a thousand tokens a second
 _FEWEST = 8  # sequences that always run at once: what a step costs is measured on a machine that does other things, too
 _FURTHER = 1.25  # times as many as were measured are tried next
 _SURE = 8  # steps, until when the fastest counts: whatever else a machine does makes a step slower, never faster
+_AGAIN = 200  # steps with all places taken, after which more are tried whatever they took when they were tried last
 _LEARN_SLOWER, _LEARN_FASTER = 0.05, 0.5
 
 
@@ -19,6 +21,7 @@ class Worth:
     def __init__(self, most: int, stretch: float | None) -> None:
         self._most, self._stretch = most, stretch
         self._seen: dict[int, tuple[float, float, int]] = {}  # by power of two: decoded, seconds of a step, how many
+        self._full = 0  # steps with all places taken since more were tried
         self.places = most if stretch is None else min(_FEWEST, most)
 
     def learn(self, decodes: int, seconds: float) -> None:
@@ -32,6 +35,10 @@ class Worth:
         else:
             share = _LEARN_FASTER if seconds < took or decodes > count + 1 else _LEARN_SLOWER
         self._seen[power] = count + share * (decodes - count), took + share * (seconds - took), steps + 1
+        self._full += decodes >= self.places
+        if self._full >= _AGAIN:
+            self._full = 0
+            self._seen = {each: seen for each, seen in self._seen.items() if each <= power}
         self.places = min(self._most, max(_FEWEST, int(self._worth(self._stretch))))
 
     def _worth(self, stretch: float) -> float:

@@ -84,6 +84,17 @@ def test_what_became_faster_is_seen() -> None:
     assert worth.places > 40
 
 
+def test_what_was_slow_for_another_reason_is_tried_again() -> None:
+    worth = served(Worth(MOST, 2.0), 0.008, 0.0001)
+    assert worth.places == MOST
+    for _ in range(300):
+        worth.learn(worth.places, 0.100)
+    assert worth.places == 8
+    for _ in range(2000):
+        worth.learn(worth.places, 0.008 + worth.places * 0.0001)
+    assert worth.places == MOST
+
+
 def test_what_is_not_idle_for_long_is_seen_too() -> None:
     """A gang that begins under load: nobody is ever alone there."""
     worth = Worth(MOST, 2.0)
