@@ -1,5 +1,7 @@
 """As many run at once as are worth it: where a step grows too long by them, and nowhere else, the next one waits."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,20 @@ def test_one_slow_step_among_many_says_little() -> None:
         places = worth.places
         worth.learn(places, (0.008 + places * 0.001) * (5 if turn % 20 == 0 else 1))
         assert 8 <= worth.places <= 12
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_machine_that_does_other_things_too_moves_places_little(seed: int) -> None:
+    """Steps are a tenth slower or faster, one in fifty takes thrice as long, and not all places are taken at any time."""
+    dice, worth = random.Random(seed), Worth(MOST, 2.2)
+    ideal = 21  # 0.0063 + 21 * 0.0004 is 2.2 times what a step of one takes
+    for step in range(4000):
+        most = worth.places if step > 1000 else dice.randint(1, worth.places)
+        running = max(1, most - dice.choice((0, 0, 0, 1, 2)))
+        noise = (1 + abs(dice.gauss(0, 0.1))) * (3 if dice.random() < 0.02 else 1)
+        worth.learn(running, (0.0063 + running * 0.0004) * noise)
+        if step > 2000:
+            assert 0.6 * ideal <= worth.places <= 1.35 * ideal
 
 
 @pytest.mark.parametrize("power", range(6))
