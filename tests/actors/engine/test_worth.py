@@ -65,7 +65,7 @@ def test_one_slow_step_among_many_says_little() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_machine_that_does_other_things_too_moves_places_little(seed: int) -> None:
-    """Steps are a tenth slower or faster, one in fifty takes thrice as long, and not all places are taken at any time."""
+    """Steps vary by a tenth, one in fifty takes thrice as long, and not all places are taken at any time."""
     dice, worth = random.Random(seed), Worth(MOST, 2.2)
     ideal = 21  # 0.0063 + 21 * 0.0004 is 2.2 times what a step of one takes
     for step in range(4000):
