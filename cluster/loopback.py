@@ -7,9 +7,11 @@ gRPC server on `[::]:0` (`ray/serve/_private/replica.py`, `_on_initialized`): `n
 """
 
 import os
+import random
 import shlex
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ sed -i -e 's/^\\( *bind \\)[*]*:\\([0-9]\\)/\\1127.0.0.1:\\2/' -e 's/ mode 666 l
   -e 's/^\\( *timeout client \\)[0-9].*/\\1{stall_ms}ms/' -e '/^frontend http_frontend$/r {rules}' "$3"
 exec {program} "$@"
 """
+
+# The kernel gives those from 32,768 on to whoever connects or asks for any, Ray those below to its workers, Serve those
+# above to its replicas. A port is found long before it is listened on, and one of theirs may be gone by then.
+PORTS = range(20_000, 30_000)
 
 # Between two requests of a connection. Unsaid it is that for a request's head, and whoever keeps connections for longer
 # (httpx 5 s, Java 30, balancers 60) sends into one that is being closed now and then, and sees it reset.
@@ -117,15 +123,15 @@ def narrow() -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on now. Another process may take one before it is used."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports of this machine that nobody has now, of those that nobody is given who asks for any."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as each, suppress(OSError):
+            each.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def reachable(pids: set[int]) -> list[str]:

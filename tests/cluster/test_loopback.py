@@ -74,8 +74,15 @@ def test_sockets_fit_where_haproxy_takes_them() -> None:
 
 
 def test_ports_differ_and_are_free() -> None:
-    ports = loopback.free_ports(8)
-    assert len(set(ports)) == 8
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", loopback.free_ports(1)[0]))
+        ports = loopback.free_ports(len(loopback.PORTS))
+        assert taken.getsockname()[1] not in ports
+    assert len(set(ports)) == len(ports)
+    assert set(ports) <= set(loopback.PORTS)
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if ephemeral.exists():
+        assert max(loopback.PORTS) < int(ephemeral.read_text().split()[0])
 
 
 def test_a_listener_on_all_interfaces_is_seen() -> None:
