@@ -35,7 +35,11 @@ class Limits(BaseModel):
         16, ge=1, le=256, description="tokens in one KV block; on CPU a multiple of 16, or kernels are left out"
     )
     kv_cache_tokens: int | None = Field(
-        None, ge=16, le=2**32, description="default: an eighth of free memory, at most 64 full contexts"
+        None,
+        ge=16,
+        le=2**32,
+        description="taken whole where it is said; default: as far as used, an eighth of free memory at most, and 64 "
+        "full contexts",
     )
 
     kv_offload_gb: float = Field(

@@ -159,7 +159,8 @@ class Engine:
         plan = plan_of(self._number, step)
         self._works = step.works
         for joined in step.joined:
-            joined.first_step = joined.first_step or self.steps
+            if joined.first_step is None:
+                joined.first_step = self.steps
             self.lately.joined(joined.key)
         self.computing = True
         try:
@@ -321,8 +322,8 @@ class Engine:
         return self._stay.seconds(oldest=self._clock() - min(begun) if begun else 0.0)
 
     def _end(self, sequence: Sequence) -> None:
-        if sequence.started is not None:
-            self._stay.learn(self._clock() - sequence.started, self.steps - sequence.first_step)
+        if sequence.first_step is not None:
+            self._stay.learn(self.steps - sequence.first_step)
         del self._live[sequence.key]
         self._timed.discard(sequence.key)
         self.lately.left(sequence.key)

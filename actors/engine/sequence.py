@@ -22,7 +22,7 @@ class Sequence:
     sealed: int = 0  # leading blocks known to the prefix cache
     cached: int = 0  # prompt tokens that were found there at first admission
     started: float | None = None
-    first_step: int = 0  # of the engine, with which it has started
+    first_step: int | None = None  # of the engine, with which it has started
     first_token: float | None = None
     preemptions: int = 0
 

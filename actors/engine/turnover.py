@@ -29,8 +29,7 @@ class Stay:
     """
 
     def __init__(self) -> None:
-        self._seconds: float | None = None  # of one that ended
-        self._steps = 0.0
+        self._steps: float | None = None  # of one that ended
         self._pace: float | None = None  # seconds of a step
 
     def paced(self, seconds: float) -> None:
@@ -38,22 +37,19 @@ class Stay:
         known = self._pace
         self._pace = seconds if known is None else known + _LEARN_PACE * (seconds - known)
 
-    def learn(self, seconds: float, steps: int) -> None:
-        """One ended, for whatever reason, after that long and so many steps."""
-        known = self._seconds
-        self._seconds = seconds if known is None else known + _LEARN * (seconds - known)
-        self._steps = steps if known is None else self._steps + _LEARN * (steps - self._steps)
+    def learn(self, steps: int) -> None:
+        """One ended, for whatever reason, after so many steps, or in its first."""
+        known, steps = self._steps, max(1, steps)
+        self._steps = steps if known is None else known + _LEARN * (steps - known)
 
     @property
     def known(self) -> bool:
         """Whether any has ended."""
-        return self._seconds is not None
+        return self._steps is not None
 
     def seconds(self, oldest: float) -> float:
         """What to expect. `oldest`: how long the one that runs longest has run by now, where none has ended yet."""
-        if self._seconds is None:
-            return oldest
-        return self._steps * self._pace if self._pace and self._steps else self._seconds
+        return oldest if self._steps is None or self._pace is None else self._steps * self._pace
 
 
 class Intake:

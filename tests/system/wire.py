@@ -70,9 +70,7 @@ class Door:
 
     def closed(self) -> bool:
         """Whether the other side hangs up, saying nothing more. Raises TimeoutError where it stays."""
-        while self._more():
-            pass
-        return not self._got
+        return not self.rest()
 
     def rest(self) -> bytes:
         """All that comes until the other side hangs up. Raises TimeoutError where it stays."""
